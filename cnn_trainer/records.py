@@ -1,0 +1,76 @@
+"""What the program writes about a run, as JSON: read back under the same schema, unknown keys refused."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Status = Literal["created", "training", "interrupted", "diverged", "failed", "finished"]
+
+
+def utc_now() -> str:
+    """The time now, in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, strict, without NaN or infinity (JSON has neither)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+
+
+class DataRecord(Record):
+    """Which data a run was trained on."""
+
+    source: str = Field(description="What was used: mnist, fashion-mnist, mnist-5k, npz, idx or folder.")
+    requested: str = Field(description="What the config asked for; differs from source where the fallback was taken.")
+    location: str = Field(description="The file or folder that was read.")
+    image_shape: list[int] = Field(description="Height, width and channels.", min_length=3, max_length=3)
+    class_names: list[str] = Field(description="One name a class, in the order of the labels 0, 1, ….")
+    num_train: int = Field(description="Training examples, those set aside for validation not counted.", ge=1)
+    num_validation: int = Field(description="Validation examples; 0 where there is no validation split.", ge=0)
+    train_sha256: str = Field(description="Digest of the whole training split's images and labels.")
+
+
+class EpochMetrics(Record):
+    """One line of metrics.jsonl."""
+
+    epoch: int = Field(description="Counted from 1.", ge=1)
+    step: int = Field(description="Steps since the start of training.", ge=1)
+    train_loss: float = Field(
+        description="Mean over the epoch's examples, as trained: augmented, smoothed, dropped out."
+    )
+    train_accuracy: float = Field(ge=0, le=1)
+    validation_loss: float | None = None
+    validation_accuracy: float | None = Field(None, ge=0, le=1)
+    learning_rate: float = Field(description="Of the epoch's last step.")
+    images_per_second: float = Field(description="Of the training steps alone.")
+    seconds: float = Field(description="Of the whole epoch, validation and checkpoints included.")
+
+
+class RunRecord(Record):
+    """What run.json holds."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Status
+    name: str
+    seed: int
+    created_at: str = Field(description="UTC, ISO 8601.")
+    updated_at: str = Field(description="UTC, ISO 8601.")
+    data: DataRecord
+    num_parameters: int = Field(ge=0)
+    device: str = Field(description="cpu, or gpu and the name of its model.")
+    towers: int = Field(ge=1)
+    intra_op_threads: int = Field(ge=1)
+    inter_op_threads: int = Field(ge=1)
+    machine: dict[str, str] = Field(description="Processor model, its features, operating system.")
+    versions: dict[str, str] = Field(description="Of Python, TensorFlow, Keras, NumPy and this program.")
+    environment: dict[str, str] = Field(description="From a short list of names that change how TensorFlow works.")
+    git_commit: str | None = Field(None, description="Of the working folder, with +dirty where it has changes.")
+    epochs_done: int = Field(0, ge=0)
+    best_epoch: int | None = Field(None, description="Whose weights are the result, where validation chose.")
+    train_seconds: float = Field(0.0, ge=0, description="Spent training, over all sessions of the run.")
+    weights_sha256: str | None = Field(None, description="Digest of the result's weights.")
+    error: str | None = Field(None, description="Why the run failed or diverged.")
