@@ -1,11 +1,11 @@
 """What the program writes about a run, as JSON: read back under the same schema, unknown keys refused."""
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 Status = Literal["created", "training", "interrupted", "diverged", "failed", "finished"]
 
@@ -74,3 +74,49 @@ class RunRecord(Record):
     train_seconds: float = Field(0.0, ge=0, description="Spent training, over all sessions of the run.")
     weights_sha256: str | None = Field(None, description="Digest of the result's weights.")
     error: str | None = Field(None, description="Why the run failed or diverged.")
+
+
+class ClassScore(Record):
+    """How one class was recognised."""
+
+    name: str
+    support: int = Field(description="Examples of this class.", ge=0)
+    precision: float | None = Field(description="null where the class was never predicted.", ge=0, le=1)
+    recall: float | None = Field(description="null where the class has no example.", ge=0, le=1)
+    f1: float | None = Field(description="null where precision or recall is, or both are 0.", ge=0, le=1)
+
+
+class EvaluationRecord(Record):
+    """What evaluation.json holds: the score of a run's result on one split."""
+
+    split: Literal["train", "validation", "test"]
+    source: str = Field(description="Which data set the images are of.")
+    requested: str = Field(description="What the config asked for; differs from source where the fallback was taken.")
+    location: str = Field(description="The file or folder that was read.")
+    images_sha256: str = Field(description="Digest of the images and labels that were scored.")
+    num_examples: int = Field(ge=1)
+    loss: float = Field(description="Mean over the examples, without label smoothing and penalties.")
+    accuracy: float = Field(ge=0, le=1)
+    accuracy_interval: list[float] = Field(description="95 % interval of the accuracy (Wilson).")
+    classes: list[ClassScore]
+    confusion_matrix: list[list[int]] = Field(description="Row: true class; column: predicted class.")
+    weights_sha256: str = Field(description="Digest of the weights that were scored.")
+    evaluated_at: str = Field(description="UTC, ISO 8601.")
+
+
+class RunOutcome(Record):
+    """What ``train`` and ``resume`` report in the end, and print with --json."""
+
+    run: str = Field(description="The run directory.")
+    status: Status
+    data: str = Field(description="Which data set the run was trained on.")
+    requested_data: str = Field(description="What the config asked for.")
+    epochs: int
+    best_epoch: int | None
+    train_seconds: float
+    test_loss: float
+    test_accuracy: float
+    test_accuracy_interval: list[float]
+    test_examples: int
+    test_images_sha256: str
+    weights_sha256: str

@@ -47,6 +47,8 @@ def read_file(path: Path) -> Document:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; start one with: cnn-train config init") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(data) > MAX_BYTES:
@@ -150,6 +152,7 @@ class _Reader:
         items: dict[str, Value] = {}
         while not loader.check_event(yaml.MappingEndEvent):
             event = loader.peek_event()
+            line = event.start_mark.line + 1
             if not isinstance(event, yaml.ScalarEvent | yaml.AliasEvent) or getattr(event, "tag", None):
                 raise self.fault(event, "a key must be a plain word")
             if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
@@ -159,7 +162,7 @@ class _Reader:
             if key in items:
                 first = self.lines[(*path, key)]
                 raise self.fault(event, f"duplicate key {key}; it stands in line {first} already")
-            self.lines[(*path, key)] = event.start_mark.line + 1
+            self.lines[(*path, key)] = line
             items[key] = self.node(loader, (*path, key), depth + 1)
         loader.get_event()
         return items

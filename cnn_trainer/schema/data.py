@@ -8,6 +8,7 @@ from cnn_trainer.schema.section import Section
 
 
 class _Data(Section):
+    source: str  # each kind narrows it; it stands here to be the first key of all
     validation_fraction: float = Field(
         0.0,
         ge=0,

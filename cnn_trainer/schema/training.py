@@ -12,6 +12,7 @@ Precision = Literal["float32", "bfloat16", "float64"]
 
 
 class _Schedule(Section):
+    name: str  # each kind narrows it; it stands here to be the first key of all
     warmup_epochs: float = Field(
         0.0,
         ge=0,
@@ -84,7 +85,10 @@ class EarlyStopping(Section):
     """Stop when the validation loss no longer falls."""
 
     patience: int = Field(
-        ge=1, le=10_000, description="Epochs without a new lowest validation loss after which training stops."
+        ge=1,
+        le=10_000,
+        examples=[5],
+        description="Epochs without a new lowest validation loss after which training stops.",
     )
     min_delta: float = Field(
         0.0, ge=0, le=1e6, description="By how much, in nats per example, the loss must fall to count as lower."

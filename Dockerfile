@@ -1,0 +1,41 @@
+# docker build -t cnn-trainer .
+# docker run --rm -v "$PWD/runs:/runs" cnn-trainer train configs/mnist.yaml
+# With an NVIDIA GPU: docker build --build-arg DEVICE=gpu -t cnn-trainer:gpu . and docker run --gpus all ...
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+# What the lock names. It changes rarely, so that a change of the program rebuilds and ships a layer of kilobytes only.
+FROM ${BASE_IMAGE} AS dependencies
+ARG DEVICE=cpu
+COPY requirements/${DEVICE}.txt /requirements.txt
+# No pip inside: it is the base image's pip that installs. TensorFlow's C++ headers are not needed to run anything.
+# Bytecode is compiled here, with the sources taken as unchanged, because a read-only image could never keep it.
+RUN python -m venv --without-pip /venv \
+    && python -m pip --disable-pip-version-check --python /venv/bin/python install --quiet --no-cache-dir --no-compile \
+        --require-hashes --no-deps --only-binary :all: -r /requirements.txt \
+    && rm -rf /venv/lib/python3.*/site-packages/tensorflow/include \
+    && /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
+
+FROM dependencies AS package
+COPY pyproject.toml README.md LICENSE /source/
+COPY cnn_trainer /source/cnn_trainer
+RUN python -m pip --disable-pip-version-check --python /venv/bin/python install --quiet --no-cache-dir --no-compile \
+        --no-deps --no-build-isolation --target /package /source \
+    && /venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /package
+
+FROM ${BASE_IMAGE}
+LABEL org.opencontainers.image.title="cnn-trainer" \
+    org.opencontainers.image.description="Trains a small convolutional network on MNIST, or on your own small images, from one YAML file." \
+    org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=dependencies /venv /venv
+COPY --from=package /package /app/package
+COPY configs /app/configs
+# HOME: a user id that the image does not know has none, and some libraries insist on one.
+ENV PATH=/app/package/bin:/venv/bin:$PATH \
+    PYTHONPATH=/app/package \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    CNN_TRAIN_RUNS_DIR=/runs
+WORKDIR /app
+# No USER: docker makes a missing ./runs as root, and a fixed user id could not write there, nor into the folder of anybody
+# whose id is another one. `docker run --user "$(id -u):$(id -g)"` runs it as oneself, in a folder of one's own.
+ENTRYPOINT ["cnn-train"]

@@ -1,0 +1,226 @@
+"""Starts TensorFlow: quietly, on the asked device, with the threads that the config resolves to.
+
+Importing this module does not import TensorFlow; ``start`` does, once in a process.
+"""
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cnn_trainer import __version__
+from cnn_trainer.errors import DeviceError
+from cnn_trainer.schema import Experiment
+from cnn_trainer.schema.training import Runtime
+
+# Environment variables that change how TensorFlow works; the only ones that a run records.
+RECORDED_ENVIRONMENT = (
+    "CUDA_VISIBLE_DEVICES",
+    "LD_PRELOAD",
+    "MALLOC_ARENA_MAX",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+)
+
+# Fewer images than this in one tower cost more in bookkeeping than the tower wins.
+_MIN_TOWER_IMAGES = 32
+
+# Lines of TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about them.
+_CHATTER = re.compile(
+    r"WARNING: All log messages before absl|[IW]\d{4} \d\d:|[IW]0000 00:|\d{4}-\d\d-\d\d .*: [IW] |"
+    r"To enable the following instructions"
+)
+
+# Packages that Keras imports when they are there, for parts of it that this program does not use: 2 s of start-up.
+_NOT_NEEDED_BY_KERAS = ("matplotlib", "pandas", "sklearn")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How TensorFlow runs in this process."""
+
+    device: str
+    """cpu, or gpu and the name of its model."""
+    reason: str
+    """Why this device, in words."""
+    towers: int
+    intra_op_threads: int
+    inter_op_threads: int
+
+
+def start(experiment: Experiment) -> Backend:
+    """Import TensorFlow and set it up for ``experiment``. Call it once, before anything else uses TensorFlow.
+
+    Raises:
+        DeviceError: where TensorFlow is not installed or does not start, or a GPU is asked for and there is none.
+    """
+    with _quiet(), _hidden(_NOT_NEEDED_BY_KERAS):
+        tf = _import_tensorflow()
+        gpus = tf.config.list_physical_devices("GPU")
+        device, reason = _choose_device(experiment.runtime.device, [_gpu_name(tf, gpu) for gpu in gpus])
+        towers, intra, inter = resolve_threads(experiment, 1 if device != "cpu" else available_cores())
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(intra)
+            tf.config.threading.set_inter_op_parallelism_threads(inter)
+            if device == "cpu":
+                tf.config.set_visible_devices([], "GPU")
+            for gpu in gpus if device != "cpu" else []:
+                tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError as error:
+            raise DeviceError(f"TensorFlow was already running in this process: {error}") from None
+        tf.config.experimental.enable_op_determinism()
+        tf.random.set_seed(experiment.seed)
+        tf.constant(0) + 1  # starts the devices, so that what they have to say is said here
+    return Backend(device, reason, towers, intra, inter)
+
+
+def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
+    """Towers, threads inside an operation, and operations at the same time, where the config leaves them open.
+
+    Batch normalisation looks across the batch, so a model with it has one tower.
+    """
+    runtime: Runtime = experiment.runtime
+    most = 1 if experiment.model.batch_normalization else max(1, experiment.training.batch_size // _MIN_TOWER_IMAGES)
+    towers = runtime.towers or min(cores, most)
+    intra = runtime.intra_op_threads or max(1, cores // towers)
+    inter = runtime.inter_op_threads or max(towers, cores)
+    return towers, intra, inter
+
+
+def available_cores() -> int:
+    """Cores that this process may use: of its affinity mask, and of the limit of its control group (version 2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))  # the word "max" ends in ValueError: no limit
+    return cores
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that decides over a run's bits."""
+    names = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
+    found = {"cnn-trainer": __version__, "python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def machine() -> dict[str, str]:
+    """What the processor and the system call themselves."""
+    found = {"system": platform.platform(), "architecture": platform.machine(), "cores": str(available_cores())}
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        fields = dict(re.findall(r"^(model name|flags|Features)\s*: (.*)$", text, re.MULTILINE))
+        if "model name" in fields:
+            found["processor"] = fields["model name"]
+        flags = " ".join(fields[name] for name in ("flags", "Features") if name in fields).split()
+        wanted = ("avx", "amx", "fma", "sve", "asimd")
+        found["features"] = " ".join(sorted(flag for flag in flags if flag.startswith(wanted)))
+    return found
+
+
+def environment() -> dict[str, str]:
+    """The recorded environment variables that are set."""
+    return {name: os.environ[name] for name in RECORDED_ENVIRONMENT if name in os.environ}
+
+
+def git_commit() -> str | None:
+    """The commit that is checked out in the working folder, with +dirty where files were changed; None without git."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    words = [git, "--no-optional-locks", "-c", "core.fsmonitor=false"]  # nothing that a repository brings is run
+    try:
+        commit = subprocess.run([*words, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        status = subprocess.run(
+            [*words, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
+
+
+def _import_tensorflow() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise DeviceError(
+            f"TensorFlow cannot be imported ({error}); install it with: pip install 'cnn-trainer[cpu]', or [gpu]"
+        ) from None
+    return tf
+
+
+def _choose_device(asked: str, gpus: Sequence[str]) -> tuple[str, str]:
+    if asked == "cpu":
+        return "cpu", "runtime.device is cpu"
+    if gpus:
+        return f"gpu {gpus[0]}", "TensorFlow finds a GPU" if asked == "auto" else "runtime.device is gpu"
+    if asked == "gpu":
+        raise DeviceError(
+            "runtime.device is gpu, but TensorFlow finds none; see cnn-train doctor, install 'cnn-trainer[gpu]', "
+            "or use --device auto"
+        )
+    return "cpu", "TensorFlow finds no GPU"
+
+
+def _gpu_name(tf: Any, gpu: Any) -> str:
+    details = tf.config.experimental.get_device_details(gpu)
+    return str(details["device_name"]) if "device_name" in details else gpu.name
+
+
+@contextlib.contextmanager
+def _hidden(names: Sequence[str]) -> Iterator[None]:
+    """Make imports of ``names`` fail inside the block; Keras then does without them."""
+    names = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None is how Python marks a blocked import
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2 inside the block, and afterwards show all but chatter.
+
+    TensorFlow writes its first lines before its own log level counts. Whoever sets TF_CPP_MIN_LOG_LEVEL sees them.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
+        yield
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        real = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            held.seek(0)
+            lines = held.read().decode("utf-8", errors="replace").splitlines()
+            for line in lines:
+                if line.strip() and not _CHATTER.search(line):
+                    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,47 @@
+"""The command line: parse, call, print, exit code. One module for each command or group of commands.
+
+What these modules import at their top is loaded for ``--help`` and for every completion, so it is Typer and the
+standard library alone; a command imports what does its work inside its own function.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cnn_trainer import __version__
+from cnn_trainer.cli import config
+from cnn_trainer.cli.output import print_text
+
+# Frames and colours for people at a terminal; plain text for a file or a pipe, where Rich's 0.06 s would be wasted.
+_AT_TERMINAL = all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich" if _AT_TERMINAL else None,
+    pretty_exceptions_enable=False,  # a defect keeps Python's own traceback, which shows no values of variables
+    help="Train and evaluate a convolutional network on MNIST, or on your own small images, from one YAML file.",
+    epilog="Begin with: cnn-train config init, or cnn-train train configs/mnist.yaml",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print_text(f"cnn-train {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+# Every command has its place in this list, in the order of the help page. A group: app.add_typer(module.app, name=...).
+# A single command: app.command(rich_help_panel=...)(module.function).
+_PREPARE = "Prepare"
+
+app.add_typer(config.app, name="config", rich_help_panel=_PREPARE)

@@ -1,0 +1,94 @@
+"""``cnn-train config``: check, show, describe and start the YAML files of experiments."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnn_trainer.cli.options import AsJson, ConfigFile, Overrides
+from cnn_trainer.cli.output import next_step, print_json, print_text, say, with_overrides
+from cnn_trainer.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True, help="Check, show and start the YAML files of experiments.")
+
+
+class Builder(StrEnum):
+    """The networks that ``config init`` can describe."""
+
+    CNN = "cnn"
+    MLP = "mlp"
+
+
+@app.command()
+def check(
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="The experiments, YAML files.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find every fault in experiments.
+
+    All faults of all files are listed, in a moment, without loading TensorFlow.
+    """
+    from cnn_trainer import config
+
+    results: list[dict[str, object]] = []
+    faults: list[str] = []
+    for path in configs:
+        try:
+            say(f"{path}: ok: {config.summary(config.load(path, overrides or ()).experiment)}")
+            results.append({"file": str(path), "ok": True, "faults": []})
+        except ConfigError as error:
+            faults += error.faults
+            results.append({"file": str(path), "ok": False, "faults": list(error.faults)})
+    if as_json:
+        print_json({"configs": results})
+    if faults:
+        raise ConfigError(*faults)
+    next_step("train", configs[0], *with_overrides(overrides))
+
+
+@app.command()
+def show(config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print an experiment with all defaults.
+
+    What is printed is itself a config: with all keys, and with what --set changed.
+    """
+    from cnn_trainer import config
+
+    experiment = config.load(config_file, overrides or ()).experiment
+    if as_json:
+        print_json(experiment.model_dump(mode="json"))
+    else:
+        print_text(config.dump(experiment))
+    next_step("train", config_file, *with_overrides(overrides))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of experiments.
+
+    With it an editor completes keys and marks faults.
+    """
+    from cnn_trainer import config_template
+
+    print_json(config_template.json_schema())
+    next_step("config", "init")
+
+
+@app.command()
+def init(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file to write; an existing one is left alone.")
+    ] = Path("experiment.yaml"),
+    model: Annotated[Builder, typer.Option(help="The network that the file describes.")] = Builder.CNN,
+) -> None:
+    """Write a commented config to start from.
+
+    It has every key with its default, explained. The JSON Schema is written beside it, for editors.
+    """
+    from cnn_trainer import config_template
+
+    for path in config_template.write_new(file, model.value):
+        say(f"written: {path}")
+    next_step("config", "check", file)

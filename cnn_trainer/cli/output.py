@@ -1,0 +1,73 @@
+"""Where a command's output goes: words to stderr, what a program reads to stdout.
+
+Whoever closes the pipe that they read from (``| head``) wants no more of it. That changes nothing about what a command
+does, nor its exit code; it only falls silent.
+"""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from cnn_trainer.errors import CnnTrainError
+
+
+def say(text: str) -> None:
+    """Print a line of words, for people, to stderr."""
+    _write(sys.stderr, f"{text}\n")
+
+
+def next_step(*words: str | Path) -> None:
+    """Name the next command worth typing: ``next_step("train", path)`` prints ``next: cnn-train train PATH``."""
+    say(f"next: cnn-train {shlex.join(map(str, words))}")
+
+
+def with_overrides(overrides: Iterable[str] | None) -> list[str]:
+    """The words that repeat the ``--set`` options of this command in the next one."""
+    return [word for override in overrides or () for word in ("--set", override)]
+
+
+def print_text(text: str) -> None:
+    """Print a text that a program may read, such as YAML, to stdout.
+
+    Raises:
+        CnnTrainError: where it cannot be written, as on a full disk.
+    """
+    _write(sys.stdout, text)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print the one JSON object of a command to stdout, in ASCII. ``value`` may hold no NaN and no infinity.
+
+    Raises:
+        CnnTrainError: where it cannot be written, as on a full disk.
+    """
+    print_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def flush() -> None:
+    """Write out what is left, so that nothing is left to fail when the interpreter ends."""
+    for stream in (sys.stdout, sys.stderr):
+        _write(stream, "")
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # closed before the program began
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        _silence(stream)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise CnnTrainError(f"the output cannot be written: {error.strerror or error}") from None
+
+
+def _silence(stream: TextIO) -> None:
+    """Let all that is still written to ``stream`` go nowhere, also when the interpreter flushes it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

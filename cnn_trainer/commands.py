@@ -1,0 +1,190 @@
+"""What the commands train, resume and evaluate do, each from its input to the record that it reports.
+
+Modules that import TensorFlow are imported here only after ``backend.start``, which keeps TensorFlow quiet and sets
+its threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnn_trainer import backend, config, data, runs
+from cnn_trainer.backend import Backend
+from cnn_trainer.config import Config, ImageShape
+from cnn_trainer.data import TrainingData
+from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.progress import Display
+from cnn_trainer.records import DataRecord, EvaluationRecord, RunOutcome, RunRecord, utc_now
+from cnn_trainer.runs import Run
+from cnn_trainer.schema import Experiment
+from cnn_trainer.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from cnn_trainer.evaluation import Score, SplitName
+    from cnn_trainer.training import Session
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs, checked and in memory; nothing is written yet."""
+
+    experiment: Experiment
+    """Resolved: the data that is really used, device, threads and towers are filled in."""
+    data: DataRecord
+    backend: Backend
+    session: Session
+
+
+def prepare(loaded: Config, say: Say, progress: data.Progress) -> Prepared:
+    """Read the training data, check that the network fits it, start TensorFlow and build everything.
+
+    Raises:
+        DataError, ConfigError, DeviceError: in this order, before anything is written.
+    """
+    experiment = loaded.experiment
+    training_data = data.load_training(experiment.data, experiment.seed, say, progress)
+    experiment = _with_data_used(experiment, training_data)
+    record = training_data.record
+    whole = record.num_train + record.num_validation
+    config.check_fits(Config(experiment, loaded.file, loaded.places), ImageShape(*record.image_shape), whole)
+    started = backend.start(experiment)
+    from cnn_trainer import training
+
+    experiment = _with_backend(experiment, started)
+    return Prepared(experiment, record, started, training.build_session(experiment, training_data, started))
+
+
+def _with_data_used(experiment: Experiment, training_data: TrainingData) -> Experiment:
+    """The experiment as it is really run: where the fallback was taken, its data and its name say so."""
+    record = training_data.record
+    if record.source == record.requested:
+        return experiment
+    name = f"{experiment.name[: 63 - len(record.source)]}-{record.source}"
+    return experiment.model_copy(update={"name": name, "data": data.data_used(experiment.data, record)})
+
+
+def _with_backend(experiment: Experiment, started: Backend) -> Experiment:
+    resolved = {
+        "device": started.device.split()[0],
+        "towers": started.towers,
+        "intra_op_threads": started.intra_op_threads,
+        "inter_op_threads": started.inter_op_threads,
+    }
+    return experiment.model_copy(update={"runtime": experiment.runtime.model_copy(update=resolved)})
+
+
+def create_run(prepared: Prepared, runs_dir: Path) -> Run:
+    """Create the run directory of a prepared experiment. Raises RunDirectoryError."""
+    started, now = prepared.backend, utc_now()
+    record = RunRecord(
+        status="created",
+        name=prepared.experiment.name,
+        seed=prepared.experiment.seed,
+        created_at=now,
+        updated_at=now,
+        data=prepared.data,
+        num_parameters=prepared.session.model.count_params(),
+        device=started.device,
+        towers=started.towers,
+        intra_op_threads=started.intra_op_threads,
+        inter_op_threads=started.inter_op_threads,
+        machine=backend.machine(),
+        versions=backend.versions(),
+        environment=backend.environment(),
+        git_commit=backend.git_commit(),
+    )
+    return runs.create_run(runs_dir, prepared.experiment.name, prepared.experiment, record)
+
+
+def train_run(
+    run: Run, prepared: Prepared, display: Display, stop: StopRequest, say: Say, resume: bool = False
+) -> tuple[RunOutcome, EvaluationRecord]:
+    """Train a run to its end and evaluate its result on the test split, which is opened here for the first time.
+
+    Raises:
+        StoppedError, DivergedError: as ``training.train``; the run directory then says so.
+        DataError: where the test split is broken; the run keeps its result, and ``evaluate`` can score it later.
+    """
+    from cnn_trainer import evaluation, training
+
+    with runs.lock_run(run):
+        digest = training.train(run, prepared.session, display, stop, say, resume)
+        score = evaluation.evaluate(run, prepared.session.model, digest, prepared.backend.towers)
+        evaluation.write_evaluation(run, *score)
+        runs.update_record(run, status="finished")
+    return _outcome(run, score[0]), score[0]
+
+
+def _outcome(run: Run, evaluated: EvaluationRecord) -> RunOutcome:
+    record = run.record
+    return RunOutcome(
+        run=str(run.dir),
+        status=record.status,
+        data=record.data.source,
+        requested_data=record.data.requested,
+        epochs=record.epochs_done,
+        best_epoch=record.best_epoch,
+        train_seconds=record.train_seconds,
+        test_loss=evaluated.loss,
+        test_accuracy=evaluated.accuracy,
+        test_accuracy_interval=evaluated.accuracy_interval,
+        test_examples=evaluated.num_examples,
+        test_images_sha256=evaluated.images_sha256,
+        weights_sha256=evaluated.weights_sha256,
+    )
+
+
+def prepare_resume(run: Run, say: Say, progress: data.Progress) -> Prepared:
+    """Rebuild the session of a run from its own config, and say where this machine is not the one that began it.
+
+    Raises:
+        RunDirectoryError: where the training data is no longer what the run was trained on.
+    """
+    prepared = prepare(Config(run.experiment, str(run.dir / "config.yaml")), say, progress)
+    if prepared.data.train_sha256 != run.record.data.train_sha256:
+        raise RunDirectoryError(
+            f"{prepared.data.location}: these are not the images that the run was trained on "
+            f"(digest {prepared.data.train_sha256[:12]}…, the run has {run.record.data.train_sha256[:12]}…)"
+        )
+    for difference in differences(run.record, prepared.backend):
+        say(f"WARNING: {difference}; the bits of the result may differ from those of a run that was not cut")
+    return prepared
+
+
+def differences(record: RunRecord, started: Backend) -> list[str]:
+    """What decides over a run's bits and is different now from when ``record`` was written, one line each."""
+    before = {**record.versions, **record.machine, **record.environment, "device": record.device}
+    now = {**backend.versions(), **backend.machine(), **backend.environment(), "device": started.device}
+    for name in ("towers", "intra_op_threads", "inter_op_threads"):
+        before[name], now[name] = str(getattr(record, name)), str(getattr(started, name))
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        was, has_become = (side[name] if name in side else "not set" for side in (before, now))
+        if was != has_become:
+            lines.append(f"{name} was {was}, is {has_become}")
+    return lines
+
+
+def evaluate_run(
+    run: Run, split_name: SplitName, path: Path | None, device: str | None = None
+) -> tuple[EvaluationRecord, Score]:
+    """Score the result of a run on one split, all rebuilt from the run directory.
+
+    The score is written into the run directory, unless the data was read from another ``path``.
+    """
+    experiment = run.experiment
+    if device:
+        experiment = experiment.model_copy(update={"runtime": experiment.runtime.model_copy(update={"device": device})})
+    started = backend.start(experiment)
+    from cnn_trainer import evaluation
+
+    model, digest = evaluation.load_result(run)
+    evaluated, score, split = evaluation.evaluate(run, model, digest, started.towers, split_name, path)
+    if path is None:
+        evaluation.write_evaluation(run, evaluated, score, split)
+    return evaluated, score

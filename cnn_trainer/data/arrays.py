@@ -1,0 +1,193 @@
+"""What every array of images or labels is held to, whatever file it comes from.
+
+Sizes, dtypes and shapes are checked as a file's header declares them, before memory is taken; values afterwards.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_trainer.data.splits import Split, counts_per_class
+from cnn_trainer.errors import DataError
+from cnn_trainer.files import printable
+
+SplitName = Literal["train", "test"]
+
+MAX_ARRAY_BYTES = 4 * 2**30
+MAX_CLASSES = 1000
+CHUNK_BYTES = 2**20
+# Deflate makes nothing more than 1032 times smaller (zlib's own documentation); the rest is for short files.
+_MAX_DEFLATE_RATIO = 1100
+
+
+class Readable(Protocol):
+    """What bytes are read from: a file, or a stream that unpacks one."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes; none at the end."""
+
+
+@contextmanager
+def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file of data for reading, and give it with its size in bytes.
+
+    Args:
+        path: the file; a symbolic link is followed.
+        expected: what the file should be, for messages: ``"an npz file"``.
+
+    Raises:
+        DataError: where it is missing, empty, no regular file, not readable, or a web page.
+    """
+    try:
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
+    except FileNotFoundError:
+        raise DataError(f"{printable(path)}: no such file; expected {expected}") from None
+    except OSError as error:
+        raise DataError(f"{printable(path)}: cannot be opened: {error.strerror}; expected {expected}") from None
+    with file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{printable(path)}: is no regular file; expected {expected}")
+        if not status.st_size:
+            raise DataError(f"{printable(path)}: is empty; expected {expected}")
+        if looks_like_web_page(file.read(512)):
+            raise DataError(f"{printable(path)}: looks like a web page; expected {expected}; download it again")
+        file.seek(0)
+        yield file, status.st_size
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # opening a FIFO would wait for its other end
+
+
+def looks_like_web_page(head: bytes) -> bool:
+    """Whether a file with these first bytes is HTML or XML, such as a log-in page saved in place of data."""
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
+
+
+def check_deflate_ratio(where: str, num_bytes: int, stored_bytes: int) -> None:
+    """Refuse a header that declares more bytes than the compressed bytes behind it can unpack to."""
+    if num_bytes > _MAX_DEFLATE_RATIO * (stored_bytes + 1):
+        raise DataError(f"{where}: declares {num_bytes} bytes, more than its {stored_bytes} packed bytes can hold")
+
+
+def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8]:
+    """Exactly ``num_bytes`` bytes of ``source``, in memory of their own: uint8 (num_bytes,).
+
+    Raises:
+        DataError: where ``source`` holds fewer or more, or memory does not suffice.
+    """
+    try:
+        data = np.empty(num_bytes, np.uint8)
+    except MemoryError:
+        raise DataError(f"{where}: needs {num_bytes} bytes of memory, more than there are; use fewer images") from None
+    done = 0
+    while part := source.read(min(CHUNK_BYTES, num_bytes - done + 1)):
+        if done + len(part) > num_bytes:
+            raise DataError(f"{where}: holds more than the {num_bytes} bytes that its header declares")
+        data[done : done + len(part)] = np.frombuffer(part, np.uint8)
+        done += len(part)
+    if done < num_bytes:
+        raise DataError(f"{where}: ends after {done} of the {num_bytes} bytes that its header declares; get it again")
+    return data
+
+
+def check_images_header(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
+    """Refuse images that are not uint8 (n, height, width), (n, height, width, 1) or (n, height, width, 3).
+
+    Raises:
+        DataError: with what was found and how to convert it.
+    """
+    if dtype != np.uint8:
+        convert = "(x * 255).round().astype('uint8') converts from 0 to 1" if dtype.kind == "f" else "use uint8"
+        raise DataError(f"{where}: images are {dtype.name}; expected uint8, values 0 to 255; {convert}")
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        wanted = "(n, height, width) or (n, height, width, 1 or 3)"
+        raise DataError(f"{where}: images have the shape {shape}; expected {wanted}; use reshape or transpose")
+    _check_size(where, dtype, shape)
+
+
+def check_labels_header(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
+    """Refuse labels that are not integers (n,).
+
+    Raises:
+        DataError: with what was found and how to convert it.
+    """
+    if dtype.kind not in "iu":
+        convert = "make sure that none is NaN or a fraction, then convert with astype('int64')"
+        raise DataError(f"{where}: labels are {dtype.name}; expected integers from 0; {convert}")
+    if len(shape) != 1:
+        convert = "for one-hot rows use argmax(axis=1), for a single column reshape(-1)"
+        raise DataError(f"{where}: labels have the shape {shape}; expected (n,); {convert}")
+    _check_size(where, dtype, shape)
+
+
+def _check_size(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
+    if min(shape) < 1:
+        raise DataError(f"{where}: has the shape {shape}, which holds nothing; expected at least one example")
+    if (size := num_bytes_of(dtype, shape)) > MAX_ARRAY_BYTES:
+        raise DataError(f"{where}: would take {size} bytes of memory; at most {MAX_ARRAY_BYTES}; use fewer images")
+
+
+def num_bytes_of(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> int:
+    """Bytes of an array, without overflow."""
+    size = dtype.itemsize
+    for side in shape:
+        size *= side
+    return size
+
+
+def make_split(images_where: str, images: NDArray[np.integer], labels_where: str, labels: NDArray[np.integer]) -> Split:
+    """A split from arrays whose headers have been checked.
+
+    Args:
+        images_where: where the images were read, for messages.
+        images: uint8 (n, height, width) or (n, height, width, channels).
+        labels_where: where the labels were read.
+        labels: integers (n,).
+
+    Raises:
+        DataError: where the two lengths differ, or a label is negative or at least ``MAX_CLASSES``.
+    """
+    if len(images) != len(labels):
+        raise DataError(
+            f"{labels_where}: {len(labels)} labels for the {len(images)} images of {images_where}; expected one each"
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0:
+        raise DataError(f"{labels_where}: holds the label {lowest}; expected integers from 0")
+    if highest >= MAX_CLASSES:
+        limit = f"expected at most {MAX_CLASSES - 1}, as {MAX_CLASSES} classes is the limit"
+        raise DataError(f"{labels_where}: holds the label {highest}; {limit}; number the classes 0, 1, 2, …")
+    four = images if images.ndim == 4 else images[..., np.newaxis]
+    return Split(np.ascontiguousarray(four, dtype=np.uint8), labels.astype(np.int32))
+
+
+def count_classes(where: str, labels: NDArray[np.integer]) -> int:
+    """The number of classes of training labels: the largest label plus one.
+
+    Raises:
+        DataError: where a class has no example, or there is one class alone.
+    """
+    counts = counts_per_class(labels, 0)
+    if 0 in counts:
+        empty = counts.index(0)
+        remedy = f"number the classes of the training examples 0 to {sum(map(bool, counts)) - 1} without a gap"
+        raise DataError(
+            f"{where}: no training example has the label {empty}, and some have {len(counts) - 1}; {remedy}"
+        )
+    if len(counts) == 1:
+        raise DataError(f"{where}: all labels are 0; expected two classes or more")
+    return len(counts)
+
+
+def check_known_labels(where: str, labels: NDArray[np.integer], num_classes: int) -> None:
+    """Refuse labels that the training examples do not have. Raises DataError."""
+    if (highest := int(labels.max())) >= num_classes:
+        raise DataError(f"{where}: holds the label {highest}; the training labels end at {num_classes - 1}")

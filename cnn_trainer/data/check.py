@@ -1,0 +1,134 @@
+"""What ``data check`` reports: how many, how large, which twice."""
+
+import hashlib
+from collections import Counter
+from typing import Literal
+
+from pydantic import Field
+
+from cnn_trainer.data.download import Progress, no_progress
+from cnn_trainer.data.load import Data, data_used, load_split, load_training
+from cnn_trainer.data.splits import Split, counts_per_class, split_digest
+from cnn_trainer.records import Record
+
+SplitLabel = Literal["train", "validation", "test"]
+
+
+class SplitReport(Record):
+    """One split."""
+
+    num_examples: int
+    shape: list[int] = Field(description="Of the images: examples, height, width, channels.")
+    counts: list[int] = Field(description="Examples of each class, in the order of the class names.")
+    sha256: str = Field(description="What split_digest gives.")
+    num_repeated: int = Field(description="Images that are byte for byte an earlier image of the same split.")
+    num_contradicting: int = Field(description="Images that are an earlier image of the split with another label.")
+    num_blank: int = Field(description="Images whose values are all the same.")
+
+
+class SharedImages(Record):
+    """Images of one split that are byte for byte images of another."""
+
+    split: SplitLabel
+    other: SplitLabel
+    num_images: int = Field(description="How many images of split stand in other too.")
+
+
+class DataReport(Record):
+    """The data that a config asks for, looked at as a whole."""
+
+    source: str
+    requested: str = Field(description="Differs from source where the fallback was taken.")
+    location: str
+    class_names: list[str]
+    splits: dict[SplitLabel, SplitReport]
+    shared: list[SharedImages]
+    problems: list[str] = Field(description="What to look into before training, one line each; empty if all is well.")
+
+
+def check_data(data: Data, seed: int, progress: Progress = no_progress) -> DataReport:
+    """Read every split that ``data`` describes and report on it. This opens the test split too, to compare it.
+
+    Args:
+        data: the section of the config; its fallback is taken as ``train`` would take it, and is then a problem.
+        seed: decides the validation split, and a folder's test split.
+        progress: told of a download, in bytes.
+
+    Raises:
+        DataError: where a split cannot be read, as ``train`` or ``evaluate`` would refuse it.
+    """
+    problems: list[str] = []
+    training = load_training(data, seed, problems.append, progress)
+    record = training.record
+    test = load_split(data_used(data, record), seed, "test", class_names=record.class_names)
+    splits: dict[SplitLabel, Split] = {"train": training.train}
+    if training.validation:
+        splits["validation"] = training.validation
+    splits["test"] = test
+    hashes = {name: _hash_images(split) for name, split in splits.items()}
+    reports = {name: _report(split, hashes[name], len(record.class_names)) for name, split in splits.items()}
+    shared = _find_shared(hashes)
+    for name, report in reports.items():
+        problems += _find_problems(name, report, record.class_names)
+    problems += [
+        f"{found.num_images} images of the {found.split} split are in the {found.other} split too" for found in shared
+    ]
+    if test.images.shape[1:] != training.train.images.shape[1:]:
+        problems.append(f"the test images are {test.images.shape[1:]}, the training images {record.image_shape}")
+    return DataReport(
+        source=record.source,
+        requested=record.requested,
+        location=record.location,
+        class_names=record.class_names,
+        splits=reports,
+        shared=shared,
+        problems=problems,
+    )
+
+
+def _hash_images(split: Split) -> list[bytes]:
+    return [hashlib.sha256(image.reshape(-1).data).digest() for image in split.images]
+
+
+def _report(split: Split, hashes: list[bytes], num_classes: int) -> SplitReport:
+    first_label: dict[bytes, int] = {}
+    contradicting = 0
+    for image_hash, label in zip(hashes, split.labels.tolist(), strict=True):
+        contradicting += first_label.setdefault(image_hash, label) != label
+    flat = split.images.reshape(len(split), -1)
+    return SplitReport(
+        num_examples=len(split),
+        shape=list(split.images.shape),
+        counts=counts_per_class(split.labels, num_classes),
+        sha256=split_digest(split),
+        num_repeated=len(hashes) - len(first_label),
+        num_contradicting=contradicting,
+        num_blank=int((flat.min(axis=1) == flat.max(axis=1)).sum()),
+    )
+
+
+def _find_shared(hashes: dict[SplitLabel, list[bytes]]) -> list[SharedImages]:
+    """Each pair of splits once, the later one looked up in the earlier one."""
+    names = list(hashes)
+    counts = {name: Counter(hashes[name]) for name in names}
+    found = []
+    for place, name in enumerate(names):
+        for other in names[:place]:
+            num_images = sum(counts[name][image_hash] for image_hash in counts[name].keys() & counts[other].keys())
+            if num_images:
+                found.append(SharedImages(split=name, other=other, num_images=num_images))
+    return found
+
+
+def _find_problems(name: SplitLabel, report: SplitReport, class_names: list[str]) -> list[str]:
+    problems = []
+    empty = [class_names[label] for label, count in enumerate(report.counts) if not count]
+    if empty:
+        problems.append(f"the {name} split has no example of: {', '.join(empty[:10])}{', …' if empty[10:] else ''}")
+    if report.num_repeated:
+        problems.append(f"{report.num_repeated} images of the {name} split are there twice or more")
+    if report.num_contradicting:
+        problems.append(f"{report.num_contradicting} of these have another label than the first of them")
+    if report.num_blank:
+        problems.append(f"{report.num_blank} images of the {name} split are blank: all values the same")
+    return problems

@@ -1,0 +1,112 @@
+"""The idx format of MNIST's original files: a magic number, one size for each dimension, then the bytes.
+
+Format: two zero bytes, the type of a value (8: unsigned byte), the number of dimensions, then each dimension as a
+big-endian 32-bit integer (LeCun, Cortes, Burges, "The MNIST database of handwritten digits").
+"""
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_trainer.data import arrays
+from cnn_trainer.data.arrays import SplitName
+from cnn_trainer.data.splits import Split
+from cnn_trainer.errors import DataError
+from cnn_trainer.files import printable
+
+_PREFIXES: dict[SplitName, str] = {"train": "train", "test": "t10k"}
+_UNSIGNED_BYTE = 8
+_GZIP = b"\x1f\x8b"
+
+
+def images_name(split: SplitName) -> str:
+    """Name of the file of a split's images, without ``.gz``."""
+    return f"{_PREFIXES[split]}-images-idx3-ubyte"
+
+
+def labels_name(split: SplitName) -> str:
+    """Name of the file of a split's labels, without ``.gz``."""
+    return f"{_PREFIXES[split]}-labels-idx1-ubyte"
+
+
+FILE_NAMES = [name(split) for split in _PREFIXES for name in (images_name, labels_name)]
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """The plain or the gzipped file of that name; the plain one where there are both, or neither."""
+    plain, packed = folder / name, folder / f"{name}.gz"
+    return packed if not plain.is_file() and packed.is_file() else plain
+
+
+def read_idx(folder: Path, split: SplitName) -> Split:
+    """The images of a split with their labels, from the two files of it in ``folder``; the other two are not opened.
+
+    Raises:
+        DataError: where a file is missing, broken, or does not hold what it should.
+    """
+    images_path = find_file(folder, images_name(split))
+    labels_path = find_file(folder, labels_name(split))
+    images = read_idx_file(images_path, num_dimensions=3)
+    labels = read_idx_file(labels_path, num_dimensions=1)
+    return arrays.make_split(printable(images_path), images, printable(labels_path), labels)
+
+
+def read_idx_labels(folder: Path, split: SplitName) -> NDArray[np.uint8]:
+    """The labels of a split alone: uint8 (n,). Raises DataError."""
+    return read_idx_file(find_file(folder, labels_name(split)), num_dimensions=1)
+
+
+def read_idx_file(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
+    """One file, plain or gzipped (told apart by content, as browsers unpack without a change of the name).
+
+    Args:
+        path: the file.
+        num_dimensions: 3 for images, 1 for labels.
+
+    Returns:
+        uint8, of the shape that the file declares.
+
+    Raises:
+        DataError: where it is missing, broken, or of another kind.
+    """
+    with arrays.open_file(path, f"an idx{num_dimensions} file, plain or gzipped") as (file, size):
+        return read_idx_stream(printable(path), file, size, num_dimensions)
+
+
+def read_idx_stream(where: str, file: BinaryIO, size: int, num_dimensions: int) -> NDArray[np.uint8]:
+    """What ``read_idx_file`` does, for an open file of ``size`` bytes; ``where`` opens its messages."""
+    packed = file.read(2) == _GZIP
+    file.seek(0)
+    if not packed:
+        return _read(where, file, size, num_dimensions, packed)
+    try:
+        with gzip.GzipFile(fileobj=file, mode="rb") as stream:
+            return _read(where, stream, size, num_dimensions, packed)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{where}: broken gzip file: {printable(error)}; get it again") from None
+
+
+def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, packed: bool) -> NDArray[np.uint8]:
+    magic = bytes([0, 0, _UNSIGNED_BYTE, num_dimensions])
+    header = stream.read(4 + 4 * num_dimensions)
+    if header[:4] != magic:
+        found = header[:4].hex(" ") or "nothing"
+        raise DataError(
+            f"{where}: opens with the bytes {found}; expected {magic.hex(' ')}, an idx{num_dimensions} file"
+        )
+    if len(header) < 4 + 4 * num_dimensions:
+        raise DataError(f"{where}: ends inside its header; get it again")
+    shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
+    dtype = np.dtype(np.uint8)
+    (arrays.check_images_header if num_dimensions == 3 else arrays.check_labels_header)(where, dtype, shape)
+    num_bytes = arrays.num_bytes_of(dtype, shape)
+    if packed:
+        arrays.check_deflate_ratio(where, num_bytes, size)
+    elif size != len(header) + num_bytes:
+        declared = f"its header declares {num_bytes}, of the shape {shape}"
+        raise DataError(f"{where}: holds {size - len(header)} bytes behind its header, where {declared}; get it again")
+    return arrays.read_bytes(where, stream, num_bytes).reshape(shape)

@@ -1,0 +1,202 @@
+"""From the data section of a config to splits in memory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cnn_trainer.data import arrays, folder, idx, named, npz, places
+from cnn_trainer.data.arrays import SplitName
+from cnn_trainer.data.download import Progress, no_progress
+from cnn_trainer.data.splits import Split, carve_validation, split_digest
+from cnn_trainer.errors import DataError
+from cnn_trainer.files import printable
+from cnn_trainer.records import DataRecord
+from cnn_trainer.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
+
+Data = Mnist | FashionMnist | Mnist5k | Npz | Idx | Folder
+
+_REMEDY = (
+    "run cnn-train data fetch {source} where there is a network, or set data.path or CNN_TRAIN_DATA_DIR to a folder "
+    "that holds it"
+)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run is trained on.
+
+    Attributes:
+        train: the training split, without the examples set aside for validation.
+        validation: those set aside, or None.
+        record: what to write into ``run.json`` about it.
+    """
+
+    train: Split
+    validation: Split | None
+    record: DataRecord
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A split as its source gives it, with the names of the classes that the training examples have."""
+
+    split: Split
+    class_names: list[str]
+    location: str
+
+
+def load_training(data: Data, seed: int, say: Callable[[str], None], progress: Progress = no_progress) -> TrainingData:
+    """Read the training split, and set aside the validation split that ``data`` asks for. The test split stays shut.
+
+    Where MNIST is neither at hand nor can be fetched, and ``data.fallback`` allows it, mnist-5k takes its place: the
+    record's ``source`` then differs from its ``requested``, and ``data_used`` gives the section to evaluate with.
+
+    Args:
+        data: the section of the config.
+        seed: decides which examples become the validation split, and a folder's test split.
+        say: called with one line where the fallback is taken.
+        progress: told of a download, in bytes.
+
+    Raises:
+        DataError: where the data is missing, broken or not what it is said to be.
+    """
+    requested = data.source
+    try:
+        whole = _read(data, seed, "train", None, progress)
+    except places.NotAvailableError as error:
+        if not isinstance(data, Mnist) or data.fallback is None:
+            raise _with_remedy(error, data) from None
+        say(f"WARNING: {error}")
+        say(f"WARNING: using the 5,000 images of mnist-5k in place of MNIST; for MNIST {_remedy(data)}")
+        data = _fallback(data)
+        whole = _read(data, seed, "train", None, progress)
+    train, validation = carve_validation(whole.split, data.validation_fraction, seed)
+    record = DataRecord(
+        source=data.source,
+        requested=requested,
+        location=whole.location,
+        image_shape=list(whole.split.images.shape[1:]),
+        class_names=whole.class_names,
+        num_train=len(train),
+        num_validation=len(validation) if validation else 0,
+        train_sha256=split_digest(whole.split),
+    )
+    return TrainingData(train, validation, record)
+
+
+def _fallback(data: Data) -> Mnist5k:
+    return Mnist5k(source="mnist-5k", validation_fraction=data.validation_fraction)
+
+
+def _remedy(data: Data) -> str:
+    return _REMEDY.format(source=data.source)
+
+
+def _with_remedy(error: places.NotAvailableError, data: Data) -> DataError:
+    more = "; or set data.fallback: mnist-5k to train on 5,000 of its images" if isinstance(data, Mnist) else ""
+    return DataError(f"{error}; {_remedy(data)}{more}")
+
+
+def data_used(data: Data, record: DataRecord) -> Data:
+    """The section of the data that a run was trained on: ``data``, or mnist-5k where the fallback was taken."""
+    return data if record.source == data.source else _fallback(data)
+
+
+def load_split(
+    data: Data,
+    seed: int,
+    split: Literal["train", "validation", "test"],
+    path: Path | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    progress: Progress = no_progress,
+) -> Split:
+    """Read one split to measure on. There is no fallback here: give what ``data_used`` gives.
+
+    Args:
+        data: the section of the config.
+        seed: that of the run; the training and validation splits of it are then the same again.
+        split: train means without the examples set aside for validation.
+        path: where to look in place of ``data.path``, or of the places where a named data set is looked for.
+        class_names: those that the model knows (``record.class_names``), which the split must fit; None: those of
+            the training examples at the same place.
+        progress: told of a download, in bytes.
+
+    Raises:
+        DataError: where the data is missing, broken, not what it is said to be, or of other classes.
+    """
+    if path is not None:
+        if isinstance(data, Mnist5k):
+            raise DataError(f"{printable(path)}: mnist-5k comes with a package and is not looked for elsewhere")
+        data = data.model_copy(update={"path": str(path)})
+    if split == "validation" and not data.validation_fraction:
+        raise DataError("there is no validation split: data.validation_fraction is 0; use the split train or test")
+    try:
+        whole = _read(data, seed, "test" if split == "test" else "train", class_names, progress)
+    except places.NotAvailableError as error:
+        raise _with_remedy(error, data) from None
+    if class_names is not None and whole.class_names != list(class_names):
+        _refuse_classes(whole.location, whole.class_names, class_names)
+    if split == "test":
+        return whole.split
+    train, validation = carve_validation(whole.split, data.validation_fraction, seed)
+    return validation if split == "validation" and validation else train
+
+
+def _refuse_classes(where: str, found: Sequence[str], known: Sequence[str]) -> None:
+    parts = []
+    for word, names in ("lacks", set(known) - set(found)), ("also has", set(found) - set(known)):
+        if names:
+            shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
+            parts.append(f"{word} {shown}")
+    problem = " and ".join(parts) or "has them in another order"
+    raise DataError(f"{printable(where)}: not the {len(known)} classes of the training split: {printable(problem)}")
+
+
+def _read(data: Data, seed: int, split: SplitName, class_names: Sequence[str] | None, progress: Progress) -> _Whole:
+    """The whole split. Of the test split, labels are checked against ``class_names`` or the training labels."""
+    match data:
+        case Mnist5k():
+            place = named.find_mnist_5k()
+            return _Whole(named.read_named("mnist-5k", place, split), named.DIGITS, str(place))
+        case Mnist() | FashionMnist():
+            place = places.find_or_fetch(data.source, _path(data.path) if data.path else None, progress).absolute()
+            names = named.DIGITS if data.source == "mnist" else named.CLOTHES
+            return _Whole(named.read_named(data.source, place, split), names, str(place))
+        case Folder():
+            return _read_folder(data, seed, split, class_names)
+        case _:
+            return _read_arrays(data, split, class_names)
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(f"{printable(text)}: no home folder known for ~; write the path out") from None
+
+
+def _read_arrays(data: Npz | Idx, split: SplitName, class_names: Sequence[str] | None) -> _Whole:
+    place = _path(data.path)
+    whole = npz.read_npz(place, split) if data.source == "npz" else idx.read_idx(place, split)
+    where = f"{printable(place)}: {split} labels"
+    if split == "train":
+        num_classes = arrays.count_classes(where, whole.labels)
+    elif class_names is not None:
+        num_classes = len(class_names)
+    elif data.source == "npz":
+        num_classes = arrays.count_classes(where, npz.read_npz_array(place, "y_train"))
+    else:
+        num_classes = arrays.count_classes(where, idx.read_idx_labels(place, "train"))
+    arrays.check_known_labels(where, whole.labels, num_classes)
+    return _Whole(whole, [str(label) for label in range(num_classes)], str(place))
+
+
+def _read_folder(data: Folder, seed: int, split: SplitName, class_names: Sequence[str] | None) -> _Whole:
+    place = _path(data.path)
+    listing = folder.list_pictures(place, split, data.test_fraction, seed)
+    known = folder.list_training_classes(place) if class_names is None else list(class_names)
+    if listing.class_names != known:
+        _refuse_classes(f"{place}: {split}", listing.class_names, known)
+    return _Whole(folder.read_pictures(listing, data.image_size, data.color), known, str(place))

@@ -1,0 +1,134 @@
+"""One array after the other from an npz file, under limits and without pickles.
+
+``numpy.load`` is not used: it trusts what a file declares about its size, and reads more of it than is asked for.
+"""
+
+import io
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from cnn_trainer.data import arrays
+from cnn_trainer.data.arrays import SplitName
+from cnn_trainer.data.splits import Split
+from cnn_trainer.errors import DataError
+from cnn_trainer.files import printable
+
+EXPECTED = "an npz file with x_train, y_train, x_test and y_test"
+
+# NumPy's own bound for headers of files that are not trusted.
+_MAX_HEADER_BYTES = 10_000
+_MAX_DIRECTORY_BYTES = 2**20
+_END = b"PK\x05\x06"  # of the record that ends a zip file: APPNOTE.TXT 4.3.16
+_END_BYTES = 22
+_MAX_COMMENT_BYTES = 65_535
+_END_64 = b"PK\x06\x07"  # stands right before it where a file is larger than 4 GiB: APPNOTE.TXT 4.3.15
+_END_64_BYTES = 20
+# What zipfile and the header's parser raise for files that are broken, or made to break them.
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, OSError, EOFError, ValueError, SyntaxError,
+    TypeError, KeyError, IndexError, OverflowError, RecursionError, MemoryError, NotImplementedError, RuntimeError,
+)  # fmt: skip
+
+
+def read_npz(path: Path, split: SplitName) -> Split:
+    """The images ``x_train`` or ``x_test`` with their labels; the arrays of the other split are not touched.
+
+    Raises:
+        DataError: where the file is missing, broken, or does not hold what it should.
+    """
+    images = read_npz_array(path, f"x_{split}")
+    labels = read_npz_array(path, f"y_{split}")
+    place = printable(path)
+    return arrays.make_split(f"{place}: x_{split}", images, f"{place}: y_{split}", labels)
+
+
+def read_npz_array(path: Path, name: str) -> NDArray[np.integer]:
+    """One array of the file: images where ``name`` opens with x, labels where it opens with y.
+
+    Raises:
+        DataError: where the file is missing, broken, or the array is not what it should be.
+    """
+    with arrays.open_file(path, EXPECTED) as (file, size):
+        return read_npz_stream(printable(path), file, size, name)
+
+
+def read_npz_stream(where: str, file: BinaryIO, size: int, name: str) -> NDArray[np.integer]:
+    """What ``read_npz_array`` does, for an open file of ``size`` bytes; ``where`` opens its messages."""
+    _check_directory(where, file, size)
+    place = f"{where}: {name}"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            member = _find(archive, name, place)
+            with archive.open(member) as stream:
+                return _read_array(stream, member, place, is_images=name.startswith("x"))
+    except _BROKEN as error:
+        problem = printable(str(error) or type(error).__name__)[:200]
+        raise DataError(f"{place}: broken npz file: {problem}; get it again") from None
+
+
+def _check_directory(where: str, file: BinaryIO, size: int) -> None:
+    """Bound the table of contents, which zipfile reads as a whole, whatever size the file's last record gives it."""
+    start = max(0, size - _MAX_COMMENT_BYTES - _END_BYTES - _END_64_BYTES)
+    file.seek(start)
+    tail = file.read(size - start)
+    end = tail.rfind(_END)
+    if end < 0 or end + _END_BYTES > len(tail):
+        head = f"{where}: is not a zip file, or is cut short"
+        raise DataError(f"{head}; expected {EXPECTED}; write it with numpy.savez_compressed, or get it again")
+    directory_bytes = int.from_bytes(tail[end + 12 : end + 16], "little")
+    if directory_bytes > _MAX_DIRECTORY_BYTES or tail[max(0, end - _END_64_BYTES) :].startswith(_END_64):
+        raise DataError(f"{where}: has a table of contents of more than 1 MiB or in 64-bit form; expected {EXPECTED}")
+    file.seek(0)
+
+
+def _find(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
+    try:
+        member = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        names = ", ".join(sorted(printable(entry.removesuffix(".npy")) for entry in archive.namelist())) or "nothing"
+        found = names if len(names) <= 100 else f"{names[:97]}..."
+        raise DataError(f"{where}: no such array; the file holds {found}; expected {EXPECTED}") from None
+    if member.flag_bits & 1:
+        raise DataError(f"{where}: is encrypted; write the file without a password")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{where}: is packed by another method than deflate; write it with numpy.savez_compressed")
+    arrays.check_deflate_ratio(where, member.file_size, member.compress_size)
+    return member
+
+
+def _read_array(stream: arrays.Readable, member: zipfile.ZipInfo, where: str, is_images: bool) -> NDArray[np.integer]:
+    shape, fortran_order, dtype, header_bytes = _read_header(stream, where)
+    check = arrays.check_images_header if is_images else arrays.check_labels_header
+    check(where, dtype, shape)
+    num_bytes = arrays.num_bytes_of(dtype, shape)
+    if member.file_size != header_bytes + num_bytes:
+        declared = f"{member.file_size - header_bytes} bytes stand behind its header"
+        raise DataError(f"{where}: broken: {declared}, where the shape {shape} of {dtype.name} takes {num_bytes}")
+    flat: NDArray[np.integer] = arrays.read_bytes(where, stream, num_bytes).view(dtype)
+    return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _read_header(stream: arrays.Readable, where: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
+    """Shape, order, dtype and length in bytes of the header of an npy file (NumPy's NEP 1)."""
+    magic = stream.read(8)
+    if len(magic) < 8 or magic[:6] != npy.MAGIC_PREFIX or magic[6:] not in (b"\x01\x00", b"\x02\x00"):
+        raise DataError(f"{where}: is no array of NumPy's format 1.0 or 2.0; write it with numpy.savez_compressed")
+    length_bytes = 2 if magic[6] == 1 else 4
+    length = stream.read(length_bytes)
+    header_bytes = int.from_bytes(length, "little")
+    if header_bytes > _MAX_HEADER_BYTES:
+        raise DataError(f"{where}: its header takes {header_bytes} bytes; at most {_MAX_HEADER_BYTES}")
+    text = io.BytesIO(length + stream.read(header_bytes))
+    parse = npy.read_array_header_1_0 if magic[6] == 1 else npy.read_array_header_2_0
+    shape, fortran_order, dtype = parse(text, max_header_size=_MAX_HEADER_BYTES)
+    if any(side < 0 for side in shape):
+        raise DataError(f"{where}: has the shape {shape}; expected sides of 1 or more")
+    return shape, fortran_order, dtype, 8 + length_bytes + header_bytes

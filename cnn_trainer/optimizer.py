@@ -1,0 +1,114 @@
+"""Builds the optimizer and the learning-rate schedule that an experiment asks for: Keras' own, seen as functions."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from cnn_trainer.schema.training import Constant, Cosine, Exponential, OneCycle, Step, Training
+
+Progress = Any  # a float scalar tensor
+
+
+def build_optimizer(training: Training, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Build the optimizer with its slots, for all trainable variables of ``model``.
+
+    Plain gradient descent is θ ← θ − η∇L. Where ``ema_decay`` is set, the optimizer keeps the moving average of each
+    variable in its own variables; ``averages`` gives them.
+    """
+    common = {
+        "learning_rate": learning_rate(training, steps_per_epoch),
+        "weight_decay": training.weight_decay or None,
+        "global_clipnorm": training.gradient_clip_norm,
+        "use_ema": training.ema_decay is not None,
+        "ema_momentum": training.ema_decay or 0.99,  # read by Keras only with use_ema
+    }
+    optimizer = _OPTIMIZERS[training.optimizer](training, common)
+    kernels = {id(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
+    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if id(v) not in kernels])
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+_OPTIMIZERS: dict[str, Callable[[Training, dict[str, Any]], keras.optimizers.Optimizer]] = {
+    "sgd": lambda _, common: keras.optimizers.SGD(**common),
+    "momentum": lambda training, common: keras.optimizers.SGD(momentum=training.momentum, **common),
+    "nesterov": lambda training, common: keras.optimizers.SGD(momentum=training.momentum, nesterov=True, **common),
+    "rmsprop": lambda _, common: keras.optimizers.RMSprop(**common),
+    "adam": lambda _, common: keras.optimizers.Adam(**common),
+    "adamw": lambda _, common: keras.optimizers.AdamW(**{**common, "weight_decay": common["weight_decay"] or 0.0}),
+}
+
+
+def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The moving averages of the weights, in the order of the trainable variables; empty without an EMA."""
+    return list(optimizer._model_variables_moving_average) if optimizer.use_ema else []
+
+
+def learning_rate(training: Training, steps_per_epoch: int) -> "float | ScheduleByFactor":
+    """The learning rate as a number, or as a function of the step (counted from 0)."""
+    schedule = training.schedule
+    total = training.epochs * steps_per_epoch
+    if isinstance(schedule, Constant) and not schedule.warmup_epochs:
+        return training.learning_rate
+    factor = _FACTORS[schedule.name](schedule, steps_per_epoch, total)
+    warmup = 0.0 if isinstance(schedule, OneCycle) else schedule.warmup_epochs * steps_per_epoch
+    return ScheduleByFactor(training.learning_rate, factor, warmup)
+
+
+class ScheduleByFactor(keras.optimizers.schedules.LearningRateSchedule):
+    """A peak learning rate times a factor between 0 and 1 that depends on the step."""
+
+    def __init__(self, peak: float, factor: Callable[[Progress], Progress], warmup_steps: float) -> None:
+        self.peak, self.factor, self.warmup_steps = peak, factor, warmup_steps
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate of step number ``step``, counted from 0: a float scalar tensor."""
+        step = tf.cast(step, keras.config.floatx())
+        value = self.peak * self.factor(step)
+        if self.warmup_steps:
+            value *= tf.minimum(1.0, (step + 1) / self.warmup_steps)
+        return value
+
+
+def _step(schedule: Step, steps_per_epoch: int, _: int) -> Callable[[Progress], Progress]:
+    return lambda step: schedule.factor ** tf.floor(step / (schedule.epochs * steps_per_epoch))
+
+
+def _exponential(schedule: Exponential, steps_per_epoch: int, _: int) -> Callable[[Progress], Progress]:
+    return lambda step: schedule.factor ** (step / steps_per_epoch)
+
+
+def _cosine(schedule: Cosine, steps_per_epoch: int, total: int) -> Callable[[Progress], Progress]:
+    """Loshchilov and Hutter, SGDR (2017), equation 5, without restarts; begins when the warm-up ends."""
+    warmup = schedule.warmup_epochs * steps_per_epoch
+    return lambda step: _half_wave(1.0, schedule.final_fraction, (step - warmup) / max(1.0, total - warmup))
+
+
+def _one_cycle(schedule: OneCycle, _: int, total: int) -> Callable[[Progress], Progress]:
+    """Smith and Topin, Super-Convergence (2018), with cosine flanks."""
+    last = max(1, total - 1)
+    top = schedule.rise_fraction * last
+
+    def factor(step: Progress) -> Progress:
+        rise = _half_wave(schedule.initial_fraction, 1.0, step / top)
+        fall = _half_wave(1.0, schedule.final_fraction, (step - top) / max(1e-9, last - top))
+        return tf.where(step < top, rise, fall)
+
+    return factor
+
+
+def _half_wave(start: float, end: float, share: Progress) -> Progress:
+    """From ``start`` to ``end`` along half a cosine wave, as ``share`` goes from 0 to 1; constant beyond."""
+    return end + (start - end) * 0.5 * (1 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0)))
+
+
+_FACTORS: dict[str, Callable[[Any, int, int], Callable[[Progress], Progress]]] = {
+    "constant": lambda *_: tf.ones_like,
+    "step": _step,
+    "exponential": _exponential,
+    "cosine": _cosine,
+    "one-cycle": _one_cycle,
+}

@@ -1,0 +1,229 @@
+"""An equivalent, faster form of a Keras model: the same function of the same variables, computed with less work.
+
+``read_model`` turns a sequential Keras model into a list of small operations. ``pool_first`` and ``crop`` rewrite the
+list, each leaving the network's function as it is:
+
+* max(f(a + b)) over a pool equals f(max(a) + b) for a bias b per channel and an activation f that never decreases,
+  so pooling first leaves a quarter of the values to add to and to activate.
+* Pixels that no later layer reads (the rows and columns that a pool's floor division drops) are not computed.
+
+``compute`` runs a list. Nothing here knows about losses or training steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+Tensor = Any
+
+# Never decreasing, so they commute with a maximum. GELU and SiLU fall at first, and must not stand here.
+_MONOTONE = frozenset({"relu", "sigmoid", "tanh", "linear"})
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": tf.nn.relu,
+    "sigmoid": tf.nn.sigmoid,
+    "tanh": tf.nn.tanh,
+    "gelu": keras.activations.gelu,
+    "silu": tf.nn.silu,
+    "linear": tf.identity,
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values times a constant."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
+class Convolve:
+    """Convolution, stride 1, with the kernel that is number ``kernel`` of the trainable variables."""
+
+    kernel: int
+    size: tuple[int, int]
+    padding: str
+
+
+@dataclass(frozen=True)
+class AddBias:
+    """Adds variable number ``bias`` along the last axis."""
+
+    bias: int
+
+
+@dataclass(frozen=True)
+class Activate:
+    """One of the schema's activations."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Maximum over windows of ``size`` with stride ``size``; what is left over at the edges is dropped."""
+
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """(batch, …) to (batch, values)."""
+
+
+@dataclass(frozen=True)
+class MatMul:
+    """Matrix product with variable number ``kernel``."""
+
+    kernel: int
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Inverted dropout in training; ``stream`` tells the dropout layers of one model apart."""
+
+    rate: float
+    stream: int
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Batch normalisation by the Keras layer itself, which keeps its moving statistics."""
+
+    layer: keras.layers.BatchNormalization
+
+
+Operation = Scale | Convolve | AddBias | Activate | MaxPool | Flatten | MatMul | Drop | Normalize
+
+
+def read_model(model: keras.Sequential) -> list[Operation]:
+    """The operations of ``model``, whose last layer's softmax is left out: they end in logits.
+
+    Raises:
+        TypeError: for a layer that the model factory does not build.
+    """
+    numbers = {id(variable): number for number, variable in enumerate(model.trainable_variables)}
+    operations: list[Operation] = []
+    for layer in model.layers:
+        operations += _read_layer(layer, numbers, stream=len(operations))
+    last = model.layers[-1]
+    if not isinstance(last, keras.layers.Dense) or last.activation is not keras.activations.softmax:
+        raise TypeError("the last layer must be Dense with softmax")
+    return operations
+
+
+def _read_layer(layer: keras.Layer, numbers: dict[int, int], stream: int) -> list[Operation]:
+    match layer:
+        case keras.layers.Rescaling():
+            return [Scale(float(layer.scale))]
+        case keras.layers.Conv2D():
+            convolve = Convolve(numbers[id(layer.kernel)], tuple(layer.kernel_size), layer.padding.upper())
+            return [convolve, *_bias_and_activation(layer, numbers)]
+        case keras.layers.Dense():
+            return [MatMul(numbers[id(layer.kernel)]), *_bias_and_activation(layer, numbers)]
+        case keras.layers.MaxPooling2D():
+            return [MaxPool(tuple(layer.pool_size))]
+        case keras.layers.Flatten():
+            return [Flatten()]
+        case keras.layers.Dropout():
+            return [Drop(float(layer.rate), stream)]
+        case keras.layers.Activation():
+            return [Activate(layer.activation.__name__)]
+        case keras.layers.BatchNormalization():
+            return [Normalize(layer)]
+        case _:
+            raise TypeError(f"{layer.name}: layers of type {type(layer).__name__} are not known here")
+
+
+def _bias_and_activation(layer: keras.Layer, numbers: dict[int, int]) -> list[Operation]:
+    operations: list[Operation] = [AddBias(numbers[id(layer.bias)])] if layer.use_bias else []
+    name = layer.activation.__name__
+    return operations if name in ("linear", "softmax") else [*operations, Activate(name)]
+
+
+def pool_first(operations: list[Operation]) -> list[Operation]:
+    """Move every pool before the biases and the never decreasing activations that stand right before it."""
+    result: list[Operation] = []
+    for operation in operations:
+        place = len(result)
+        if isinstance(operation, MaxPool):
+            while place and _commutes_with_maximum(result[place - 1]):
+                place -= 1
+        result.insert(place, operation)
+    return result
+
+
+def _commutes_with_maximum(operation: Operation) -> bool:
+    return isinstance(operation, AddBias) or (isinstance(operation, Activate) and operation.name in _MONOTONE)
+
+
+def cropped_size(operations: list[Operation], height: int, width: int) -> tuple[int, int]:
+    """Height and width of the upper left part of the image that the network's output depends on.
+
+    A convolution with padding and batch normalisation (whose statistics see every pixel) need all of their input.
+    """
+    sizes = [(height, width)]  # before each operation, then after the last one that sees an image
+    spatial = operations[: next(i for i, op in enumerate(operations) if isinstance(op, Flatten))]
+    for operation in spatial:
+        high, wide = sizes[-1]
+        if isinstance(operation, MaxPool):
+            high, wide = high // operation.size[0], wide // operation.size[1]
+        elif isinstance(operation, Convolve) and operation.padding == "VALID":
+            high, wide = high - operation.size[0] + 1, wide - operation.size[1] + 1
+        sizes.append((high, wide))
+    high, wide = sizes[-1]
+    for operation, full in zip(reversed(spatial), reversed(sizes[:-1]), strict=True):
+        if isinstance(operation, MaxPool):
+            high, wide = high * operation.size[0], wide * operation.size[1]
+        elif isinstance(operation, Convolve) and operation.padding == "VALID":
+            high, wide = high + operation.size[0] - 1, wide + operation.size[1] - 1
+        elif isinstance(operation, Convolve | Normalize):
+            high, wide = full
+    return high, wide
+
+
+def looks_across_batch(operations: list[Operation]) -> bool:
+    """Whether the output for one image depends on the other images of its batch."""
+    return any(isinstance(operation, Normalize) for operation in operations)
+
+
+def compute(
+    operations: list[Operation], images: Tensor, weights: list[Tensor], seed: Tensor | None, training: bool
+) -> Tensor:
+    """Run ``operations`` on a batch.
+
+    Args:
+        operations: What ``read_model`` gave, rewritten or not.
+        images: (batch, height, width, channels), values 0 to 255, in the dtype to compute in.
+        weights: The values of the model's trainable variables, in their order, in the same dtype.
+        seed: int32 (2,), what Dropout's choices follow from; None where nothing is dropped.
+        training: Whether Dropout drops and batch normalisation uses the batch's statistics.
+
+    Returns:
+        Logits (batch, classes) in the same dtype.
+    """
+    values = images
+    for operation in operations:
+        match operation:
+            case Scale(factor):
+                values = values * tf.cast(factor, values.dtype)
+            case Convolve(kernel, _, padding):
+                values = tf.nn.conv2d(values, weights[kernel], 1, padding)
+            case AddBias(bias):
+                values = tf.nn.bias_add(values, weights[bias])
+            case Activate(name):
+                values = _ACTIVATIONS[name](values)
+            case MaxPool(size):
+                values = tf.nn.max_pool2d(values, size, size, "VALID")
+            case Flatten():
+                values = tf.reshape(values, (-1, values.shape[1] * values.shape[2] * values.shape[3]))
+            case MatMul(kernel):
+                values = tf.matmul(values, weights[kernel])
+            case Drop(rate, stream) if training:
+                values = tf.nn.experimental.stateless_dropout(values, rate, seed + tf.constant([stream, 0]))
+            case Normalize(layer):
+                values = tf.cast(layer(values, training=training), values.dtype)
+    return values

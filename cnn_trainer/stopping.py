@@ -1,0 +1,38 @@
+"""Hears SIGTERM and Ctrl-C, and lets the training loop stop where it can be taken up again."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class StopRequest:
+    """The signal that asked to stop; None as long as none has come."""
+
+    signal_number: int | None = None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Inside the block, the first signal is noted; a second Ctrl-C leaves at once (every file is written atomically).
+
+    Having a handler also is what makes Python hear SIGTERM as process 1 of a container.
+    """
+    request = StopRequest()
+
+    def note(number: int, _: FrameType | None) -> None:
+        if request.signal_number is not None and number == signal.SIGINT:
+            os._exit(128 + number)
+        request.signal_number = number
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

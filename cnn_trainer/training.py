@@ -1,0 +1,295 @@
+"""The epochs of a run, from its first step or from a checkpoint, to its result.
+
+Whatever is needed to go on stands in ``Progress`` and in the model's and optimizer's variables; both go into every
+checkpoint. Nothing else is carried from one step to the next, so a run that was cut anywhere ends with the same bits.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnn_trainer import checkpoint, files, runs
+from cnn_trainer.backend import Backend
+from cnn_trainer.checkpoint import Checkpoint
+from cnn_trainer.data import Split, TrainingData, order_of_examples
+from cnn_trainer.data.augment import build_augment
+from cnn_trainer.engine import Engine, Sums, build_logits
+from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError
+from cnn_trainer.evaluation import score
+from cnn_trainer.model import build_model
+from cnn_trainer.optimizer import averages, build_optimizer
+from cnn_trainer.progress import Display
+from cnn_trainer.records import EpochMetrics
+from cnn_trainer.run_dirs import CHECKPOINTS_DIR, MODEL_FILE, WEIGHTS_FILE
+from cnn_trainer.runs import Run
+from cnn_trainer.schema import Experiment
+from cnn_trainer.stopping import StopRequest
+
+# Python takes over about this often: soon enough to stop within 2 s of a signal, seldom enough to cost nothing.
+_PYTHON_EVERY_SECONDS = 0.2
+
+
+@dataclass
+class Progress:
+    """How far a run has come. Epochs and steps are counted from 0 here: so many are done."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: Sums = field(default_factory=Sums)
+    step_seconds: float = 0.0
+    train_seconds: float = 0.0
+    best_epoch: int | None = None
+    best_loss: float | None = None
+    lowest_epoch: int | None = None
+    lowest_loss: float | None = None
+    history: list[EpochMetrics] = field(default_factory=list)
+
+    def to_state(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {**vars(self), "sums": asdict(self.sums), "history": [metrics.model_dump() for metrics in self.history]}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Progress":
+        """What ``to_state`` gave. Raises RunDirectoryError for anything else."""
+        try:
+            history = [EpochMetrics.model_validate(metrics) for metrics in state["history"]]
+            return cls(**{**state, "sums": Sums(**state["sums"]), "history": history})
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunDirectoryError(f"the checkpoint's state is not one of this program: {error}") from None
+
+
+@dataclass(frozen=True)
+class Session:
+    """All that one process holds while it trains a run."""
+
+    experiment: Experiment
+    model: keras.Sequential
+    optimizer: keras.optimizers.Optimizer
+    engine: Engine
+    logits: Callable[..., np.ndarray]
+    validation: Split | None
+    best: dict[str, np.ndarray]
+    """Weights of the best epoch so far, by variable path; unused without a validation split."""
+
+
+def build_session(experiment: Experiment, training_data: TrainingData, backend: Backend) -> Session:
+    """Build the model, the optimizer and the compiled steps for one run. Writes nothing."""
+    height, width, channels = training_data.record.image_shape
+    model = build_model(experiment, (height, width, channels), len(training_data.record.class_names))
+    train = training_data.train
+    steps_per_epoch = -(-len(train.labels) // experiment.training.batch_size)
+    optimizer = build_optimizer(experiment.training, model, steps_per_epoch)
+    augment = build_augment(experiment.training.augmentation, height, width)
+    engine = Engine(experiment, model, optimizer, train, backend.towers, augment)
+    best = {variable.path: variable.numpy() for variable in model.weights} if training_data.validation else {}
+    logits = build_logits(model, backend.towers)
+    return Session(experiment, model, optimizer, engine, logits, training_data.validation, best)
+
+
+def train(
+    run: Run, session: Session, display: Display, stop: StopRequest, warn: Callable[[str], None], resume: bool = False
+) -> str:
+    """Train ``run`` to its end, and write its result: weights.safetensors and model.keras.
+
+    Args:
+        run: A locked run.
+        session: Built from the run's own experiment.
+        display: Shown progress.
+        stop: Looked at every fraction of a second.
+        warn: Called with what a person should know, such as a broken checkpoint that was passed over.
+        resume: Whether to go on from the newest valid checkpoint.
+
+    Returns:
+        The digest of the result's weights.
+
+    Raises:
+        StoppedError: after a checkpoint was written, where a signal asked to stop.
+        DivergedError: where the loss is no longer finite.
+    """
+    progress = _restore(run, session, warn) if resume else Progress()
+    runs.update_record(run, status="training", error=None)
+    training = session.experiment.training
+    display.begin(
+        progress.epoch + 1, progress.step, training.epochs, session.engine.steps_per_epoch, training.batch_size
+    )
+    try:
+        _train_epochs(run, session, progress, display, stop)
+    except StoppedError:
+        runs.update_record(run, status="interrupted", **_figures(progress))
+        raise
+    except DivergedError as error:
+        runs.update_record(run, status="diverged", error=str(error), **_figures(progress))
+        raise
+    except Exception as error:
+        runs.update_record(run, status="failed", error=f"{type(error).__name__}: {error}"[:500], **_figures(progress))
+        raise
+    finally:
+        display.end()
+    return _write_result(run, session, progress)
+
+
+def _figures(progress: Progress) -> dict[str, Any]:
+    return {
+        "epochs_done": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "train_seconds": progress.train_seconds,
+    }
+
+
+def _train_epochs(run: Run, session: Session, progress: Progress, display: Display, stop: StopRequest) -> None:
+    experiment, engine = session.experiment, session.engine
+    checkpointed = time.monotonic()
+    while progress.epoch < experiment.training.epochs and not _stops_early(experiment, progress):
+        order = tf.constant(order_of_examples(engine.num_examples, experiment.seed, progress.epoch + 1))
+        chunk = 1
+        while progress.step < engine.steps_per_epoch:
+            began = time.monotonic()
+            last = min(progress.step + chunk, engine.steps_per_epoch)
+            sums = engine.train_steps(order, progress.step, last, progress.sums)
+            seconds = time.monotonic() - began
+            chunk = max(1, round(chunk * min(4.0, _PYTHON_EVERY_SECONDS / max(1e-6, seconds))))
+            _advance(progress, last, sums, seconds)
+            display.step(progress.epoch + 1, last, sums.loss / sums.examples, sums.correct / sums.examples)
+            if stop.signal_number is not None:
+                _write_checkpoint(run, session, progress)
+                words = f"stopped in epoch {progress.epoch + 1} after step {last} of {engine.steps_per_epoch}"
+                raise StoppedError(words, stop.signal_number)
+            if time.monotonic() - checkpointed > experiment.runtime.checkpoint_seconds:
+                _write_checkpoint(run, session, progress)
+                checkpointed = time.monotonic()
+        metrics = _end_epoch(session, progress)
+        _write_checkpoint(run, session, progress)
+        checkpointed = time.monotonic()
+        runs.append_metrics(run, metrics)
+        display.epoch(metrics.epoch, summary(metrics))
+
+
+def _advance(progress: Progress, step: int, sums: Sums, seconds: float) -> None:
+    if not math.isfinite(sums.loss):
+        raise DivergedError(
+            f"the training loss is no longer finite, between steps {progress.step + 1} and {step} of epoch "
+            f"{progress.epoch + 1}; lower training.learning_rate or set training.gradient_clip_norm"
+        )
+    progress.step, progress.sums = step, sums
+    progress.step_seconds += seconds
+    progress.train_seconds += seconds
+
+
+def _stops_early(experiment: Experiment, progress: Progress) -> bool:
+    stopping = experiment.training.early_stopping
+    return (
+        stopping is not None
+        and progress.lowest_epoch is not None
+        and progress.epoch - progress.lowest_epoch >= stopping.patience
+    )
+
+
+def _end_epoch(session: Session, progress: Progress) -> EpochMetrics:
+    """Validate, note the best epoch, and turn ``progress`` to the next epoch."""
+    began = time.monotonic()
+    sums, epoch = progress.sums, progress.epoch + 1
+    loss = accuracy = None
+    if session.validation is not None:
+        weights = _result_values(session)
+        logits = session.logits([weights[v.path] for v in session.model.trainable_variables], session.validation.images)
+        found = score(logits, session.validation.labels, session.experiment.training.loss)
+        loss, accuracy = found.loss, found.accuracy
+        if not math.isfinite(loss):
+            raise DivergedError(f"the validation loss of epoch {epoch} is not finite; lower training.learning_rate")
+        _note_best(session, progress, epoch, loss, weights)
+    spent = time.monotonic() - began
+    metrics = EpochMetrics(
+        epoch=epoch,
+        step=epoch * session.engine.steps_per_epoch,
+        train_loss=sums.loss / sums.examples,
+        train_accuracy=sums.correct / sums.examples,
+        validation_loss=loss,
+        validation_accuracy=accuracy,
+        learning_rate=session.engine.last_learning_rate(),
+        images_per_second=sums.examples / max(1e-9, progress.step_seconds),
+        seconds=progress.step_seconds + spent,
+    )
+    progress.history.append(metrics)
+    progress.train_seconds += spent
+    progress.epoch, progress.step, progress.sums, progress.step_seconds = epoch, 0, Sums(), 0.0
+    return metrics
+
+
+def _note_best(session: Session, progress: Progress, epoch: int, loss: float, weights: dict[str, np.ndarray]) -> None:
+    """The lowest validation loss chooses the result; only a fall by more than min_delta resets early stopping."""
+    stopping = session.experiment.training.early_stopping
+    if progress.lowest_loss is None or loss < progress.lowest_loss - (stopping.min_delta if stopping else 0.0):
+        progress.lowest_loss, progress.lowest_epoch = loss, epoch
+    if progress.best_loss is None or loss < progress.best_loss:
+        progress.best_loss, progress.best_epoch = loss, epoch
+        session.best.update(weights)
+
+
+def summary(metrics: EpochMetrics) -> str:
+    """An epoch in words."""
+    words = f"loss {metrics.train_loss:.4f}  accuracy {metrics.train_accuracy:.2%}"
+    if metrics.validation_loss is not None and metrics.validation_accuracy is not None:
+        words += f"  validation loss {metrics.validation_loss:.4f}  accuracy {metrics.validation_accuracy:.2%}"
+    return f"{words}  {metrics.images_per_second:,.0f} images/s  {metrics.seconds:.1f} s"
+
+
+def _result_values(session: Session) -> dict[str, np.ndarray]:
+    """The weights that would be the result now, by path: the moving averages where the experiment asks for them."""
+    values = {variable.path: variable.numpy() for variable in session.model.weights}
+    for variable, average in zip(session.model.trainable_variables, averages(session.optimizer), strict=False):
+        values[variable.path] = average.numpy()
+    return values
+
+
+def _variables(session: Session) -> dict[str, keras.Variable]:
+    """Every variable that training changes, under the name that it has in a checkpoint.
+
+    ``model.variables`` has the random state of Keras' layers, which ``model.weights`` leaves out.
+    """
+    named = [("model", v) for v in session.model.variables] + [("optimizer", v) for v in session.optimizer.variables]
+    return {f"{kind}/{number:03}/{variable.path}": variable for number, (kind, variable) in enumerate(named)}
+
+
+def _write_checkpoint(run: Run, session: Session, progress: Progress) -> None:
+    arrays = {name: np.asarray(variable.numpy()) for name, variable in _variables(session).items()}
+    arrays |= {f"best/{path}": array for path, array in session.best.items()}
+    step = progress.epoch * session.engine.steps_per_epoch + progress.step
+    checkpoint.write_checkpoint(run.dir / CHECKPOINTS_DIR, step, Checkpoint(arrays, progress.to_state()))
+
+
+def _restore(run: Run, session: Session, warn: Callable[[str], None]) -> Progress:
+    """Set the session to the newest valid checkpoint of the run; metrics.jsonl is rewritten to match it."""
+    variables = _variables(session)
+    expected = {name: (np.dtype(v.dtype), tuple(v.shape)) for name, v in variables.items()}
+    expected |= {f"best/{path}": (array.dtype, array.shape) for path, array in session.best.items()}
+    found = checkpoint.read_newest(run.dir / CHECKPOINTS_DIR, expected, warn)
+    for name, variable in variables.items():
+        variable.assign(found.arrays[name])
+    session.best.update({path: found.arrays[f"best/{path}"] for path in session.best})
+    progress = Progress.from_state(found.state)
+    runs.rewrite_metrics(run, progress.history)
+    return progress
+
+
+def _write_result(run: Run, session: Session, progress: Progress) -> str:
+    """Give the model the weights that are the result, and write them and the model."""
+    values = session.best if progress.best_epoch is not None else _result_values(session)
+    for variable in session.model.weights:
+        variable.assign(values[variable.path])
+    arrays = {variable.path: np.asarray(variable.numpy()) for variable in session.model.weights}
+    digest = checkpoint.weights_digest(arrays.values())
+    checkpoint.write_weights(run.dir / WEIGHTS_FILE, arrays)
+    with tempfile.TemporaryDirectory() as folder:  # Keras writes in place; only the whole file goes to the run
+        path = Path(folder) / MODEL_FILE
+        session.model.save(path)
+        files.write_atomic(run.dir / MODEL_FILE, path.read_bytes())
+    runs.update_record(run, weights_sha256=digest, **_figures(progress))
+    return digest

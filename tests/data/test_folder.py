@@ -1,0 +1,234 @@
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_trainer.data import arrays, folder
+from cnn_trainer.errors import DataError
+
+
+def picture(path, value=100, mode="L", size=(8, 8), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path, **options)
+    return path
+
+
+def make_classes(root, names=("ant", "bee"), num_each=5):
+    for label, name in enumerate(names):
+        for number in range(num_each):
+            picture(root / name / f"{number}.png", 10 * label + number)
+    return root
+
+
+def listed(root, split, seed=1):
+    return [str(path.relative_to(root)) for path in folder.list_pictures(root, split, 0.2, seed).paths]
+
+
+def refused(path, size=8, color="grey"):
+    with pytest.raises(DataError) as caught:
+        folder.read_picture(path, size, color)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return message
+
+
+def test_classes_and_pictures_are_sorted_by_name(tmp_path):
+    for name in "b/2.png", "b/10.png", "B/x.png", "a/1.png", "B/y.png", "a/0.png":
+        picture(tmp_path / "train" / name)
+        picture(tmp_path / "test" / name)
+    listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
+    assert listing.class_names == ["B", "a", "b"] == folder.list_training_classes(tmp_path)
+    assert [path.name for path in listing.paths] == ["x.png", "y.png", "0.png", "1.png", "10.png", "2.png"]
+    assert listing.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_sub_folders_train_and_test_are_the_splits(tmp_path):
+    make_classes(tmp_path / "train", num_each=3)
+    make_classes(tmp_path / "test", num_each=2)
+    assert len(listed(tmp_path, "train")) == 6
+    assert listed(tmp_path, "test") == ["test/ant/0.png", "test/ant/1.png", "test/bee/0.png", "test/bee/1.png"]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    make_classes(tmp_path, ("bus", "train"))
+    assert folder.list_pictures(tmp_path, "train", 0.2, 1).class_names == ["bus", "train"]
+
+
+def test_the_seed_chooses_a_stratified_test_split(tmp_path):
+    make_classes(tmp_path, num_each=10)
+    train, test = listed(tmp_path, "train"), listed(tmp_path, "test")
+    assert not set(train) & set(test)
+    assert len(train) == 16
+    assert sorted(name[:3] for name in test) == ["ant", "ant", "bee", "bee"]
+    assert test == listed(tmp_path, "test")
+    assert any(test != listed(tmp_path, "test", seed) for seed in (2, 3))
+
+
+def test_hidden_files_and_folders_are_skipped(tmp_path):
+    make_classes(tmp_path)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "ant" / ".DS_Store").write_bytes(b"x")
+    assert len(listed(tmp_path, "train")) == 8
+
+
+def test_reading_gives_labels_in_the_order_of_the_pictures(tmp_path):
+    listing = folder.list_pictures(make_classes(tmp_path), "train", 0.2, 1)
+    split = folder.read_pictures(listing, image_size=8, color="grey")
+    assert split.images.shape == (8, 8, 8, 1)
+    assert split.labels.tolist() == [0] * 4 + [1] * 4
+    assert (split.images[:, 0, 0, 0] // 10 == split.labels).all()
+
+
+def test_missing_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        listed(tmp_path / "none", "train")
+
+
+@pytest.mark.parametrize("names", [(), ("ant",)])
+def test_fewer_than_two_classes_are_refused(tmp_path, names):
+    make_classes(tmp_path, names)
+    with pytest.raises(DataError, match="expected one sub-folder a class"):
+        listed(tmp_path, "train")
+
+
+def test_empty_class_is_refused_by_name(tmp_path):
+    make_classes(tmp_path)
+    (tmp_path / "cow").mkdir()
+    with pytest.raises(DataError, match="cow: holds no picture"):
+        listed(tmp_path, "train")
+
+
+def test_class_name_that_is_no_unicode_text_is_refused(tmp_path):
+    make_classes(tmp_path)
+    picture(tmp_path / "\udcff" / "0.png")
+    with pytest.raises(DataError, match="rename the class"):
+        listed(tmp_path, "train")
+
+
+def test_all_pictures_together_are_bounded_before_one_is_read(tmp_path, monkeypatch):
+    listing = folder.list_pictures(make_classes(tmp_path), "train", 0.2, 1)
+    monkeypatch.setattr(arrays, "MAX_ARRAY_BYTES", 8 * 8 * 8 - 1)
+    monkeypatch.setattr(folder, "read_picture", lambda *_: pytest.fail("read"))
+    with pytest.raises(DataError, match="8 pictures of 8x8x1 would take 512 bytes"):
+        folder.read_pictures(listing, 8, "grey")
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "jpg"])
+def test_formats_are_read_and_told_by_content(tmp_path, ending):
+    path = picture(tmp_path / f"a.{ending}", 77)
+    (tmp_path / "b.png").write_bytes(path.read_bytes())
+    assert abs(folder.read_picture(tmp_path / "b.png", 8, "grey").astype(int) - 77).max() <= 1
+
+
+def test_picture_of_the_right_size_is_not_changed(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (9, 9, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert (folder.read_picture(tmp_path / "a.png", 9, "rgb") == pixels).all()
+
+
+def test_shrinking_averages(tmp_path):
+    board = np.indices((64, 64)).sum(axis=0) % 2 * 255
+    Image.fromarray(board.astype(np.uint8)).save(tmp_path / "a.png")
+    inner = folder.read_picture(tmp_path / "a.png", 8, "grey")[1:-1, 1:-1].astype(int)
+    assert abs(inner - 127).max() <= 3
+
+
+def test_grey_is_luma_and_rgb_repeats_grey(tmp_path):
+    red = picture(tmp_path / "red.png", (255, 0, 0), "RGB")
+    assert (folder.read_picture(red, 8, "grey") == 76).all()
+    grey = picture(tmp_path / "grey.png", 50)
+    assert folder.read_picture(grey, 8, "rgb")[0, 0].tolist() == [50, 50, 50]
+
+
+@pytest.mark.parametrize(("mode", "value"), [("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))])
+def test_transparent_is_white(tmp_path, mode, value):
+    path = picture(tmp_path / "a.png", value, mode)
+    assert (folder.read_picture(path, 8, "grey") == 255).all()
+
+
+def test_half_transparent_is_mixed_with_white(tmp_path):
+    path = picture(tmp_path / "a.png", (0, 0, 0, 128), "RGBA")
+    assert abs(folder.read_picture(path, 8, "rgb").astype(int) - 127).max() <= 1
+
+
+def test_sixteen_bit_grey_keeps_its_upper_bits(tmp_path):
+    Image.fromarray(np.full((8, 8), 0x7FFF, np.uint16)).save(tmp_path / "a.png")
+    assert (folder.read_picture(tmp_path / "a.png", 8, "grey") == 0x7F).all()
+
+
+@pytest.mark.parametrize(("mode", "value"), [("1", 1), ("P", 0), ("CMYK", (0, 0, 0, 0))])
+def test_other_modes_are_converted(tmp_path, mode, value):
+    path = picture(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), value, mode)
+    assert folder.read_picture(path, 8, "rgb").shape == (8, 8, 3)
+
+
+def test_orientation_of_exif_is_applied(tmp_path):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:, 4:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    read = folder.read_picture(tmp_path / "a.png", 8, "grey")[..., 0]
+    assert (read == pixels[::-1, ::-1]).all()
+
+
+def png_of(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    start = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+def test_picture_bomb_is_refused_by_its_header(tmp_path, width, height):
+    make_classes(tmp_path)
+    (tmp_path / "ant" / "bomb.png").write_bytes(png_of(width, height))
+    listing = folder.list_pictures(tmp_path, "train", 0.1, 1)
+    listing = folder.Listing(listing.class_names, [tmp_path / "ant" / "bomb.png"], np.zeros(1, np.int32))
+    with pytest.raises(DataError, match=r"bomb.png: (has .*pixels; at most 50000000|broken)"):
+        folder.read_pictures(listing, 8, "grey")
+
+
+def test_large_file_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "MAX_PICTURE_BYTES", 50)
+    path = picture(tmp_path / "a.png", size=(64, 64))
+    assert "at most 50" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is empty"),
+        (b"hello", "is no PNG, JPEG or BMP"),
+        (b"GIF89a" + bytes(20), "is no PNG, JPEG or BMP"),
+        (b"<html></html>", "looks like a web page"),
+        (b"\x89PNG\r\n\x1a\n", "broken picture|is no PNG"),
+        (png_of(64, 64), "broken picture"),
+        (b"\xff\xd8\xff\xe0" + bytes(50), "broken picture|is no PNG"),
+        (b"BM" + bytes(60), "broken picture|is no PNG"),
+    ],
+)
+def test_broken_pictures_are_refused_by_name(tmp_path, content, problem):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    assert re.search(problem, refused(path))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_truncated_picture_is_refused(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 64), np.uint8)
+    Image.fromarray(pixels).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    assert "broken picture" in refused(path)
+
+
+def test_a_folder_among_the_pictures_is_refused(tmp_path):
+    make_classes(tmp_path)
+    (tmp_path / "ant" / "more").mkdir()
+    assert "expected a picture" in refused(tmp_path / "ant" / "more")

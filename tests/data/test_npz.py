@@ -1,0 +1,233 @@
+import io
+import os
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from cnn_trainer.data import arrays, npz
+from cnn_trainer.errors import DataError
+
+
+def save(path, arrays_by_name, **changes):
+    np.savez_compressed(path, **{**arrays_by_name, **changes})
+    return path
+
+
+def zip_of(path, name, content, method=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(name, content)
+    return path
+
+
+def npy_bytes(header, content=b"", version=b"\x01\x00"):
+    length = struct.pack("<H" if version == b"\x01\x00" else "<I", len(header))
+    return b"\x93NUMPY" + version + length + header.encode("latin1") + content
+
+
+def header(descr="|u1", order=False, shape=(2, 2, 2)):
+    return f"{{'descr': {descr!r}, 'fortran_order': {order}, 'shape': {shape}, }}\n"
+
+
+def refused(path, split="train"):
+    with pytest.raises(DataError) as caught:
+        npz.read_npz(path, split)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_arrays_come_back_with_a_channel_axis(tmp_path, small_arrays, write):
+    write(tmp_path / "data.npz", **small_arrays)
+    for name in "train", "test":
+        split = npz.read_npz(tmp_path / "data.npz", name)
+        assert (split.images == small_arrays[f"x_{name}"][..., None]).all()
+        assert (split.labels == small_arrays[f"y_{name}"]).all()
+        assert split.images.flags.c_contiguous
+        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_with_channels_are_kept(tmp_path, small_arrays, channels):
+    images = np.arange(24 * 4 * channels, dtype=np.uint8).reshape(24, 2, 2, channels)
+    split = npz.read_npz(save(tmp_path / "a.npz", small_arrays, x_train=images), "train")
+    assert (split.images == images).all()
+
+
+def test_fortran_order_and_big_endian_labels_are_understood(tmp_path, small_arrays):
+    images, labels = small_arrays["x_train"], small_arrays["y_train"]
+    path = save(tmp_path / "a.npz", small_arrays, x_train=np.asfortranarray(images), y_train=labels.astype(">i8"))
+    split = npz.read_npz(path, "train")
+    assert (split.images[..., 0] == images).all()
+    assert (split.labels == labels).all()
+    assert split.images.flags.c_contiguous
+
+
+def test_header_format_2_is_read(tmp_path):
+    content = npy_bytes(header(shape=(2, 2, 2)), bytes(range(8)), b"\x02\x00")
+    array = npz.read_npz_array(zip_of(tmp_path / "a.npz", "x_train.npy", content), "x_train")
+    assert array.ravel().tolist() == list(range(8))
+
+
+def test_the_other_split_is_not_touched(tmp_path, small_arrays):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in small_arrays.items():
+            buffer = io.BytesIO()
+            np.save(buffer, array)
+            archive.writestr(f"{name}.npy", b"broken" if name.endswith("test") else buffer.getvalue())
+    assert len(npz.read_npz(path, "train")) == 24
+    refused(path, "test")
+
+
+WRONG_ARRAYS = [
+    ("x_train", lambda x: x / np.float32(255), "x_train: images are float32; expected uint8"),
+    ("x_train", lambda x: x.astype(np.int64), "images are int64"),
+    ("x_train", lambda x: x.astype(object), "broken npz file|images are object"),
+    ("x_train", lambda x: x.reshape(24, -1), r"shape \(24, 784\)"),
+    ("x_train", lambda x: np.stack([x] * 4, axis=-1), r"shape \(24, 28, 28, 4\)"),
+    ("x_train", lambda x: np.stack([x] * 3, axis=1), r"shape \(24, 3, 28, 28\)"),
+    ("x_train", lambda x: x[:0], "holds nothing"),
+    ("x_train", lambda x: x[:, :0], "holds nothing"),
+    ("x_train", lambda x: x[:-1], "24 labels for the 23 images"),
+    ("y_train", lambda y: y.astype(np.float64), "labels are float64; expected integers.*NaN"),
+    ("y_train", lambda y: np.full(24, np.nan), "labels are float64"),
+    ("y_train", lambda y: y.astype(bool), "labels are bool"),
+    ("y_train", lambda y: y.astype(str), "labels are str"),
+    ("y_train", lambda y: np.eye(3, dtype=np.uint8)[y], r"shape \(24, 3\).*argmax"),
+    ("y_train", lambda y: y[:, None], r"shape \(24, 1\)"),
+    ("y_train", lambda y: y[:5], "5 labels for the 24 images"),
+    ("y_train", lambda y: y.astype(np.int8) - 1, "the label -1"),
+    ("y_train", lambda y: y.astype(np.int64) + 1000, "the label 1002; expected at most 999"),
+    ("y_train", lambda y: y.astype(np.uint64) + np.uint64(2**63), "the label 9223372036854775810"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "problem"), WRONG_ARRAYS)
+def test_wrong_arrays_are_refused(tmp_path, small_arrays, name, change, problem):
+    path = save(tmp_path / "a.npz", small_arrays, **{name: change(small_arrays[name])})
+    with pytest.raises(DataError, match=problem):
+        npz.read_npz(path, "train")
+    refused(path)
+
+
+WRONG_FILES = {
+    "empty": (b"", "is empty"),
+    "html": (b"\n<!DOCTYPE html><html><body>Log in</body></html>", "looks like a web page"),
+    "text": (b"not a zip file", "is not a zip file"),
+    "npy": (npy_bytes(header(), bytes(8)), "is not a zip file"),
+    "end record alone": (b"PK\x05\x06" + bytes(18), "no such array; the file holds nothing"),
+    "huge directory": (b"PK\x05\x06" + bytes(8) + b"\xff\xff\xff\x7f" + bytes(6), "table of contents"),
+    "zip64": (b"PK\x06\x07" + bytes(16) + b"PK\x05\x06" + bytes(18), "table of contents"),
+    "directory beyond the file": (b"PK\x05\x06" + bytes(4) + b"\x01\0\x01\0\x50\0\0\0\x60\0\0\0\0\0", "broken"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_FILES)
+def test_wrong_files_are_refused(tmp_path, kind):
+    content, problem = WRONG_FILES[kind]
+    (tmp_path / "a.npz").write_bytes(content)
+    assert problem in refused(tmp_path / "a.npz")
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    assert "no such file" in refused(tmp_path / "a.npz")
+    assert "Is a directory" in refused(tmp_path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "no regular file" in refused(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+def test_truncated_file_is_refused(tmp_path, small_arrays, kept):
+    path = save(tmp_path / "a.npz", small_arrays)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    assert "is not a zip file, or is cut short" in refused(path)
+
+
+def test_flipped_bit_in_the_images_is_refused(tmp_path, small_arrays):
+    path = tmp_path / "a.npz"
+    np.savez(path, **small_arrays)
+    content = bytearray(path.read_bytes())
+    content[content.index(small_arrays["x_train"].tobytes()) + 100] ^= 1
+    path.write_bytes(content)
+    assert "x_train: broken npz file: Bad CRC" in refused(path)
+
+
+def test_missing_array_is_named_with_what_is_there(tmp_path, small_arrays):
+    del small_arrays["y_train"]
+    message = refused(save(tmp_path / "a.npz", small_arrays, labels=np.zeros(3)))
+    assert "y_train: no such array; the file holds labels, x_test, x_train, y_test" in message
+
+
+def test_encrypted_array_is_refused(tmp_path, small_arrays):
+    path = tmp_path / "a.npz"
+    np.savez(path, **small_arrays)
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 8] |= 1
+    path.write_bytes(content)
+    assert "x_train: is encrypted" in refused(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression_is_refused(tmp_path, method):
+    path = zip_of(tmp_path / "a.npz", "x_train.npy", npy_bytes(header(), bytes(8)), method)
+    assert "another method than deflate" in refused(path)
+
+
+WRONG_HEADERS = {
+    "not an array": (b"hello", "is no array"),
+    "format 3": (npy_bytes(header(), bytes(8), b"\x03\x00"), "is no array of NumPy's format 1.0 or 2.0"),
+    "no header": (b"\x93NUMPY\x01\x00", "broken"),
+    "long header": (npy_bytes(" " * 20_000, b"", b"\x02\x00"), "its header takes 20000 bytes"),
+    "header of 4 GiB": (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "its header takes 4294967295 bytes"),
+    "header cut short": (b"\x93NUMPY\x01\x00\xff\x00{", "broken"),
+    "no dictionary": (npy_bytes("42\n"), "broken"),
+    "code": (npy_bytes("__import__('os').getcwd()\n"), "broken"),
+    "deep nesting": (npy_bytes("(" * 5000 + "\n"), "broken"),
+    "many signs": (npy_bytes("-" * 9000 + "1\n"), "broken"),
+    "pickled objects": (npy_bytes(header("|O"), bytes(64)), "images are object"),
+    "records": (npy_bytes(header([("a", "|u1")]), bytes(8)), "images are void"),
+    "negative side": (npy_bytes(header(shape=(-2, -2, 2)), bytes(8)), "sides of 1 or more"),
+    "more than there is": (npy_bytes(header(shape=(2, 2, 3)), bytes(8)), "8 bytes stand behind its header"),
+    "less than there is": (npy_bytes(header(shape=(2, 2, 1)), bytes(8)), "8 bytes stand behind its header"),
+    "64 GiB": (npy_bytes(header(shape=(2**16, 2**10, 2**10)), bytes(8)), "at most 4294967296"),
+    "overflow": (npy_bytes(header(shape=(2**40, 2**40, 2**40)), bytes(8)), "at most 4294967296"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_HEADERS)
+def test_wrong_headers_are_refused(tmp_path, kind):
+    content, problem = WRONG_HEADERS[kind]
+    assert problem in refused(zip_of(tmp_path / "a.npz", "x_train.npy", content))
+
+
+def test_declared_size_beyond_what_the_packed_bytes_can_hold_is_refused(tmp_path):
+    path = zip_of(tmp_path / "a.npz", "x_train.npy", npy_bytes(header(), bytes(8)), zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 24 : directory + 28] = (2**31).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert f"declares {2**31} bytes" in refused(path)
+
+
+def test_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "MAX_ARRAY_BYTES", 2**20)
+    monkeypatch.setattr(arrays, "read_bytes", lambda *_: pytest.fail("unpacked"))
+    content = npy_bytes(header(shape=(2**22, 1, 1)), bytes(2**22))
+    path = zip_of(tmp_path / "a.npz", "x_train.npy", content, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 10_000
+    assert "would take 4194304 bytes of memory; at most 1048576" in refused(path)
+
+
+def test_control_characters_of_a_path_stay_out_of_messages(tmp_path):
+    with pytest.raises(DataError) as caught:
+        npz.read_npz(tmp_path / "a\nb\x1b.npz", "train")
+    assert "a\\nb\\x1b.npz" in str(caught.value)
