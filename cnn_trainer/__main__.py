@@ -1,5 +1,6 @@
 """The program: ``cnn-train``, or ``python -m cnn_trainer``."""
 
+import gc
 import io
 import os
 import sys
@@ -20,6 +21,8 @@ def main() -> None:
         sys.exit(_exit_code())
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        gc.freeze()  # else the interpreter's end looks for garbage among all that was imported, for 0.03 s
 
 
 def _exit_code() -> int:

@@ -144,19 +144,18 @@ def git_commit() -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    words = [git, "--no-optional-locks", "-c", "core.fsmonitor=false"]  # nothing that a repository brings is run
+
+    def answer(*words: str) -> str:
+        # Neither hooks nor a file system monitor that a repository brings are run.
+        command = [git, "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
+        return done.stdout.strip()
+
     try:
-        commit = subprocess.run([*words, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        status = subprocess.run(
-            [*words, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
+        changed = answer("status", "--porcelain", "--untracked-files=no")
+        return answer("rev-parse", "HEAD") + ("+dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
 
 
 def _import_tensorflow() -> Any:

@@ -23,7 +23,7 @@ from cnn_trainer.schema import Experiment
 from cnn_trainer.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from cnn_trainer.evaluation import Score, SplitName
+    from cnn_trainer.evaluation import SplitName
     from cnn_trainer.training import Session
 
 Say = Callable[[str], None]
@@ -103,7 +103,7 @@ def create_run(prepared: Prepared, runs_dir: Path) -> Run:
 
 def train_run(
     run: Run, prepared: Prepared, display: Display, stop: StopRequest, say: Say, resume: bool = False
-) -> tuple[RunOutcome, EvaluationRecord]:
+) -> RunOutcome:
     """Train a run to its end and evaluate its result on the test split, which is opened here for the first time.
 
     Raises:
@@ -113,11 +113,13 @@ def train_run(
     from cnn_trainer import evaluation, training
 
     with runs.lock_run(run):
+        if resume:
+            runs.write_config(run)
         digest = training.train(run, prepared.session, display, stop, say, resume)
         score = evaluation.evaluate(run, prepared.session.model, digest, prepared.backend.towers)
         evaluation.write_evaluation(run, *score)
         runs.update_record(run, status="finished")
-    return _outcome(run, score[0]), score[0]
+    return _outcome(run, score[0])
 
 
 def _outcome(run: Run, evaluated: EvaluationRecord) -> RunOutcome:
@@ -139,12 +141,28 @@ def _outcome(run: Run, evaluated: EvaluationRecord) -> RunOutcome:
     )
 
 
-def prepare_resume(run: Run, say: Say, progress: data.Progress) -> Prepared:
+def prepare_resume(run: Run, epochs: int | None, say: Say, progress: data.Progress) -> Prepared:
     """Rebuild the session of a run from its own config, and say where this machine is not the one that began it.
 
+    Args:
+        run: The run to go on with.
+        epochs: Train on to so many epochs; None for what the run was asked for.
+        say: Told what differs.
+        progress: Told of a download.
+
     Raises:
-        RunDirectoryError: where the training data is no longer what the run was trained on.
+        RunDirectoryError: where the training data is no longer what the run was trained on, or the run diverged.
     """
+    if run.record.status == "diverged":
+        raise RunDirectoryError(f"{run.dir}: the run diverged and would do so again; {run.record.error}")
+    if epochs is not None:
+        training = run.experiment.training.model_copy(update={"epochs": epochs})
+        run.experiment = run.experiment.model_copy(update={"training": training})
+        if training.schedule.name in ("cosine", "one-cycle"):
+            say(
+                f"WARNING: the schedule {training.schedule.name} depends on the number of epochs; "
+                "the result differs from that of a run that was asked for as many at once"
+            )
     prepared = prepare(Config(run.experiment, str(run.dir / "config.yaml")), say, progress)
     if prepared.data.train_sha256 != run.record.data.train_sha256:
         raise RunDirectoryError(
@@ -170,9 +188,7 @@ def differences(record: RunRecord, started: Backend) -> list[str]:
     return lines
 
 
-def evaluate_run(
-    run: Run, split_name: SplitName, path: Path | None, device: str | None = None
-) -> tuple[EvaluationRecord, Score]:
+def evaluate_run(run: Run, split_name: SplitName, path: Path | None, device: str | None = None) -> EvaluationRecord:
     """Score the result of a run on one split, all rebuilt from the run directory.
 
     The score is written into the run directory, unless the data was read from another ``path``.
@@ -187,4 +203,4 @@ def evaluate_run(
     evaluated, score, split = evaluation.evaluate(run, model, digest, started.towers, split_name, path)
     if path is None:
         evaluation.write_evaluation(run, evaluated, score, split)
-    return evaluated, score
+    return evaluated

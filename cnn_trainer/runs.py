@@ -111,15 +111,20 @@ def _new_folder(runs_dir: Path, name: str) -> Path:
 
 
 def _fill(run_dir: Path, experiment: Experiment, record: RunRecord) -> None:
-    header = (
-        f"# The config of the run {run_dir.name}, every default written out.\n"
-        "# To repeat the run: cnn-train train <this file>\n"
-    )
     with files.reported(run_dir, "created"):
         (run_dir / CHECKPOINTS_DIR).mkdir()
-    files.write_atomic(run_dir / CONFIG_FILE, f"{header}{config.dump(experiment)}".encode())
+    write_config(Run(run_dir, experiment, record))
     files.write_atomic(run_dir / RECORD_FILE, to_json(record))
     files.sync_folder(run_dir.parent)
+
+
+def write_config(run: Run) -> None:
+    """Write config.yaml: at the start, and again where a run is asked for more epochs. Raises RunDirectoryError."""
+    header = (
+        f"# The config of the run {run.dir.name}, every default written out.\n"
+        "# To repeat the run: cnn-train train <this file>\n"
+    )
+    files.write_atomic(run.dir / CONFIG_FILE, f"{header}{config.dump(run.experiment)}".encode())
 
 
 def to_json(record: BaseModel) -> bytes:

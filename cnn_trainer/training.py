@@ -4,7 +4,9 @@ Whatever is needed to go on stands in ``Progress`` and in the model's and optimi
 checkpoint. Nothing else is carried from one step to the next, so a run that was cut anywhere ends with the same bits.
 """
 
+import contextlib
 import math
+import shlex
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from cnn_trainer.data.augment import build_augment
 from cnn_trainer.engine import Engine, Sums, build_logits
 from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError
 from cnn_trainer.evaluation import score
+from cnn_trainer.files import printable
 from cnn_trainer.model import build_model
 from cnn_trainer.optimizer import averages, build_optimizer
 from cnn_trainer.progress import Display
@@ -129,7 +132,9 @@ def train(
         runs.update_record(run, status="diverged", error=str(error), **_figures(progress))
         raise
     except Exception as error:
-        runs.update_record(run, status="failed", error=f"{type(error).__name__}: {error}"[:500], **_figures(progress))
+        words = printable(f"{type(error).__name__}: {error}")[:500]
+        with contextlib.suppress(RunDirectoryError):  # the first error, such as a full disk, is the one to show
+            runs.update_record(run, status="failed", error=words, **_figures(progress))
         raise
     finally:
         display.end()
@@ -146,10 +151,9 @@ def _figures(progress: Progress) -> dict[str, Any]:
 
 def _train_epochs(run: Run, session: Session, progress: Progress, display: Display, stop: StopRequest) -> None:
     experiment, engine = session.experiment, session.engine
-    checkpointed = time.monotonic()
+    checkpointed, chunk = time.monotonic(), 1
     while progress.epoch < experiment.training.epochs and not _stops_early(experiment, progress):
         order = tf.constant(order_of_examples(engine.num_examples, experiment.seed, progress.epoch + 1))
-        chunk = 1
         while progress.step < engine.steps_per_epoch:
             began = time.monotonic()
             last = min(progress.step + chunk, engine.steps_per_epoch)
@@ -160,7 +164,8 @@ def _train_epochs(run: Run, session: Session, progress: Progress, display: Displ
             display.step(progress.epoch + 1, last, sums.loss / sums.examples, sums.correct / sums.examples)
             if stop.signal_number is not None:
                 _write_checkpoint(run, session, progress)
-                words = f"stopped in epoch {progress.epoch + 1} after step {last} of {engine.steps_per_epoch}"
+                words = f"stopped in epoch {progress.epoch + 1} after step {last} of {engine.steps_per_epoch}; "
+                words += f"go on with: cnn-train resume {shlex.quote(str(run.dir))}"
                 raise StoppedError(words, stop.signal_number)
             if time.monotonic() - checkpointed > experiment.runtime.checkpoint_seconds:
                 _write_checkpoint(run, session, progress)
@@ -267,10 +272,15 @@ def _write_checkpoint(run: Run, session: Session, progress: Progress) -> None:
 
 def _restore(run: Run, session: Session, warn: Callable[[str], None]) -> Progress:
     """Set the session to the newest valid checkpoint of the run; metrics.jsonl is rewritten to match it."""
+    folder = run.dir / CHECKPOINTS_DIR
+    if not checkpoint.checkpoint_paths(folder):
+        warn(f"{folder}: the run was cut before its first checkpoint; it begins again")
+        runs.rewrite_metrics(run, [])
+        return Progress()
     variables = _variables(session)
     expected = {name: (np.dtype(v.dtype), tuple(v.shape)) for name, v in variables.items()}
     expected |= {f"best/{path}": (array.dtype, array.shape) for path, array in session.best.items()}
-    found = checkpoint.read_newest(run.dir / CHECKPOINTS_DIR, expected, warn)
+    found = checkpoint.read_newest(folder, expected, warn)
     for name, variable in variables.items():
         variable.assign(found.arrays[name])
     session.best.update({path: found.arrays[f"best/{path}"] for path in session.best})

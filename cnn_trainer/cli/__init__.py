@@ -4,21 +4,26 @@ What these modules import at their top is loaded for ``--help`` and for every co
 standard library alone; a command imports what does its work inside its own function.
 """
 
+import shutil
 import sys
 from typing import Annotated
 
 import typer
 
 from cnn_trainer import __version__
-from cnn_trainer.cli import config
+from cnn_trainer.cli import config, evaluate, train
 from cnn_trainer.cli.output import print_text
 
-# Frames and colours for people at a terminal; plain text for a file or a pipe, where Rich's 0.06 s would be wasted.
-_AT_TERMINAL = all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
+# Frames and colours for people at a terminal that has room for them; plain text for a file or a pipe, where Rich's
+# 0.06 s would be wasted.
+_PRETTY = (
+    all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
+    and shutil.get_terminal_size().columns >= 60
+)
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="rich" if _AT_TERMINAL else None,
+    rich_markup_mode="rich" if _PRETTY else None,
     pretty_exceptions_enable=False,  # a defect keeps Python's own traceback, which shows no values of variables
     help="Train and evaluate a convolutional network on MNIST, or on your own small images, from one YAML file.",
     epilog="Begin with: cnn-train config init, or cnn-train train configs/mnist.yaml",
@@ -43,5 +48,10 @@ def _program(
 # Every command has its place in this list, in the order of the help page. A group: app.add_typer(module.app, name=...).
 # A single command: app.command(rich_help_panel=...)(module.function).
 _PREPARE = "Prepare"
+_RUN = "Train and evaluate"
+
+app.command(rich_help_panel=_RUN)(train.train)
+app.command(rich_help_panel=_RUN)(train.resume)
+app.command(rich_help_panel=_RUN)(evaluate.evaluate)
 
 app.add_typer(config.app, name="config", rich_help_panel=_PREPARE)

@@ -33,6 +33,16 @@ class Readable(Protocol):
         """At most ``size`` bytes; none at the end."""
 
 
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there. Unlike ``Path.is_file`` this is never an error, whatever the path is."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there. Unlike ``Path.is_dir`` this is never an error, whatever the path is."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 @contextmanager
 def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
     """Open a regular file of data for reading, and give it with its size in bytes.
@@ -48,8 +58,9 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
     except FileNotFoundError:
         raise DataError(f"{printable(path)}: no such file; expected {expected}") from None
-    except OSError as error:
-        raise DataError(f"{printable(path)}: cannot be opened: {error.strerror}; expected {expected}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        problem = getattr(error, "strerror", None) or error
+        raise DataError(f"{printable(path)}: cannot be opened: {problem}; expected {expected}") from None
     with file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

@@ -50,6 +50,8 @@ def download(name: str, max_bytes: int, progress: Progress = no_progress) -> byt
         try:
             return _try_once(url, max_bytes, deadline, progress)
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it holds the connection
             if attempt == NUM_TRIES - 1 or not _may_pass(error):
                 tries = f" in {attempt + 1} tries" if attempt else ""
                 raise DataError(f"{url}: cannot be downloaded{tries}: {_describe(error)}") from None
@@ -114,7 +116,6 @@ def _may_pass(error: Exception) -> bool:
 
 def _describe(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        error.close()
         return f"the server answers {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):
         return str(getattr(error.reason, "strerror", None) or error.reason)

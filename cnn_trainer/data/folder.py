@@ -68,13 +68,14 @@ def list_training_classes(folder: Path) -> list[str]:
 
 
 def _is_split(folder: Path) -> bool:
-    return (folder / "train").is_dir() and (folder / "test").is_dir()
+    return arrays.is_folder(folder / "train") and arrays.is_folder(folder / "test")
 
 
 def _require_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        found = "is no folder" if folder.exists() else "no such folder"
-        raise DataError(f"{printable(folder)}: {found}; expected a folder with one sub-folder of pictures a class")
+    if not arrays.is_folder(folder):
+        raise DataError(
+            f"{printable(folder)}: no such folder; expected one with a sub-folder of pictures for each class"
+        )
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
@@ -87,7 +88,7 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _class_folders(folder: Path) -> list[os.DirEntry[str]]:
-    classes = [entry for entry in _visible(folder) if entry.is_dir()]
+    classes = [entry for entry in _visible(folder) if arrays.is_folder(Path(entry.path))]
     if not 2 <= len(classes) <= arrays.MAX_CLASSES:
         found = f"has {len(classes)} sub-folders" if len(classes) != 1 else f"has the one sub-folder {classes[0].name}"
         wanted = f"expected one sub-folder a class, 2 to {arrays.MAX_CLASSES} of them"

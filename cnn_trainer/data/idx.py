@@ -39,7 +39,7 @@ FILE_NAMES = [name(split) for split in _PREFIXES for name in (images_name, label
 def find_file(folder: Path, name: str) -> Path:
     """The plain or the gzipped file of that name; the plain one where there are both, or neither."""
     plain, packed = folder / name, folder / f"{name}.gz"
-    return packed if not plain.is_file() and packed.is_file() else plain
+    return packed if not arrays.is_file(plain) and arrays.is_file(packed) else plain
 
 
 def read_idx(folder: Path, split: SplitName) -> Split:

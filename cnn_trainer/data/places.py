@@ -44,7 +44,7 @@ def _status(source: Source) -> SourceStatus:
     location, looked_at = locate(source)
     problem = None
     try:
-        if location and location.is_file():
+        if location and arrays.is_file(location):
             with arrays.open_file(location, source):
                 pass
     except DataError as error:
@@ -72,7 +72,9 @@ def locate(source: Source) -> tuple[Path | None, list[str]]:
         found = find_in(source, folder)
         if found is not None:
             return found, [*looked_at, f"{printable(found)} (found)"]
-        looked_at.append(f"{printable(folder)} ({'nothing of it there' if _is_there(folder) else 'no such folder'})")
+        looked_at.append(
+            f"{printable(folder)} ({'nothing of it there' if arrays.is_folder(folder) else 'no such folder'})"
+        )
     return None, looked_at
 
 
@@ -83,17 +85,10 @@ def find_in(source: Source, folder: Path) -> Path | None:
     downloaded one after the other, is there when all of them are.
     """
     if source == "fashion-mnist":
-        return folder if all(_is_there(folder / f"{name}.gz") for name in idx.FILE_NAMES) else None
-    if _is_there(folder / MNIST_FILE):
+        return folder if all(arrays.is_file(folder / f"{name}.gz") for name in idx.FILE_NAMES) else None
+    if arrays.is_file(folder / MNIST_FILE):
         return folder / MNIST_FILE
-    return folder if any(_is_there(idx.find_file(folder, name)) for name in idx.FILE_NAMES) else None
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a folder that may not be looked into
-        return False
+    return folder if any(arrays.is_file(idx.find_file(folder, name)) for name in idx.FILE_NAMES) else None
 
 
 def _cache_folder(source: Source) -> Path:
@@ -119,10 +114,10 @@ def find_or_fetch(source: Source, path: Path | None, progress: download.Progress
         DataError: where there is nothing at ``path``.
     """
     if path is not None:
-        found = path if path.is_file() else find_in(source, path)
+        found = path if arrays.is_file(path) else find_in(source, path)
         if found is None:
             wanted = f"{MNIST_FILE} or the four idx files" if source == "mnist" else "the four gzipped idx files"
-            state = "holds no such data" if path.exists() else "no such file or folder"
+            state = "holds no such data" if arrays.is_folder(path) else "no such file or folder"
             raise DataError(f"{printable(path)}: {state}; expected {wanted} of {source}; correct data.path")
         return found
     found, looked_at = locate(source)

@@ -1,0 +1,50 @@
+"""``cnn-train evaluate``: the score of a run's result."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, DeviceOption, RunArgument, RunsDir
+from cnn_trainer.cli.output import next_step, print_json, say
+from cnn_trainer.errors import CheckFailedError
+
+
+class SplitName(StrEnum):
+    """The splits that a run can be scored on."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def evaluate(
+    run: RunArgument,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    split: Annotated[SplitName, typer.Option(help="The split to score on.")] = SplitName.TEST,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Read the data here; the score is then shown, not kept.")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave with exit code 7 where the accuracy is lower.")
+    ] = None,
+    device: DeviceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run again: loss, accuracy, and every class.
+
+    Everything is rebuilt from the run directory: the network, its weights, and which data it was trained on.
+    """
+    from cnn_trainer import commands, run_dirs, runs
+    from cnn_trainer.cli import words
+
+    opened = runs.open_run(run_dirs.resolve_run(run, runs_dir))
+    score = commands.evaluate_run(opened, split.value, data, device.value if device else None)
+    say(words.evaluation(score))
+    if as_json:
+        print_json(score.model_dump(mode="json"))
+    if min_accuracy is not None and score.accuracy < min_accuracy:
+        found = f"the {score.split} accuracy is {score.accuracy:.4f}"
+        raise CheckFailedError(f"{opened.dir}: {found}, below the asked minimum {min_accuracy:g}")
+    next_step("runs", "show", opened.dir)

@@ -1,0 +1,97 @@
+"""What people read about a run: sentences and tables made from records."""
+
+from typing import TYPE_CHECKING, Any
+
+from cnn_trainer.files import printable
+from cnn_trainer.progress import format_seconds
+from cnn_trainer.records import DataRecord, EvaluationRecord, RunOutcome
+
+if TYPE_CHECKING:
+    from cnn_trainer.commands import Prepared
+
+
+def data_name(source: str, requested: str) -> str:
+    """The data set's name; where the fallback was taken, also what it stands for."""
+    return source if source == requested else f"{source} (the fallback: {requested} was not at hand)"
+
+
+def preparation(prepared: "Prepared") -> str:
+    """What is about to be trained, on what, with what."""
+    experiment, backend, data = prepared.experiment, prepared.backend, prepared.data
+    lines = [
+        f"experiment: {experiment.name}, seed {experiment.seed}",
+        f"data: {_data(data)}",
+        f"model: {experiment.model.builder}, {prepared.session.model.count_params():,} parameters",
+        f"device: {backend.device} ({backend.reason}), {experiment.runtime.precision}, towers {backend.towers}, "
+        f"threads {backend.intra_op_threads} in an operation, {backend.inter_op_threads} operations at a time",
+    ]
+    return "\n".join(lines)
+
+
+def _data(data: DataRecord) -> str:
+    words = f"{data_name(data.source, data.requested)}, {data.num_train:,} training"
+    if data.num_validation:
+        words += f" and {data.num_validation:,} validation"
+    shape = "x".join(map(str, data.image_shape))
+    return f"{words} images of {shape}, {len(data.class_names)} classes, from {printable(data.location)}"
+
+
+def layers(model: Any) -> str:
+    """One line a layer: its name, its type, the shape of its output, its parameters."""
+    rows = [("layer", "type", "output", "parameters")]
+    for layer in model.layers:
+        shape = "x".join(str(size) for size in layer.output.shape[1:])
+        rows.append((layer.name, type(layer).__name__, shape, f"{layer.count_params():,}"))
+    return table(rows)
+
+
+def outcome(found: RunOutcome) -> str:
+    """The end of a run."""
+    low, high = found.test_accuracy_interval
+    data = data_name(found.data, found.requested_data)
+    best = f", result of epoch {found.best_epoch} (lowest validation loss)" if found.best_epoch else ""
+    return "\n".join(
+        [
+            f"test accuracy {found.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+            f"loss {found.test_loss:.4f}, on {found.test_examples:,} test images of {data}",
+            f"trained {found.epochs} epochs in {format_seconds(found.train_seconds)}{best}",
+            f"weights sha256 {found.weights_sha256}",
+            f"run directory {printable(found.run)}",
+        ]
+    )
+
+
+def evaluation(found: EvaluationRecord) -> str:
+    """A score, class by class."""
+    low, high = found.accuracy_interval
+    rows: list[tuple[str, ...]] = [("class", "examples", "precision", "recall", "F1")]
+    for score in found.classes:
+        shares = ("-" if share is None else f"{share:.4f}" for share in (score.precision, score.recall, score.f1))
+        rows.append((printable(score.name), f"{score.support:,}", *shares))
+    return "\n".join(
+        [
+            table(rows),
+            f"{found.split} accuracy {found.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+            f"loss {found.loss:.4f}, on {found.num_examples:,} {found.split} images of "
+            f"{data_name(found.source, found.requested)}",
+            f"images sha256 {found.images_sha256}",
+        ]
+    )
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows in columns, the first to the left, the others to the right; the first row is the heading."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def download_progress() -> Any:
+    """Shows a download on stderr: a bar on a terminal, nothing elsewhere."""
+    from cnn_trainer.data.download import no_progress
+
+    return no_progress
