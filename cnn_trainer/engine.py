@@ -73,6 +73,8 @@ class Engine:
         self._towers = towers
         self._augment = augment
         self._operations, self._size = _plan(model)
+        if towers > 1 and rewrite.looks_across_batch(self._operations):
+            raise ValueError(f"{towers} towers for a model that looks across the batch; it takes 1")
         self._objective = Objective(training.loss, training.label_smoothing, model.output_shape[-1])
         self._penalized = [
             (layer.kernel_regularizer, layer.kernel)

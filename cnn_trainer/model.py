@@ -4,12 +4,16 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 import keras
+import numpy as np
 
 from cnn_trainer.schema import Experiment
 from cnn_trainer.schema.model import Cnn, Mlp
 
 # Spreads the layers' initial weights over the 31-bit seeds that Keras takes; any odd constant would do.
 _SEED_STRIDE = 1_000_003
+
+# Not a Python float, which TensorFlow would round to float32 even where it then computes in float64.
+_SCALE = np.float64(1 / 255)
 
 
 def build_model(experiment: Experiment, image_shape: tuple[int, int, int], num_classes: int) -> keras.Sequential:
@@ -25,9 +29,11 @@ def build_model(experiment: Experiment, image_shape: tuple[int, int, int], num_c
         (batch, num_classes) in the dtype of the weights: float64 where the experiment asks for it, else float32.
         It is made of Keras' own layers only, so that a saved copy loads without this package.
     """
-    keras.config.set_floatx("float64" if experiment.runtime.precision == "float64" else "float32")
+    dtype = "float64" if experiment.runtime.precision == "float64" else "float32"
+    keras.config.set_floatx(dtype)  # of the optimizer's variables and schedules
+    keras.config.set_dtype_policy(dtype)  # of the layers; once asked for, it no longer follows floatx
     seeds = (((experiment.seed * _SEED_STRIDE) + layer) % 2**31 for layer in count(1))
-    layers = [keras.Input(image_shape, name="image"), keras.layers.Rescaling(1 / 255, name="scale")]
+    layers = [keras.Input(image_shape, name="image"), keras.layers.Rescaling(_SCALE, name="scale")]
     layers += _BODIES[experiment.model.builder](experiment.model, seeds)
     layers.append(_dense(num_classes, next(seeds), experiment.model, "probabilities", activation="softmax"))
     return keras.Sequential(layers, name=experiment.name.replace("-", "_").replace(".", "_"))

@@ -59,7 +59,10 @@ def learning_rate(training: Training, steps_per_epoch: int) -> "float | Schedule
 
 
 class ScheduleByFactor(keras.optimizers.schedules.LearningRateSchedule):
-    """A peak learning rate times a factor between 0 and 1 that depends on the step."""
+    """A peak learning rate times a factor between 0 and 1 that depends on the step.
+
+    It rises linearly over ``warmup_steps`` steps, and only then does ``factor`` begin, with its step 0.
+    """
 
     def __init__(self, peak: float, factor: Callable[[Progress], Progress], warmup_steps: float) -> None:
         self.peak, self.factor, self.warmup_steps = peak, factor, warmup_steps
@@ -67,7 +70,7 @@ class ScheduleByFactor(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> Any:
         """The learning rate of step number ``step``, counted from 0: a float scalar tensor."""
         step = tf.cast(step, keras.config.floatx())
-        value = self.peak * self.factor(step)
+        value = self.peak * self.factor(tf.maximum(step - self.warmup_steps, 0.0))
         if self.warmup_steps:
             value *= tf.minimum(1.0, (step + 1) / self.warmup_steps)
         return value
@@ -82,9 +85,9 @@ def _exponential(schedule: Exponential, steps_per_epoch: int, _: int) -> Callabl
 
 
 def _cosine(schedule: Cosine, steps_per_epoch: int, total: int) -> Callable[[Progress], Progress]:
-    """Loshchilov and Hutter, SGDR (2017), equation 5, without restarts; begins when the warm-up ends."""
-    warmup = schedule.warmup_epochs * steps_per_epoch
-    return lambda step: _half_wave(1.0, schedule.final_fraction, (step - warmup) / max(1.0, total - warmup))
+    """Loshchilov and Hutter, SGDR (2017), equation 5, without restarts; the warm-up is not part of its length."""
+    length = max(1.0, total - schedule.warmup_epochs * steps_per_epoch)
+    return lambda step: _half_wave(1.0, schedule.final_fraction, step / length)
 
 
 def _one_cycle(schedule: OneCycle, _: int, total: int) -> Callable[[Progress], Progress]:

@@ -91,9 +91,14 @@ class Drop:
 
 @dataclass(frozen=True)
 class Normalize:
-    """Batch normalisation by the Keras layer itself, which keeps its moving statistics."""
+    """Batch normalisation by the Keras layer itself, with variables number ``gamma`` and ``beta``.
+
+    The moving statistics are the layer's own, and training updates them.
+    """
 
     layer: keras.layers.BatchNormalization
+    gamma: int
+    beta: int
 
 
 Operation = Scale | Convolve | AddBias | Activate | MaxPool | Flatten | MatMul | Drop | Normalize
@@ -103,45 +108,50 @@ def read_model(model: keras.Sequential) -> list[Operation]:
     """The operations of ``model``, whose last layer's softmax is left out: they end in logits.
 
     Raises:
-        TypeError: for a layer that the model factory does not build.
+        TypeError: for a layer, or a setting of one, that the model factory does not build.
     """
     numbers = {id(variable): number for number, variable in enumerate(model.trainable_variables)}
     operations: list[Operation] = []
     for layer in model.layers:
         operations += _read_layer(layer, numbers, stream=len(operations))
     last = model.layers[-1]
-    if not isinstance(last, keras.layers.Dense) or last.activation is not keras.activations.softmax:
+    if not isinstance(last, keras.layers.Dense) or operations.pop() != Activate("softmax"):
         raise TypeError("the last layer must be Dense with softmax")
+    for operation in operations:
+        if isinstance(operation, Activate) and operation.name not in _ACTIVATIONS:
+            raise TypeError(f"the activation {operation.name} is not known here")
     return operations
 
 
 def _read_layer(layer: keras.Layer, numbers: dict[int, int], stream: int) -> list[Operation]:
     match layer:
-        case keras.layers.Rescaling():
+        case keras.layers.Rescaling() if layer.offset == 0:
             return [Scale(float(layer.scale))]
-        case keras.layers.Conv2D():
+        case keras.layers.Conv2D() if layer.strides == layer.dilation_rate == (1, 1) and layer.groups == 1:
             convolve = Convolve(numbers[id(layer.kernel)], tuple(layer.kernel_size), layer.padding.upper())
             return [convolve, *_bias_and_activation(layer, numbers)]
         case keras.layers.Dense():
             return [MatMul(numbers[id(layer.kernel)]), *_bias_and_activation(layer, numbers)]
-        case keras.layers.MaxPooling2D():
+        case keras.layers.MaxPooling2D() if layer.strides == layer.pool_size and layer.padding == "valid":
             return [MaxPool(tuple(layer.pool_size))]
         case keras.layers.Flatten():
             return [Flatten()]
-        case keras.layers.Dropout():
+        case keras.layers.Dropout() if type(layer) is keras.layers.Dropout and layer.noise_shape is None:
             return [Drop(float(layer.rate), stream)]
         case keras.layers.Activation():
             return [Activate(layer.activation.__name__)]
-        case keras.layers.BatchNormalization():
-            return [Normalize(layer)]
+        case keras.layers.BatchNormalization() if layer.scale and layer.center:
+            return [Normalize(layer, numbers[id(layer.gamma)], numbers[id(layer.beta)])]
         case _:
-            raise TypeError(f"{layer.name}: layers of type {type(layer).__name__} are not known here")
+            raise TypeError(
+                f"{layer.name}: a layer of type {type(layer).__name__} with these settings is not known here"
+            )
 
 
 def _bias_and_activation(layer: keras.Layer, numbers: dict[int, int]) -> list[Operation]:
     operations: list[Operation] = [AddBias(numbers[id(layer.bias)])] if layer.use_bias else []
     name = layer.activation.__name__
-    return operations if name in ("linear", "softmax") else [*operations, Activate(name)]
+    return operations if name == "linear" else [*operations, Activate(name)]
 
 
 def pool_first(operations: list[Operation]) -> list[Operation]:
@@ -209,7 +219,7 @@ def compute(
     for operation in operations:
         match operation:
             case Scale(factor):
-                values = values * tf.cast(factor, values.dtype)
+                values = values * tf.constant(factor, values.dtype)
             case Convolve(kernel, _, padding):
                 values = tf.nn.conv2d(values, weights[kernel], 1, padding)
             case AddBias(bias):
@@ -224,6 +234,15 @@ def compute(
                 values = tf.matmul(values, weights[kernel])
             case Drop(rate, stream) if training:
                 values = tf.nn.experimental.stateless_dropout(values, rate, seed + tf.constant([stream, 0]))
-            case Normalize(layer):
-                values = tf.cast(layer(values, training=training), values.dtype)
+            case Normalize(layer, gamma, beta):
+                values = _normalize(layer, [weights[gamma], weights[beta]], values, training)
     return values
+
+
+def _normalize(layer: keras.layers.BatchNormalization, weights: list[Tensor], values: Tensor, training: bool) -> Tensor:
+    statistics = layer.non_trainable_variables
+    result, updated = layer.stateless_call(weights, statistics, values, training=training)
+    if training:
+        for variable, value in zip(statistics, updated, strict=True):
+            variable.assign(value)
+    return tf.cast(result, values.dtype)

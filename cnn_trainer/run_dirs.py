@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from cnn_trainer import files
@@ -21,6 +22,8 @@ WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.keras"
 CHECKPOINTS_DIR = "checkpoints"
 LOCK_FILE = ".lock"
+
+MAX_LISTED = 100  # files of a run that are shown; an honest run has about a dozen
 
 _STAMPED = re.compile(r"([0-9]{8}-[0-9]{6})-(.+)", re.DOTALL)
 
@@ -91,3 +94,18 @@ def run_names(runs_dir: Path) -> list[str]:
         return [path.name for path in run_dirs(runs_dir) if path.name.isprintable()]
     except RunDirectoryError:
         return []
+
+
+def list_files(run_dir: Path) -> list[tuple[str, int]]:
+    """The files of a run with their bytes, sorted by name, checkpoints too; ``MAX_LISTED`` at most, plus one.
+
+    Nothing is opened, no symbolic link is followed, and what cannot be looked at is left out. Never raises.
+    """
+    found = []
+    for prefix, folder in (("", run_dir), (f"{CHECKPOINTS_DIR}/", run_dir / CHECKPOINTS_DIR)):
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in islice(entries, MAX_LISTED + 1):
+                with suppress(OSError):
+                    if not entry.is_dir(follow_symlinks=False):
+                        found.append((f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_size))
+    return sorted(found)[: MAX_LISTED + 1]

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ValidationError
 from cnn_trainer import config, files, strict_yaml
 from cnn_trainer.errors import ConfigError, RunDirectoryError
 from cnn_trainer.files import printable
-from cnn_trainer.records import EpochMetrics, RunRecord, utc_now
+from cnn_trainer.records import EpochMetrics, EvaluationRecord, RunRecord, utc_now
 from cnn_trainer.run_dirs import (
     CHECKPOINTS_DIR,
     CONFIG_FILE,
@@ -69,6 +69,7 @@ class RunSummary:
     status: str  # one of records.Status, or broken
     reason: str | None  # why the run is broken, failed, or is not what its record says
     record: RunRecord | None  # None where the run is broken
+    epochs_done: int | None  # while it trains, as many as metrics.jsonl has lines; None where the run is broken
     test_accuracy: float | None  # a fraction from 0 to 1
 
 
@@ -272,6 +273,12 @@ def read_metrics(run: Run) -> list[EpochMetrics]:
     return history
 
 
+def read_evaluation(run_dir: Path) -> EvaluationRecord | None:
+    """What evaluation.json says, None where it is missing. Raises RunDirectoryError naming the file and the fault."""
+    path = run_dir / EVALUATION_FILE
+    return _validated(EvaluationRecord, read_json(path), printable(path)) if os.path.lexists(path) else None
+
+
 def list_runs(runs_dir: Path) -> list[RunSummary]:
     """Every run under ``runs_dir``, newest first, broken ones too; empty where there is no such folder.
 
@@ -280,10 +287,11 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
     Raises:
         RunDirectoryError: where ``runs_dir`` itself cannot be read; never for what stands in it.
     """
-    return [_summary(run_dir) for run_dir in run_dirs(runs_dir)]
+    return [summarize(run_dir) for run_dir in run_dirs(runs_dir)]
 
 
-def _summary(run_dir: Path) -> RunSummary:
+def summarize(run_dir: Path) -> RunSummary:
+    """What became of the run in ``run_dir``. Never raises; a symbolic link is broken, so resolve the user's own."""
     name = printable(run_dir.name)
     try:
         files.require_folder(run_dir)
@@ -293,12 +301,22 @@ def _summary(run_dir: Path) -> RunSummary:
             record = read_record(run_dir)
             died = record.status == "training"
     except RunDirectoryError as error:
-        return RunSummary(run_dir, name, "broken", str(error), None, None)
-    accuracy = _test_accuracy(run_dir)
+        return RunSummary(run_dir, name, "broken", str(error), None, None, None)
+    epochs, accuracy = _epochs_done(run_dir, record), _test_accuracy(run_dir)
     if died:
         reason = f"its process ended without a word; go on with: cnn-train resume {name}"
-        return RunSummary(run_dir, name, "interrupted", reason, record, accuracy)
-    return RunSummary(run_dir, name, record.status, record.error and printable(record.error), record, accuracy)
+        return RunSummary(run_dir, name, "interrupted", reason, record, epochs, accuracy)
+    return RunSummary(run_dir, name, record.status, record.error and printable(record.error), record, epochs, accuracy)
+
+
+def _epochs_done(run_dir: Path, record: RunRecord) -> int:
+    """run.json is written when a session of training begins and ends; what came after stands in metrics.jsonl."""
+    if record.status != "training":
+        return record.epochs_done
+    try:
+        return files.read_bounded(run_dir / METRICS_FILE, MAX_METRICS_BYTES).count(b"\n")
+    except RunDirectoryError:
+        return record.epochs_done
 
 
 def _test_accuracy(run_dir: Path) -> float | None:

@@ -2,8 +2,8 @@
 
 Only plain data comes through: mappings with text keys, sequences and scalars. Scalars follow the YAML 1.2 core schema
 (https://yaml.org/spec/1.2.2/#103-core-schema) with decimal integers only, so ``1e-3`` is a number and ``no`` is a
-word. Aliases, anchors, tags, tabs, duplicate keys, several documents, nesting beyond ``MAX_DEPTH`` and text beyond
-``MAX_BYTES`` are refused with a line number.
+word. Aliases, anchors, tags, tabs, duplicate keys, several documents, nesting beyond ``MAX_DEPTH``, more values than
+``MAX_VALUES`` and text beyond ``MAX_BYTES`` are refused with a line number.
 """
 
 import re
@@ -17,6 +17,7 @@ from cnn_trainer.errors import ConfigError
 
 MAX_DEPTH = 20
 MAX_BYTES = 64 * 1024
+MAX_VALUES = 2_000  # a config has about a hundred; each takes 20 microseconds to read and more to find fault with
 MAX_DIGITS = 18  # what every 64-bit integer type holds
 
 Value: TypeAlias = bool | int | float | str | list["Value"] | dict[str, "Value"] | None
@@ -118,12 +119,14 @@ class _Reader:
     def node(self, loader: Any, path: KeyPath, depth: int) -> Value:
         event = loader.get_event()
         if isinstance(event, yaml.AliasEvent):
-            raise self.fault(event, f"alias *{event.anchor} is not allowed; write the value out")
+            raise self.fault(event, f"alias *{event.anchor[:60]} is not allowed; write the value out")
         if event.anchor is not None:
-            raise self.fault(event, f"anchor &{event.anchor} is not allowed; write the value out")
+            raise self.fault(event, f"anchor &{event.anchor[:60]} is not allowed; write the value out")
         if event.tag is not None:
-            raise self.fault(event, f"tag {event.tag} is not allowed; only plain data is read")
+            raise self.fault(event, f"tag {event.tag[:60]} is not allowed; only plain data is read")
         self.lines.setdefault(path, event.start_mark.line + 1)
+        if len(self.lines) > MAX_VALUES:
+            raise self.fault(event, f"more than {MAX_VALUES} values; a config is a short text")
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event)
         if depth > MAX_DEPTH:
@@ -156,12 +159,12 @@ class _Reader:
             if not isinstance(event, yaml.ScalarEvent | yaml.AliasEvent) or getattr(event, "tag", None):
                 raise self.fault(event, "a key must be a plain word")
             if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-                raise self.fault(event, f"alias or anchor {event.anchor} is not allowed; write the key out")
+                raise self.fault(event, f"alias or anchor {event.anchor[:60]} is not allowed; write the key out")
             loader.get_event()
             key: str = event.value
             if key in items:
                 first = self.lines[(*path, key)]
-                raise self.fault(event, f"duplicate key {key}; it stands in line {first} already")
+                raise self.fault(event, f"duplicate key {key[:60]}; it stands in line {first} already")
             self.lines[(*path, key)] = line
             items[key] = self.node(loader, (*path, key), depth + 1)
         loader.get_event()

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cnn_trainer import __version__
-from cnn_trainer.cli import config, evaluate, train
+from cnn_trainer.cli import config, data, doctor, evaluate, runs, train
 from cnn_trainer.cli.output import print_text
 
 # Frames and colours for people at a terminal that has room for them; plain text for a file or a pipe, where Rich's
@@ -54,4 +54,8 @@ app.command(rich_help_panel=_RUN)(train.train)
 app.command(rich_help_panel=_RUN)(train.resume)
 app.command(rich_help_panel=_RUN)(evaluate.evaluate)
 
+app.add_typer(runs.app, name="runs", rich_help_panel=_RUN)
+
 app.add_typer(config.app, name="config", rich_help_panel=_PREPARE)
+app.add_typer(data.app, name="data", rich_help_panel=_PREPARE)
+app.command(rich_help_panel=_PREPARE)(doctor.doctor)

@@ -20,7 +20,7 @@ def preparation(prepared: "Prepared") -> str:
     experiment, backend, data = prepared.experiment, prepared.backend, prepared.data
     lines = [
         f"experiment: {experiment.name}, seed {experiment.seed}",
-        f"data: {_data(data)}",
+        f"data: {data_words(data)}",
         f"model: {experiment.model.builder}, {prepared.session.model.count_params():,} parameters",
         f"device: {backend.device} ({backend.reason}), {experiment.runtime.precision}, towers {backend.towers}, "
         f"threads {backend.intra_op_threads} in an operation, {backend.inter_op_threads} operations at a time",
@@ -28,7 +28,8 @@ def preparation(prepared: "Prepared") -> str:
     return "\n".join(lines)
 
 
-def _data(data: DataRecord) -> str:
+def data_words(data: DataRecord) -> str:
+    """Which data, how much of it, and where it was read."""
     words = f"{data_name(data.source, data.requested)}, {data.num_train:,} training"
     if data.num_validation:
         words += f" and {data.num_validation:,} validation"

@@ -38,3 +38,12 @@ class Experiment(Section):
         if self.training.early_stopping and not self.data.validation_fraction:
             raise ValueError("training.early_stopping needs a validation split: set data.validation_fraction")
         return self
+
+    @model_validator(mode="after")
+    def _normalization_needs_one_tower(self) -> "Experiment":
+        if self.model.batch_normalization and self.runtime.towers not in (None, 1):
+            raise ValueError(
+                f"runtime.towers is {self.runtime.towers}, but model.batch_normalization looks across the whole batch: "
+                "set runtime.towers to 1 or null"
+            )
+        return self

@@ -39,7 +39,7 @@ class FashionMnist(_Data):
     path: str | None = Field(
         None,
         min_length=1,
-        description="Folder of the four idx files, or an npz file. null: look in CNN_TRAIN_DATA_DIR, Keras' cache, the net.",
+        description="Folder of the four gzipped idx files as published. null: look in CNN_TRAIN_DATA_DIR/fashion-mnist, Keras' cache, the net.",
     )
 
 
@@ -87,5 +87,5 @@ class Folder(_Data):
         0.2,
         gt=0,
         le=0.5,
-        description="Share of each class that becomes the test split where there is no sub-folder test; chosen by the seed.",
+        description="Share of each class that becomes the test split where there are no sub-folders train and test; chosen by the seed.",
     )

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from cnn_trainer.schema.section import Item, OneOrMore, Section
+from cnn_trainer.schema.section import AnyNumber, Item, OneOrMore, Section
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "linear"]
 Units = Annotated[int, Field(ge=1, le=65536)]
@@ -63,7 +63,7 @@ class Cnn(Section):
     dense_units: list[Units] = Field(
         [64], max_length=16, description="Units of each hidden dense layer; an empty list leaves only the output layer."
     )
-    dropout: OneOrMore[Rate] = Field(
+    dropout: AnyNumber[Rate] = Field(
         [0.0],
         description="Share of values dropped after each hidden dense layer in training; one value serves all of them.",
     )
@@ -94,7 +94,7 @@ class Mlp(Section):
     batch_normalization: bool = Field(
         False, description="Normalise each hidden layer's output over the batch, before the activation."
     )
-    dropout: OneOrMore[Rate] = Field(
+    dropout: AnyNumber[Rate] = Field(
         [0.0], description="Share of values dropped after each hidden layer in training; one value serves all of them."
     )
     l1: Penalty = Field(0.0, description="Factor of the sum of the kernels' absolute values, added to the loss.")

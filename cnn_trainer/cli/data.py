@@ -1,0 +1,191 @@
+"""``cnn-train data``: which data sets are at hand, getting them, and looking at them as a whole."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cnn_trainer.cli.options import AsJson, Overrides
+from cnn_trainer.cli.output import next_step, print_json, print_text, say, with_overrides
+from cnn_trainer.cli.tables import stdout_width, table
+from cnn_trainer.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from cnn_trainer.data import Data, DataReport, SourceStatus
+
+app = typer.Typer(no_args_is_help=True, help="Find, fetch and check data sets.")
+
+_NAMES = ("mnist", "fashion-mnist", "mnist-5k")
+_CONFIGS = {
+    "mnist": ("configs/mnist.yaml",),
+    "fashion-mnist": ("configs/fashion-mnist.yaml",),
+    "mnist-5k": ("configs/mnist.yaml", "--set", "data={source: mnist-5k}"),
+}
+
+
+class Download(StrEnum):
+    """The data sets that can be downloaded."""
+
+    MNIST = "mnist"
+    FASHION_MNIST = "fashion-mnist"
+
+
+@app.command(name="list")
+def list_data(as_json: AsJson = False) -> None:
+    """Show which data sets are at hand.
+
+    Names and first bytes are looked at alone; data check reads it all.
+    """
+    from cnn_trainer import data
+
+    sources = data.list_sources()
+    if as_json:
+        print_json({"sources": [_as_json(status) for status in sources]})
+    else:
+        rows = [(status.source, _state(status), _where(status)) for status in sources]
+        print_text(table(("data", "at hand", "where, or how to get it"), rows, stdout_width()))
+    mnist = sources[0]
+    next_step("data", "check" if mnist.location else "fetch", mnist.source)
+
+
+def _as_json(status: "SourceStatus") -> dict[str, object]:
+    return {
+        "source": status.source,
+        "location": None if status.location is None else str(status.location),
+        "problem": status.problem,
+        "looked_at": status.looked_at,
+    }
+
+
+def _state(status: "SourceStatus") -> str:
+    if status.problem:
+        return "broken"
+    return "yes" if status.location else "no"
+
+
+def _where(status: "SourceStatus") -> str:
+    from cnn_trainer.files import printable
+
+    if status.problem:
+        return printable(status.problem)
+    if status.location:
+        return printable(status.location)
+    return how_to_get(status.source)
+
+
+def how_to_get(source: str) -> str:
+    """The command that brings a data set that is not at hand."""
+    return "pip install 'cnn-trainer[offline]'" if source == "mnist-5k" else f"cnn-train data fetch {source}"
+
+
+@app.command()
+def fetch(
+    source: Annotated[Download, typer.Argument(metavar="SOURCE", help="mnist or fashion-mnist.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Download a data set, once.
+
+    It goes into Keras' own cache, checked byte for byte. What is there already is kept.
+    """
+    from cnn_trainer import data
+    from cnn_trainer.cli.downloads import shown_download
+    from cnn_trainer.files import printable
+
+    with shown_download() as progress:
+        location = data.fetch(source.value, progress)
+    used = {status.source: status.location for status in data.list_sources()}[source.value]
+    say(f"{source.value}: {printable(location)}: all there, and as published")
+    if used != location:
+        say(f"WARNING: what trains is {printable(used)}, which CNN_TRAIN_DATA_DIR names and which is looked at first")
+    if as_json:
+        print_json({"source": source.value, "location": str(location)})
+    next_step("train", *_CONFIGS[source.value])
+
+
+@app.command()
+def check(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|SOURCE",
+            help="An experiment, a YAML file; or mnist, fashion-mnist, mnist-5k.",
+            autocompletion=lambda incomplete: [name for name in _NAMES if name.startswith(incomplete)],
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count and compare the images of a data set.
+
+    Examples of each class, shapes, digests, and images that are there twice, in a split or in two of them.
+    The exit code is 4 where something is wrong.
+    """
+    from cnn_trainer import data
+    from cnn_trainer.cli.downloads import shown_download
+
+    section, seed = _section(subject, overrides)
+    with shown_download() as progress:
+        report = data.check_data(section, seed, progress)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        print_text(_describe(report))
+    if _is_wrong(report):
+        found = f"{len(report.problems)} problems" if len(report.problems) > 1 else "1 problem"
+        raise DataError(f"{subject}: {found}, see above; correct the data, or the config")
+    words = _CONFIGS[subject] if subject in _NAMES else (subject, *with_overrides(overrides))
+    next_step("train", *words)
+
+
+def _section(subject: str, overrides: list[str] | None) -> tuple["Data", int]:
+    """The data that ``subject`` stands for, and the seed of its splits."""
+    from cnn_trainer import config
+    from cnn_trainer.schema.data import FashionMnist, Mnist, Mnist5k
+
+    named: dict[str, Data] = {
+        "mnist": Mnist(source="mnist"),
+        "fashion-mnist": FashionMnist(source="fashion-mnist"),
+        "mnist-5k": Mnist5k(source="mnist-5k"),
+    }
+    if subject not in named:
+        if not Path(subject).suffix and not Path(subject).exists():
+            raise UsageError(f"{subject}: no such file, and no such data set; the named ones are {', '.join(_NAMES)}")
+        experiment = config.load(Path(subject), overrides or ()).experiment
+        return experiment.data, experiment.seed
+    if overrides:
+        raise UsageError(f"--set {overrides[0]}: changes a config, and {subject} is none; give a YAML file")
+    return named[subject], 0  # nothing in them is drawn by a seed
+
+
+def _is_wrong(report: "DataReport") -> bool:
+    """Whether it should be corrected. Repeated images in data that is byte for byte as published cannot be."""
+    if report.source not in _NAMES or report.source != report.requested:
+        return bool(report.problems)
+    return not all(all(split.counts) for split in report.splits.values())
+
+
+def _describe(report: "DataReport") -> str:
+    from cnn_trainer.cli.words import data_name
+    from cnn_trainer.files import printable
+
+    width = stdout_width()
+    splits = [
+        (name, f"{split.num_examples:,}", "x".join(map(str, split.shape[1:])), split.sha256)
+        for name, split in report.splits.items()
+    ]
+    counts = zip(*(split.counts for split in report.splits.values()), strict=True)
+    classes = [
+        (str(label), printable(name), *(f"{count:,}" for count in row))
+        for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
+    ]
+    parts = [
+        f"{data_name(report.source, report.requested)}, from {printable(report.location)}\n",
+        table(("split", "examples", "image", "sha256 of images and labels"), splits, width),
+        table(("label", "class", *report.splits), classes, width),
+    ]
+    if not report.problems:
+        return "\n".join([*parts, "nothing wrong: no image is there twice, none is blank, no class is empty\n"])
+    title = "wrong:" if _is_wrong(report) else "as published, and to be known:"
+    return "\n".join([*parts, "".join([f"{title}\n", *(f"  {printable(problem)}\n" for problem in report.problems)])])

@@ -1,0 +1,199 @@
+"""``cnn-train runs``: what was run, and what came of it. Only reads, and trusts nothing that it reads."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
+from cnn_trainer.cli.output import next_step, print_json, print_text, say
+from cnn_trainer.cli.tables import pairs, stdout_width, table
+from cnn_trainer.errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    from cnn_trainer.records import EpochMetrics, RunRecord
+    from cnn_trainer.run_details import RunDetails
+    from cnn_trainer.runs import RunSummary
+
+app = typer.Typer(no_args_is_help=True, help="List runs and show what came of them.")
+
+_SHOWN_EPOCHS = 20
+
+
+@app.command(name="list")
+def list_runs(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
+    """List all runs, the newest first.
+
+    Broken ones too, with what is wrong with them.
+    """
+    from cnn_trainer import runs
+    from cnn_trainer.files import printable
+
+    found = runs.list_runs(runs_dir)
+    if as_json:
+        print_json({"runs_dir": str(runs_dir), "runs": [_as_json(summary) for summary in found]})
+    elif found:
+        heading = ("run", "status", "data", "epochs", "test accuracy", "trained")
+        print_text(table(heading, [_row(summary) for summary in found], stdout_width()))
+    for summary in found:
+        if summary.reason:
+            say(summary.reason if summary.record is None else f"{summary.name}: {summary.reason}")
+    if found:
+        next_step("runs", "show", printable(found[0].dir))
+    else:
+        say(f"no runs in {printable(runs_dir)}")
+        elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", printable(runs_dir))
+        next_step("train", "configs/mnist.yaml", *elsewhere)
+
+
+def _row(summary: "RunSummary") -> tuple[str, ...]:
+    from cnn_trainer.files import printable
+    from cnn_trainer.progress import format_seconds
+
+    record = summary.record
+    if record is None:
+        return summary.name, summary.status, "-", "-", "-", "-"
+    used, requested = record.data.source, record.data.requested
+    return (
+        summary.name,
+        summary.status,
+        printable(used if used == requested else f"{used} for {requested}"),
+        str(summary.epochs_done),
+        "-" if summary.test_accuracy is None else f"{summary.test_accuracy:.2%}",
+        "-" if record.status == "training" else format_seconds(record.train_seconds),
+    )
+
+
+def _as_json(summary: "RunSummary") -> dict[str, object]:
+    record = summary.record
+    return {
+        "name": summary.name,
+        "run": str(summary.dir),
+        "status": summary.status,
+        "reason": summary.reason,
+        "created_at": record and record.created_at,
+        "seed": record and record.seed,
+        "data": record and record.data.source,
+        "requested_data": record and record.data.requested,
+        "epochs": summary.epochs_done,
+        "test_accuracy": summary.test_accuracy,
+        "train_seconds": record and record.train_seconds,
+    }
+
+
+@app.command()
+def show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
+    """Show a run: what was trained on what, its epochs, its score.
+
+    A broken run is shown as far as it can be read, and the exit code is 6.
+    """
+    from cnn_trainer import run_details, run_dirs
+    from cnn_trainer.files import printable
+
+    run_dir = run_dirs.resolve_run(run, runs_dir)
+    details = run_details.read_details(run_dir)
+    if as_json:
+        print_json(_details_as_json(details))
+    else:
+        print_text(_describe(details))
+    if details.faults:
+        raise RunDirectoryError("\n".join(details.faults))
+    _name_next(details, printable(run_dir))
+
+
+def _details_as_json(details: "RunDetails") -> dict[str, object]:
+    evaluation, experiment, record = details.evaluation, details.experiment, details.summary.record
+    return {
+        **_as_json(details.summary),
+        "faults": details.faults,
+        "config": experiment and experiment.model_dump(mode="json"),
+        "record": record and record.model_dump(mode="json"),
+        "metrics": [metrics.model_dump(mode="json") for metrics in details.metrics],
+        "evaluation": evaluation and evaluation.model_dump(mode="json"),
+        "files": [{"name": name, "bytes": num_bytes} for name, num_bytes in details.files],
+    }
+
+
+def _name_next(details: "RunDetails", run_dir: str) -> None:
+    experiment, status = details.experiment, details.summary.status
+    if status == "finished":
+        next_step("evaluate", run_dir)
+    elif status == "diverged" and experiment is not None:
+        smaller = f"training.learning_rate={experiment.training.learning_rate / 10:g}"
+        next_step("train", Path(run_dir, "config.yaml"), "--set", smaller)
+    elif details.is_locked:
+        next_step("runs", "show", run_dir)
+    else:
+        next_step("resume", run_dir)
+
+
+def _describe(details: "RunDetails") -> str:
+    from cnn_trainer.cli import words
+
+    summary, width = details.summary, stdout_width()
+    rows = [("run", summary.name), ("status", summary.status)]
+    if summary.reason and summary.record:
+        rows.append(("reason", summary.reason))
+    if summary.record and details.experiment:
+        from cnn_trainer import config
+
+        rows += [("experiment", f"{config.summary(details.experiment)}, seed {summary.record.seed}")]
+        rows += _record_rows(summary.record, summary.epochs_done)
+    parts = [pairs(rows)]
+    if details.metrics:
+        parts.append(_epochs(details.metrics, width))
+    if details.evaluation:
+        parts.append(f"{words.evaluation(details.evaluation)}\n")
+    if details.files:
+        parts.append(_files(details.files))
+    return "\n".join(parts)
+
+
+def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str, str]]:
+    from cnn_trainer.cli.words import data_words
+    from cnn_trainer.files import printable
+    from cnn_trainer.progress import format_seconds
+
+    threads = f"{record.intra_op_threads} threads in an operation, {record.inter_op_threads} operations at a time"
+    best = f", result of epoch {record.best_epoch}" if record.best_epoch else ""
+    took = "" if record.status == "training" else f" in {format_seconds(record.train_seconds)}"
+    rows = [
+        ("data", data_words(record.data)),
+        ("parameters", f"{record.num_parameters:,}"),
+        ("device", f"{record.device}, towers {record.towers}, {threads}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("environment", ", ".join(f"{name}={value}" for name, value in record.environment.items())),
+        ("git commit", record.git_commit or ""),
+        ("created", record.created_at),
+        ("updated", record.updated_at),
+        ("trained", f"{epochs_done} epochs{took}{best}"),
+        ("weights", f"sha256 {record.weights_sha256}" if record.weights_sha256 else ""),
+    ]
+    return [(name, printable(value)) for name, value in rows if value]
+
+
+def _epochs(metrics: "list[EpochMetrics]", width: int | None) -> str:
+    validated = any(epoch.validation_loss is not None for epoch in metrics)
+    shown = metrics[-_SHOWN_EPOCHS:]
+    heading = ["epoch", "loss", "accuracy"]
+    heading += ["validation loss", "validation accuracy"] if validated else []
+    heading += ["learning rate", "images/s", "seconds"]
+    rows = []
+    for epoch in shown:
+        row = [str(epoch.epoch), f"{epoch.train_loss:.4f}", f"{epoch.train_accuracy:.2%}"]
+        if validated:
+            loss, accuracy = epoch.validation_loss, epoch.validation_accuracy
+            row += ["-" if loss is None else f"{loss:.4f}", "-" if accuracy is None else f"{accuracy:.2%}"]
+        row += [f"{epoch.learning_rate:.3g}", f"{epoch.images_per_second:,.0f}", f"{epoch.seconds:.1f}"]
+        rows.append(row)
+    more = len(metrics) - len(shown)
+    note = f"({more:,} earlier epochs are in metrics.jsonl)\n" if more else ""
+    return note + table(heading, rows, width)
+
+
+def _files(found: list[tuple[str, int]]) -> str:
+    from cnn_trainer.files import printable
+    from cnn_trainer.run_dirs import MAX_LISTED
+
+    rows = [(printable(name), f"{num_bytes:,}") for name, num_bytes in found[:MAX_LISTED]]
+    return table(("file", "bytes"), rows) + ("and more\n" if found[MAX_LISTED:] else "")

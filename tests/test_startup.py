@@ -1,0 +1,71 @@
+"""What help, config and completion load. (How long they take depends on the machine, so no test asserts that.)"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFIG = Path(__file__).parents[1] / "configs" / "mnist.yaml"
+HEAVY = {"tensorflow", "keras", "numpy", "PIL", "h5py", "mlxtend", "safetensors"}
+
+# Runs the command line as the entry point does, and at the end names what it has loaded, on its own last line.
+PROGRAM = """
+import sys
+from cnn_trainer.__main__ import main
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+print("\\nLOADED", code, *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def loaded(*words: str, folder: Path, **environment: str) -> tuple[str, set[str]]:
+    """Exit code and the packages that were loaded."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    marker, code, *packages = run.stdout.splitlines()[-1].split()
+    assert marker == "LOADED"
+    return code, set(packages)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["config", "--help"],
+        ["config", "check", str(CONFIG)],
+        ["config", "show", str(CONFIG)],
+        ["config", "schema"],
+        ["config", "init"],
+    ],
+    ids=" ".join,
+)
+def test_light_commands_load_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    code, packages = loaded(*words, folder=tmp_path)
+    assert code == "0"
+    assert "typer" in packages
+    assert not packages & HEAVY
+    assert "rich" not in packages, "for a pipe nothing is framed or coloured"
+
+
+def test_completion_loads_nothing_heavy(tmp_path: Path) -> None:
+    code, packages = loaded(
+        folder=tmp_path, _CNN_TRAIN_COMPLETE="complete_bash", COMP_WORDS="cnn-train config ", COMP_CWORD="2"
+    )
+    assert code == "0"
+    assert "typer" in packages
+    assert not packages & HEAVY
+
+
+def test_help_does_not_load_the_schema(tmp_path: Path) -> None:
+    assert "yaml" not in loaded("--help", folder=tmp_path)[1]
