@@ -71,7 +71,7 @@ def start(experiment: Experiment) -> Backend:
     with _quiet(), _hidden(_NOT_NEEDED_BY_KERAS):
         tf = _import_tensorflow()
         gpus = tf.config.list_physical_devices("GPU")
-        device, reason = _choose_device(experiment.runtime.device, [_gpu_name(tf, gpu) for gpu in gpus])
+        device, reason = _choose_device(experiment.runtime.device, [gpu_name(tf, gpu) for gpu in gpus])
         towers, intra, inter = resolve_threads(experiment, 1 if device != "cpu" else available_cores())
         try:
             tf.config.threading.set_intra_op_parallelism_threads(intra)
@@ -182,7 +182,8 @@ def _choose_device(asked: str, gpus: Sequence[str]) -> tuple[str, str]:
     return "cpu", "TensorFlow finds no GPU"
 
 
-def _gpu_name(tf: Any, gpu: Any) -> str:
+def gpu_name(tf: Any, gpu: Any) -> str:
+    """The name of a GPU's model, for a device that ``list_physical_devices`` gave."""
     details = tf.config.experimental.get_device_details(gpu)
     return str(details["device_name"]) if "device_name" in details else gpu.name
 
@@ -208,8 +209,13 @@ def _quiet() -> Iterator[None]:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
         yield
         return
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed below
+    except OSError:  # no folder for temporary files, or no room in it: the chatter is then seen
+        yield
+        return
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    with file as held:
         real = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
@@ -222,4 +228,5 @@ def _quiet() -> Iterator[None]:
             lines = held.read().decode("utf-8", errors="replace").splitlines()
             for line in lines:
                 if line.strip() and not _CHATTER.search(line):
-                    sys.stderr.write(f"{line}\n")
+                    with contextlib.suppress(OSError):  # a closed pipe: nobody looks
+                        sys.stderr.write(f"{line}\n")

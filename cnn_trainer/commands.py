@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnn_trainer import backend, config, data, runs
+from cnn_trainer import backend, config, data, runs, tensorboard
 from cnn_trainer.backend import Backend
 from cnn_trainer.config import Config, ImageShape
 from cnn_trainer.data import TrainingData
-from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.errors import ConfigError, RunDirectoryError
 from cnn_trainer.progress import Display
 from cnn_trainer.records import DataRecord, EvaluationRecord, RunOutcome, RunRecord, utc_now
+from cnn_trainer.run_dirs import CONFIG_FILE
 from cnn_trainer.runs import Run
 from cnn_trainer.schema import Experiment
 from cnn_trainer.stopping import StopRequest
@@ -44,9 +45,12 @@ def prepare(loaded: Config, say: Say, progress: data.Progress) -> Prepared:
     """Read the training data, check that the network fits it, start TensorFlow and build everything.
 
     Raises:
-        DataError, ConfigError, DeviceError: in this order, before anything is written.
+        ConfigError, DataError, DeviceError: before anything is written.
     """
     experiment = loaded.experiment
+    if experiment.runtime.tensorboard and not tensorboard.is_installed():
+        remedy = "install it with: pip install 'cnn-trainer[tensorboard]', or set false"
+        raise ConfigError(loaded.fault("runtime.tensorboard", f"got true, and TensorBoard is not installed; {remedy}"))
     training_data = data.load_training(experiment.data, experiment.seed, say, progress)
     experiment = _with_data_used(experiment, training_data)
     record = training_data.record
@@ -104,7 +108,7 @@ def create_run(prepared: Prepared, runs_dir: Path) -> Run:
 def train_run(
     run: Run, prepared: Prepared, display: Display, stop: StopRequest, say: Say, resume: bool = False
 ) -> RunOutcome:
-    """Train a run to its end and evaluate its result on the test split, which is opened here for the first time.
+    """Train a locked run to its end and evaluate its result on the test split, which is opened here first.
 
     Raises:
         StoppedError, DivergedError: as ``training.train``; the run directory then says so.
@@ -112,13 +116,10 @@ def train_run(
     """
     from cnn_trainer import evaluation, training
 
-    with runs.lock_run(run):
-        if resume:
-            runs.write_config(run)
-        digest = training.train(run, prepared.session, display, stop, say, resume)
-        score = evaluation.evaluate(run, prepared.session.model, digest, prepared.backend.towers)
-        evaluation.write_evaluation(run, *score)
-        runs.update_record(run, status="finished")
+    digest = training.train(run, prepared.session, display, stop, say, resume)
+    score = evaluation.evaluate(run, prepared.session.model, digest, prepared.backend.towers)
+    evaluation.write_evaluation(run, *score)
+    runs.update_record(run, status="finished")
     return _outcome(run, score[0])
 
 
@@ -163,7 +164,7 @@ def prepare_resume(run: Run, epochs: int | None, say: Say, progress: data.Progre
                 f"WARNING: the schedule {training.schedule.name} depends on the number of epochs; "
                 "the result differs from that of a run that was asked for as many at once"
             )
-    prepared = prepare(Config(run.experiment, str(run.dir / "config.yaml")), say, progress)
+    prepared = prepare(Config(run.experiment, str(run.dir / CONFIG_FILE)), say, progress)
     if prepared.data.train_sha256 != run.record.data.train_sha256:
         raise RunDirectoryError(
             f"{prepared.data.location}: these are not the images that the run was trained on "
@@ -196,6 +197,9 @@ def evaluate_run(run: Run, split_name: SplitName, path: Path | None, device: str
     experiment = run.experiment
     if device:
         experiment = experiment.model_copy(update={"runtime": experiment.runtime.model_copy(update={"device": device})})
+    record = run.record.data
+    place = Config(experiment, str(run.dir / CONFIG_FILE))
+    config.check_fits(place, ImageShape(*record.image_shape), record.num_train + record.num_validation)
     started = backend.start(experiment)
     from cnn_trainer import evaluation
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cnn_trainer import config_faults, strict_yaml
 from cnn_trainer.errors import ConfigError
 from cnn_trainer.schema import Experiment
-from cnn_trainer.schema.model import Cnn
+from cnn_trainer.schema.model import Cnn, Mlp
 from cnn_trainer.strict_yaml import KeyPath, Value
 
 
@@ -37,6 +37,12 @@ _KNOWN_DATA = {
     "fashion-mnist": (ImageShape(28, 28, 1), 60_000),
     "mnist-5k": (ImageShape(28, 28, 1), 4_000),
 }
+
+
+# So that no config, be it a stranger's, takes a machine down: VGG-16 has 138 million parameters, and takes 15 million
+# values an image of 224x224.
+MAX_PARAMETERS = 250_000_000
+MAX_VALUES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,8 @@ def check_fits(config: Config, shape: ImageShape, num_examples: int) -> None:
 
     Raises:
         ConfigError: where a kernel or a pool is larger than the image that is left, a batch than the split, or where
-            the validation split would be empty.
+            the validation split would be empty, or where the network has more than ``MAX_PARAMETERS`` parameters, or
+            more than ``MAX_VALUES`` values for one image, its output layer not counted.
     """
     experiment = config.experiment
     faults: list[tuple[str, str]] = []
@@ -124,8 +131,8 @@ def check_fits(config: Config, shape: ImageShape, num_examples: int) -> None:
     if experiment.training.batch_size > left:
         problem = f"got {experiment.training.batch_size}; at most {left}, the examples of the training split"
         faults.append(("training.batch_size", problem))
-    if experiment.model.builder == "cnn":
-        faults += _blocks_that_do_not_fit(experiment.model, shape)
+    blocks = [*_blocks_that_do_not_fit(experiment.model, shape)] if experiment.model.builder == "cnn" else []
+    faults += blocks or _layers_too_large(experiment.model, shape)
     if faults:
         ordered = config_faults.in_order([(tuple(key.split(".")), problem) for key, problem in faults], config.places)
         raise ConfigError(*(config.fault(".".join(map(str, path)), problem) for path, problem in ordered))
@@ -146,6 +153,35 @@ def _blocks_that_do_not_fit(model: Cnn, shape: ImageShape) -> Iterator[tuple[str
             yield "model.pool_size", f"{problem}; use a smaller pool or fewer blocks"
             return
         height, width = height // pool, width // pool
+
+
+def _layers_too_large(model: Cnn | Mlp, shape: ImageShape) -> Iterator[tuple[str, str]]:
+    """The first layer with which the network grows beyond a limit."""
+    parameters, values = 0, shape.height * shape.width * shape.channels
+    for key, more_parameters, more_values in _layer_sizes(model, shape):
+        parameters, values = parameters + more_parameters, values + more_values
+        if parameters > MAX_PARAMETERS:
+            yield key, f"the network has {parameters:,} parameters up to this layer; at most {MAX_PARAMETERS:,}"
+            return
+        if values > MAX_VALUES:
+            yield key, f"an image of {shape} takes {values:,} values up to this layer; at most {MAX_VALUES:,}"
+            return
+
+
+def _layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[tuple[str, int, int]]:
+    """Key, weights and values for one image of every layer but the last; all blocks fit."""
+    height, width, channels = shape.height, shape.width, shape.channels
+    if model.builder == "cnn":
+        for filters, kernel, pool in zip(model.filters, model.kernel_size, model.pool_size, strict=True):
+            if model.padding == "valid":
+                height, width = height - kernel + 1, width - kernel + 1
+            yield "model.filters", kernel * kernel * channels * filters, height * width * filters
+            height, width, channels = height // pool, width // pool, filters
+    size = height * width * channels
+    key, units = ("dense_units", model.dense_units) if model.builder == "cnn" else ("hidden_units", model.hidden_units)
+    for count in units:
+        yield f"model.{key}", size * count, count
+        size = count
 
 
 class _Dumper(yaml.SafeDumper):

@@ -146,6 +146,8 @@ class Engine:
         self, chosen: Tensor, count: Tensor, weights: list[Tensor], iteration: Tensor, tower: int
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Gradients of this part's share of the batch's mean loss, and its sums."""
+        own = tf.size(chosen)
+        chosen = tf.pad(chosen, [[0, tf.cast(own == 0, tf.int32)]])  # oneDNN cannot pool an empty batch
         images = tf.cast(tf.gather(self._images, chosen), self._dtype)
         labels = tf.gather(self._labels, chosen)
         if self._augment is not None:
@@ -155,10 +157,10 @@ class Engine:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             logits = rewrite.compute(self._operations, images, weights, seed, training=True)
-            losses = self._objective.per_example(_wide(logits), labels)
+            losses = self._objective.per_example(_wide(logits), labels)[:own]
             loss = tf.reduce_sum(losses) / tf.cast(count, losses.dtype)
         gradients = tape.gradient(loss, weights)
-        correct = tf.equal(tf.argmax(logits, -1, tf.int32), labels)
+        correct = tf.equal(tf.argmax(logits, -1, tf.int32), labels)[:own]
         return gradients, tf.reduce_sum(tf.cast(losses, tf.float64)), tf.math.count_nonzero(correct)
 
     def _random_seed(self, stream: int, iteration: Tensor, tower: int) -> Tensor:
@@ -193,10 +195,13 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
 
     @tf.function(autograph=False, input_signature=signature)
     def compute(weights: list[Tensor], images: Tensor) -> Tensor:
-        count = tf.shape(images)[0]
+        num_images = tf.shape(images)[0]
+        count = tf.maximum(num_images, towers)  # oneDNN cannot pool an empty batch
+        images = tf.pad(images, [[0, count - num_images], [0, 0], [0, 0], [0, 0]])
         bounds = [count * tower // towers for tower in range(towers + 1)]
         parts = [tf.cast(images[bounds[tower] : bounds[tower + 1]], dtype) for tower in range(towers)]
-        return tf.concat([rewrite.compute(operations, part, weights, None, training=False) for part in parts], 0)
+        logits = [rewrite.compute(operations, part, weights, None, training=False) for part in parts]
+        return tf.concat(logits, 0)[:num_images]
 
     def logits(weights: Sequence[Any], images: np.ndarray) -> np.ndarray:
         values = [tf.convert_to_tensor(weight) for weight in weights]

@@ -103,7 +103,9 @@ def load_result(run: Run) -> tuple[keras.Sequential, str]:
     arrays = checkpoint.read_weights(path, expected)
     digest = checkpoint.weights_digest(arrays[variable.path] for variable in model.weights)
     if digest != run.record.weights_sha256:
-        raise RunDirectoryError(f"{path}: these are not the weights that run.json names; take them from a backup")
+        finished = run.record.status == "finished"
+        remedy = "take them from a backup" if finished else f"go on with: cnn-train resume {run.dir.name}"
+        raise RunDirectoryError(f"{path}: these are not the weights that run.json names; {remedy}")
     for variable in model.weights:
         variable.assign(arrays[variable.path])
     return model, digest

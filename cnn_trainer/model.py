@@ -1,7 +1,9 @@
 """Builds the network that an experiment describes: config in, Keras model out."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -104,3 +106,14 @@ def _dense(
 def _regularizer(model: Cnn | Mlp) -> keras.Regularizer | None:
     """λ₁ Σ|w| + λ₂ Σw², as Keras' L1L2 has it; None where both factors are zero."""
     return keras.regularizers.L1L2(model.l1, model.l2) if model.l1 or model.l2 else None
+
+
+def keras_file(model: keras.Sequential) -> bytes:
+    """The content of the ``.keras`` file of ``model``. Raises OSError where the folder for temporary files is full.
+
+    Keras writes such a file in place, so that a kill would leave a part of it; here that is a part of a copy.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return path.read_bytes()

@@ -72,7 +72,7 @@ class ScheduleByFactor(keras.optimizers.schedules.LearningRateSchedule):
         step = tf.cast(step, keras.config.floatx())
         value = self.peak * self.factor(tf.maximum(step - self.warmup_steps, 0.0))
         if self.warmup_steps:
-            value *= tf.minimum(1.0, (step + 1) / self.warmup_steps)
+            value *= tf.minimum((step + 1) / self.warmup_steps, 1.0)
         return value
 
 

@@ -52,8 +52,14 @@ def run_probe(device: str) -> Probe:
     """
     words = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), device]
     try:
-        ended = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS
+        ended = subprocess.run(  # noqa: S603 (this interpreter, and words of ours)
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PROBE_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Probe(device, works=False, failure=f"TensorFlow did not come to an end in {PROBE_SECONDS:.0f} seconds")
@@ -110,7 +116,7 @@ def _probe(device: str) -> Probe:
         works=failure is None,
         failure=failure,
         used=started.device,
-        gpus=backend.gpu_names(tf),
+        gpus=[backend.gpu_name(tf, gpu) for gpu in tf.config.list_physical_devices("GPU")],
         built_for_gpu=bool(tf.test.is_built_with_cuda()),
     )
 

@@ -1,6 +1,8 @@
 """What a person sees while a run trains: a live line on a terminal, one plain line an epoch elsewhere."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
 Mode = Literal["live", "lines", "quiet"]
@@ -31,6 +33,14 @@ class Display:
             self._task = self._live.add_task(f"epoch {epoch}/{epochs}", total=steps_per_epoch, words="starting")
             self._live.start()
 
+    @contextmanager
+    def _unless_nobody_looks(self) -> Iterator[None]:
+        """Fall silent where the stream cannot be written to: a closed pipe is no reason to stop training."""
+        try:
+            yield
+        except OSError:
+            self._live, self._mode = None, "quiet"
+
     def step(self, epoch: int, step: int, loss: float, accuracy: float) -> None:
         """``step`` steps of ``epoch`` are done; ``loss`` and ``accuracy`` are means over them."""
         if self._live is None:
@@ -42,20 +52,23 @@ class Display:
             f"loss {loss:.4f}  accuracy {accuracy:.2%}  {self._batch_size / max(1e-9, seconds_a_step):,.0f} images/s  "
             f"{format_seconds(left)} left"
         )
-        self._live.update(self._task, description=f"epoch {epoch}/{self._epochs}", completed=step, words=words)
+        with self._unless_nobody_looks():
+            self._live.update(self._task, description=f"epoch {epoch}/{self._epochs}", completed=step, words=words)
 
     def epoch(self, epoch: int, words: str) -> None:
         """``epoch`` is done; ``words`` sums it up."""
         line = f"epoch {epoch}/{self._epochs}  {words}"
-        if self._live is not None:
-            self._live.console.print(line, highlight=False, markup=False)
-        elif self._mode == "lines":
-            print(line, file=self._stream, flush=True)
+        with self._unless_nobody_looks():
+            if self._live is not None:
+                self._live.console.print(line, highlight=False, markup=False)
+            elif self._mode == "lines":
+                print(line, file=self._stream, flush=True)
 
     def end(self) -> None:
         """Training has ended, however it did; the live line goes away."""
         if self._live is not None:
-            self._live.stop()
+            with self._unless_nobody_looks():
+                self._live.stop()
             self._live = None
 
 

@@ -1,7 +1,7 @@
 """What the program writes about a run, as JSON: read back under the same schema, unknown keys refused."""
 
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,8 +27,12 @@ class DataRecord(Record):
     source: str = Field(description="What was used: mnist, fashion-mnist, mnist-5k, npz, idx or folder.")
     requested: str = Field(description="What the config asked for; differs from source where the fallback was taken.")
     location: str = Field(description="The file or folder that was read.")
-    image_shape: list[int] = Field(description="Height, width and channels.", min_length=3, max_length=3)
-    class_names: list[str] = Field(description="One name a class, in the order of the labels 0, 1, ….")
+    image_shape: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
+        description="Height, width and channels.", min_length=3, max_length=3
+    )
+    class_names: list[str] = Field(
+        description="One name a class, in the order of the labels 0, 1, ….", min_length=2, max_length=1000
+    )
     num_train: int = Field(description="Training examples, those set aside for validation not counted.", ge=1)
     num_validation: int = Field(description="Validation examples; 0 where there is no validation split.", ge=0)
     train_sha256: str = Field(description="Digest of the whole training split's images and labels.")

@@ -194,8 +194,9 @@ def lock_run(run: Run) -> Iterator[None]:
     with files.reported(path, "opened"):
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise RunDirectoryError(f"{printable(path)}: is not a regular file; move it away")
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # another name of the file may stand elsewhere
+            raise RunDirectoryError(f"{printable(path)}: is not a regular file with one name; move it away")
         _acquire(file, path)
         with suppress(OSError):  # the process id is for messages alone: a full disk need not stop the run here
             os.ftruncate(file, 0)

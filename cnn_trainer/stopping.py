@@ -27,10 +27,14 @@ def stop_requests() -> Iterator[StopRequest]:
 
     def note(number: int, _: FrameType | None) -> None:
         if request.signal_number is not None and number == signal.SIGINT:
+            if os.isatty(2):
+                os.write(2, b"\x1b[?25h\n")  # shows the cursor again, which the live line hides
             os._exit(128 + number)
         request.signal_number = number
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    # What the parent ignores stays ignored: a shell's background job is not to hear the Ctrl-C of the foreground.
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield request
     finally:

@@ -7,16 +7,15 @@ checkpoint. Nothing else is carried from one step to the next, so a run that was
 import contextlib
 import math
 import shlex
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cnn_trainer import checkpoint, files, runs
 from cnn_trainer.backend import Backend
@@ -27,7 +26,7 @@ from cnn_trainer.engine import Engine, Sums, build_logits
 from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError
 from cnn_trainer.evaluation import score
 from cnn_trainer.files import printable
-from cnn_trainer.model import build_model
+from cnn_trainer.model import build_model, keras_file
 from cnn_trainer.optimizer import averages, build_optimizer
 from cnn_trainer.progress import Display
 from cnn_trainer.records import EpochMetrics
@@ -35,38 +34,41 @@ from cnn_trainer.run_dirs import CHECKPOINTS_DIR, MODEL_FILE, WEIGHTS_FILE
 from cnn_trainer.runs import Run
 from cnn_trainer.schema import Experiment
 from cnn_trainer.stopping import StopRequest
+from cnn_trainer.tensorboard import WriteEvents, epoch_writer
 
 # Python takes over about this often: soon enough to stop within 2 s of a signal, seldom enough to cost nothing.
 _PYTHON_EVERY_SECONDS = 0.2
 
 
-@dataclass
-class Progress:
+class Progress(BaseModel):
     """How far a run has come. Epochs and steps are counted from 0 here: so many are done."""
 
-    epoch: int = 0
-    step: int = 0
-    sums: Sums = field(default_factory=Sums)
-    step_seconds: float = 0.0
-    train_seconds: float = 0.0
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    epoch: int = Field(0, ge=0)
+    step: int = Field(0, ge=0)
+    sums: Sums = Sums()
+    step_seconds: float = Field(0.0, ge=0)
+    train_seconds: float = Field(0.0, ge=0)
     best_epoch: int | None = None
     best_loss: float | None = None
     lowest_epoch: int | None = None
     lowest_loss: float | None = None
-    history: list[EpochMetrics] = field(default_factory=list)
+    history: list[EpochMetrics] = Field(default_factory=list)
 
     def to_state(self) -> dict[str, Any]:
         """As JSON-able data."""
-        return {**vars(self), "sums": asdict(self.sums), "history": [metrics.model_dump() for metrics in self.history]}
+        return {**dict(self), "sums": asdict(self.sums), "history": [metrics.model_dump() for metrics in self.history]}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Progress":
-        """What ``to_state`` gave. Raises RunDirectoryError for anything else."""
+        """What ``to_state`` gave. Raises RunDirectoryError for what is not of its keys and types."""
         try:
-            history = [EpochMetrics.model_validate(metrics) for metrics in state["history"]]
-            return cls(**{**state, "sums": Sums(**state["sums"]), "history": history})
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunDirectoryError(f"the checkpoint's state is not one of this program: {error}") from None
+            return cls.model_validate_json(files.format_json(state))
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_context=False)[0]
+            problem = printable(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")[:120]
+            raise RunDirectoryError(f"the checkpoint's state is not one of this program: {problem}") from None
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,18 @@ def train(
     """
     progress = _restore(run, session, warn) if resume else Progress()
     runs.update_record(run, status="training", error=None)
+    if resume:  # in this order a kill between any two leaves a run that is taken up again
+        runs.write_config(run)
+        runs.rewrite_metrics(run, progress.history)
     training = session.experiment.training
     display.begin(
         progress.epoch + 1, progress.step, training.epochs, session.engine.steps_per_epoch, training.batch_size
     )
     try:
-        _train_epochs(run, session, progress, display, stop)
+        with epoch_writer(run.dir, progress.history, session.experiment.runtime.tensorboard) as write_events:
+            _train_epochs(run, session, progress, display, stop, write_events)
+        if stop.signal_number is not None:  # writing and scoring the result may take longer than a stop should
+            raise StoppedError(f"stopped after the last epoch; {_how_to_go_on(run)}", stop.signal_number)
     except StoppedError:
         runs.update_record(run, status="interrupted", **_figures(progress))
         raise
@@ -149,7 +157,9 @@ def _figures(progress: Progress) -> dict[str, Any]:
     }
 
 
-def _train_epochs(run: Run, session: Session, progress: Progress, display: Display, stop: StopRequest) -> None:
+def _train_epochs(
+    run: Run, session: Session, progress: Progress, display: Display, stop: StopRequest, write_events: WriteEvents
+) -> None:
     experiment, engine = session.experiment, session.engine
     checkpointed, chunk = time.monotonic(), 1
     while progress.epoch < experiment.training.epochs and not _stops_early(experiment, progress):
@@ -164,9 +174,8 @@ def _train_epochs(run: Run, session: Session, progress: Progress, display: Displ
             display.step(progress.epoch + 1, last, sums.loss / sums.examples, sums.correct / sums.examples)
             if stop.signal_number is not None:
                 _write_checkpoint(run, session, progress)
-                words = f"stopped in epoch {progress.epoch + 1} after step {last} of {engine.steps_per_epoch}; "
-                words += f"go on with: cnn-train resume {shlex.quote(str(run.dir))}"
-                raise StoppedError(words, stop.signal_number)
+                place = f"in epoch {progress.epoch + 1} after step {last} of {engine.steps_per_epoch}"
+                raise StoppedError(f"stopped {place}; {_how_to_go_on(run)}", stop.signal_number)
             if time.monotonic() - checkpointed > experiment.runtime.checkpoint_seconds:
                 _write_checkpoint(run, session, progress)
                 checkpointed = time.monotonic()
@@ -174,7 +183,12 @@ def _train_epochs(run: Run, session: Session, progress: Progress, display: Displ
         _write_checkpoint(run, session, progress)
         checkpointed = time.monotonic()
         runs.append_metrics(run, metrics)
+        write_events(metrics)
         display.epoch(metrics.epoch, summary(metrics))
+
+
+def _how_to_go_on(run: Run) -> str:
+    return f"go on with: cnn-train resume {shlex.quote(str(run.dir))}"
 
 
 def _advance(progress: Progress, step: int, sums: Sums, seconds: float) -> None:
@@ -271,22 +285,54 @@ def _write_checkpoint(run: Run, session: Session, progress: Progress) -> None:
 
 
 def _restore(run: Run, session: Session, warn: Callable[[str], None]) -> Progress:
-    """Set the session to the newest valid checkpoint of the run; metrics.jsonl is rewritten to match it."""
+    """Set the session to the newest valid checkpoint of the run. Writes nothing."""
     folder = run.dir / CHECKPOINTS_DIR
     if not checkpoint.checkpoint_paths(folder):
         warn(f"{folder}: the run was cut before its first checkpoint; it begins again")
-        runs.rewrite_metrics(run, [])
         return Progress()
     variables = _variables(session)
     expected = {name: (np.dtype(v.dtype), tuple(v.shape)) for name, v in variables.items()}
     expected |= {f"best/{path}": (array.dtype, array.shape) for path, array in session.best.items()}
     found = checkpoint.read_newest(folder, expected, warn)
+    progress = Progress.from_state(found.state)
+    _refuse_impossible(run, session, progress)
     for name, variable in variables.items():
         variable.assign(found.arrays[name])
     session.best.update({path: found.arrays[f"best/{path}"] for path in session.best})
-    progress = Progress.from_state(found.state)
-    runs.rewrite_metrics(run, progress.history)
+    epochs = session.experiment.training.epochs
+    if progress.epoch < epochs and _stops_early(session.experiment, progress):
+        warn(f"early stopping ended the run after epoch {progress.epoch}; it is not trained on to {epochs}")
     return progress
+
+
+def _refuse_impossible(run: Run, session: Session, progress: Progress) -> None:
+    """Refuse a state that training this run cannot reach: a right digest does not say who wrote the checkpoint."""
+    training, engine, losses = session.experiment.training, session.engine, []
+    if (progress.epoch, progress.step) > (training.epochs, 0):
+        raise RunDirectoryError(
+            f"{printable(run.dir)}: {progress.epoch} epochs and {progress.step} steps are done, more than the "
+            f"{training.epochs} epochs that are asked for; ask for more with --epochs"
+        )
+    if session.validation is not None:
+        losses = [metrics.validation_loss for metrics in progress.history]
+    examples = min(progress.step * training.batch_size, engine.num_examples)
+    possible = (
+        progress.step <= engine.steps_per_epoch
+        and [metrics.epoch for metrics in progress.history] == list(range(1, progress.epoch + 1))
+        and progress.sums.examples == examples
+        and 0 <= progress.sums.correct <= examples
+        and _is_epoch_of(losses, progress.best_epoch, progress.best_loss)
+        and _is_epoch_of(losses, progress.lowest_epoch, progress.lowest_loss)
+    )
+    if not possible:
+        raise RunDirectoryError(f"{printable(run.dir)}: the checkpoint's state does not fit the run; it was changed")
+
+
+def _is_epoch_of(losses: list[float | None], epoch: int | None, loss: float | None) -> bool:
+    """Whether ``loss`` is that of ``epoch``, counted from 1; both are None where there are no losses."""
+    if not losses or epoch is None or loss is None:
+        return not losses and epoch is None and loss is None
+    return 1 <= epoch <= len(losses) and losses[epoch - 1] == loss
 
 
 def _write_result(run: Run, session: Session, progress: Progress) -> str:
@@ -297,9 +343,8 @@ def _write_result(run: Run, session: Session, progress: Progress) -> str:
     arrays = {variable.path: np.asarray(variable.numpy()) for variable in session.model.weights}
     digest = checkpoint.weights_digest(arrays.values())
     checkpoint.write_weights(run.dir / WEIGHTS_FILE, arrays)
-    with tempfile.TemporaryDirectory() as folder:  # Keras writes in place; only the whole file goes to the run
-        path = Path(folder) / MODEL_FILE
-        session.model.save(path)
-        files.write_atomic(run.dir / MODEL_FILE, path.read_bytes())
+    with files.reported(run.dir / MODEL_FILE, "made", "it is first written in the folder that TMPDIR names, or /tmp"):
+        content = keras_file(session.model)
+    files.write_atomic(run.dir / MODEL_FILE, content)
     runs.update_record(run, weights_sha256=digest, **_figures(progress))
     return digest

@@ -1,7 +1,11 @@
 """TensorFlow as a run has it, and small experiments to put through the compiled step."""
 
+import json
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,6 +98,107 @@ def digits():
 
 @pytest.fixture(scope="session")
 def small_images():
-    """22 images of random pixels, 10x9x1, in 3 classes."""
+    """22 images of random pixels, 11x10x1, in 3 classes."""
     random = np.random.default_rng(5)
-    return Split(random.integers(0, 256, (22, 10, 9, 1), np.uint8), (np.arange(22) % 3).astype(np.int32))
+    return Split(random.integers(0, 256, (22, 11, 10, 1), np.uint8), (np.arange(22) % 3).astype(np.int32))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command line did: its exit code, and what it wrote to stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        """The one JSON object that stdout must hold."""
+        return json.loads(self.out)
+
+    @property
+    def run(self):
+        """The run directory that --json names."""
+        return Path(self.json["run"])
+
+
+class CommandLine:
+    """cnn-train in processes of its own, in a folder of its own, without a network and without MNIST at hand."""
+
+    def __init__(self, home):
+        self.home = home
+        self.environment = {**os.environ, "HOME": str(home), "KERAS_HOME": str(home / "keras")}
+        for name in ("CNN_TRAIN_DATA_DIR", "CNN_TRAIN_RUNS_DIR", "TF_CPP_MIN_LOG_LEVEL", "NO_PROXY", "no_proxy"):
+            self.environment.pop(name, None)
+        for name in ("https_proxy", "HTTPS_PROXY"):
+            self.environment[name] = "http://127.0.0.1:9"  # the port of discard: refused at once
+        script = Path(__file__).with_name("command_server.py")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._server = subprocess.Popen([sys.executable, "-W", "ignore", script], start_new_session=True, **pipes)
+
+    def __call__(self, *words, cwd=None, env=None, stderr=None):
+        """Run ``cnn-train *words``; ``stderr`` is a file or a terminal to write to, and then not read."""
+        out, err = self.home / "stdout", self.home / "stderr"
+        request = {
+            "argv": [str(word) for word in words],
+            "cwd": str(cwd or self.home),
+            "env": self.environment | (env or {}),
+            "stdin": os.devnull,
+            "stdout": str(out),
+            "stderr": str(stderr or err),
+        }
+        self._server.stdin.write(f"{json.dumps(request)}\n")
+        self._server.stdin.flush()
+        code = int(self._server.stdout.readline())
+        return Answer(code, out.read_text(encoding="utf-8"), "" if stderr else err.read_text(encoding="utf-8"))
+
+    def close(self):
+        self._server.stdin.close()
+        self._server.wait(timeout=60)
+        self._server.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def cnn_train(tmp_path_factory):
+    """A function that runs a command line and gives its ``Answer``."""
+    command_line = CommandLine(tmp_path_factory.mktemp("home"))
+    yield command_line
+    command_line.close()
+
+
+def _make_strokes(num_train=192, num_test=96, side=12):
+    """Images with a bright horizontal, vertical or diagonal line on noise, 3 classes, learned within an epoch or two."""
+    random = np.random.default_rng(11)
+    arrays = {}
+    for split, count in ("train", num_train), ("test", num_test):
+        labels = np.arange(count) % 3
+        images = random.integers(0, 90, (count, side, side))
+        for image, label in zip(images, labels, strict=True):
+            place = random.integers(1, side - 1)
+            lines = {0: np.s_[place, :], 1: np.s_[:, place], 2: (np.arange(side), np.arange(side))}
+            image[lines[int(label)]] += 150
+        arrays |= {f"x_{split}": images.astype(np.uint8), f"y_{split}": labels.astype(np.uint8)}
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def strokes():
+    """Arrays as an npz file has them: 192 training and 96 test images of 12x12 in 3 classes."""
+    return _make_strokes()
+
+
+@pytest.fixture
+def small_config(tmp_path, strokes):
+    """A config that trains in a second: a small network for two epochs on ``strokes.npz`` beside it."""
+    np.savez(tmp_path / "strokes.npz", **strokes)
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        f"""\
+name: small
+data: {{source: npz, path: {tmp_path / "strokes.npz"}}}
+model: {{builder: cnn, filters: [4], dense_units: [8]}}
+training: {{epochs: 2, batch_size: 16, learning_rate: 0.01}}
+runtime: {{device: cpu}}
+"""
+    )
+    return path

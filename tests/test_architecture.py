@@ -17,11 +17,12 @@ LAYERS = [
     {"strict_yaml", "files", "schema", "records"},
     {"config_faults"},
     {"config", "config_template", "run_dirs", "rewrite", "backend"},
-    {"data", "model", "optimizer", "checkpoint", "runs"},
-    {"engine"},
+    {"data", "model", "optimizer", "checkpoint", "runs", "tensorboard"},
+    {"engine", "run_details"},
     {"evaluation"},
     {"training"},
-    {"commands"},
+    {"commands", "probe"},
+    {"doctor"},
     {"deploy", "report", "search"},
     {"cli"},
     {"__main__"},
@@ -29,7 +30,7 @@ LAYERS = [
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # What --help, config, runs list and completion load.
-LIGHT_ROOMS = {"__main__", "cli", "config", "config_template", "runs", "errors"}
+LIGHT_ROOMS = {"__main__", "cli", "config", "config_template", "runs", "run_details", "errors"}
 HEAVY = {"tensorflow", "keras", "numpy", "PIL", "h5py", "mlxtend", "safetensors"}
 
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

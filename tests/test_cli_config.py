@@ -1,9 +1,13 @@
 """The command line's edge, and the commands under ``cnn-train config``."""
 
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +57,7 @@ def process(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[s
     command = [sys.executable, "-m", "cnn_trainer", *map(str, words)]
     options = {"capture_output": True, "text": True, "timeout": 60, **options}
     options["env"] = {**os.environ, **options.get("env", {})}
-    return subprocess.run(command, check=False, **options)  # noqa: PLW1510 -- the tests look at the code
+    return subprocess.run(command, check=False, **options)
 
 
 # config check
@@ -275,7 +279,8 @@ def test_a_pipe_that_is_closed_early_changes_nothing(stream: str, words: list[st
     read_end, write_end = os.pipe()
     os.close(read_end)
     try:
-        run = process("config", *words, capture_output=False, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: write_end})  # fmt: skip
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: write_end}
+        run = process("config", *words, capture_output=False, **streams)
     finally:
         os.close(write_end)
     assert run.returncode == 0
@@ -283,7 +288,7 @@ def test_a_pipe_that_is_closed_early_changes_nothing(stream: str, words: list[st
     assert "ignored" not in (run.stderr or "")
 
 
-def test_help_into_head_leaves_no_noise() -> None:
+def test_output_into_head_leaves_no_noise() -> None:
     run = subprocess.run(
         ["sh", "-c", '"$0" -m cnn_trainer config schema | head -n 1', sys.executable],
         capture_output=True,
@@ -332,6 +337,22 @@ def test_any_width_of_terminal_will_do(columns: str) -> None:
         run = process(*words, env={"COLUMNS": columns})
         assert run.returncode in {0, 2}
         assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("columns", [10, 80])
+def test_help_and_usage_errors_on_a_terminal_of_any_width(columns: int) -> None:
+    for words, code in ((["--help"], 0), (["nonsense"], 2)):
+        terminal, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        environment = {"TERM": "xterm", "COLUMNS": ""}
+        run = process(*words, capture_output=False, stdin=inner, stdout=inner, stderr=inner, env=environment)
+        os.close(inner)
+        shown = os.read(terminal, 65536).decode()
+        os.close(terminal)
+        assert run.returncode == code
+        assert "Usage:" in shown
+        assert "Traceback" not in shown
+        assert ("╭" in shown) == (columns == 80), "frames where there is room for them"
 
 
 def test_completion_offers_commands_and_options() -> None:

@@ -262,6 +262,26 @@ def test_images_of_the_users_own_are_checked_once_their_shape_is_known(tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("{builder: mlp, hidden_units: [65536, 65536]}", "hidden_units: the network has 4,346,347,520 parameters"),
+        ("{builder: cnn, filters: [8, 65536, 65536]}", "filters: the network has 38,659,424,328 parameters"),
+        (
+            "{builder: cnn, filters: [8], dense_units: [65536, 4000]}",
+            "dense_units: the network has 350,748,744 parameters",
+        ),
+        (
+            "{builder: cnn, filters: [65536, 1, 65536], pool_size: 1, padding: same}",
+            "filters: an image of 28x28x1 takes 102,7",
+        ),
+    ],
+)
+def test_a_network_that_would_take_the_machine_down_is_refused(tmp_path: Path, model: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        config.load(written(tmp_path, f"data: {{source: mnist}}\nmodel: {model}\n"))
+
+
+@pytest.mark.parametrize(
     ("side", "model", "fits"),
     [
         (10, "{builder: cnn}", True),  # 10 -3+1-> 8 /2-> 4 -> 2 -> 1
@@ -296,17 +316,17 @@ DATA = st.one_of(
 MODELS = st.one_of(
     st.integers(1, 2).flatmap(
         lambda blocks: st.fixed_dictionaries(
-            {"builder": st.just("cnn"), "filters": st.lists(st.integers(1, 65536), min_size=blocks, max_size=blocks)},
+            {"builder": st.just("cnn"), "filters": st.lists(st.integers(1, 200), min_size=blocks, max_size=blocks)},
             optional={
                 "kernel_size": st.lists(st.integers(1, 3), min_size=blocks, max_size=blocks) | st.integers(1, 3),
                 "conv_dropout": fractions(0, 1),
-                "dense_units": st.lists(st.integers(1, 65536), max_size=3),
+                "dense_units": st.lists(st.integers(1, 2000), max_size=3),
                 "l2": st.floats(0, 1e6),
             },
         )
     ),
     st.fixed_dictionaries(
-        {"builder": st.just("mlp"), "hidden_units": st.lists(st.integers(1, 65536), min_size=1, max_size=3)},
+        {"builder": st.just("mlp"), "hidden_units": st.lists(st.integers(1, 5000), min_size=1, max_size=3)},
         optional={"activation": st.sampled_from(["relu", "tanh"]), "dropout": fractions(0, 1)},
     ),
 )

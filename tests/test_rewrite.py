@@ -18,13 +18,14 @@ MONOTONE = ["relu", "sigmoid", "tanh", "linear"]
 OTHERS = ["gelu", "silu"]
 
 # derandomize: the same architectures on every machine and in every run.
-few = settings(
-    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+alike = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+many, few = settings(max_examples=40, **alike), settings(max_examples=15, **alike)
 
 
 @st.composite
-def architectures(draw, activations=(*MONOTONE, *OTHERS), normalization=(False, True), paddings=("valid", "same")):
+def architectures(
+    draw, activations=(*MONOTONE, *OTHERS), normalization=(False, True), paddings=("valid", "same"), min_pool=1
+):
     """The model section of a cnn with one to three blocks, and the shape of images that it fits."""
     shape = draw(st.integers(5, 14)), draw(st.integers(5, 14)), draw(st.sampled_from([1, 3]))
     padding = draw(st.sampled_from(paddings))
@@ -33,7 +34,7 @@ def architectures(draw, activations=(*MONOTONE, *OTHERS), normalization=(False, 
     for _ in range(draw(st.integers(1, 3))):
         kernel = draw(st.integers(1, min(4, left)))
         left -= kernel - 1 if padding == "valid" else 0
-        pool = draw(st.integers(1, min(3, left)))
+        pool = draw(st.integers(min(min_pool, left), min(3, left)))
         left //= pool
         filters.append(draw(st.integers(1, 4)))
         kernels.append(kernel)
@@ -100,7 +101,7 @@ def assert_same(found, wanted, scale):
     assert np.abs(np.subtract(found, wanted)).max() <= 1e-12 * scale
 
 
-@few
+@many
 @given(architectures(), st.booleans())
 def test_loss_and_every_gradient_are_those_of_the_plain_model(architecture, training):
     """Relative to the largest entry of any gradient; Dropout, whose choices are others, is left out of training."""
@@ -127,8 +128,9 @@ def test_loss_and_every_gradient_are_those_of_the_plain_model(architecture, trai
 
 
 @few
-@given(architectures(), st.integers(0, 100))
+@given(architectures(normalization=(False,), paddings=("valid",), min_pool=2), st.integers(0, 100))
 def test_cropped_away_pixels_are_read_by_nothing(architecture, seed):
+    """Padding and batch normalisation leave nothing to crop; the test above has them."""
     model, shape = architecture
     built = build(model, shape)
     height, width = rewrite.cropped_size(rewrite.read_model(built), *shape[:2])
@@ -151,7 +153,7 @@ def test_the_last_row_and_column_that_are_kept_are_read(architecture):
     for place in np.s_[:, height - 1, :width], np.s_[:, :height, width - 1]:
         changed = images.copy()
         changed[place] = other[place]
-        assert np.abs(built(images, training=False) - built(changed, training=False)).numpy().max() > 0
+        assert not np.array_equal(built(images, training=False), built(changed, training=False))
 
 
 @few

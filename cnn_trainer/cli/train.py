@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnn_trainer.cli import downloads
 from cnn_trainer.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
@@ -39,11 +40,13 @@ def train(
 
     The test split is opened once, at the end. Stop with Ctrl-C; go on with cnn-train resume.
     """
-    from cnn_trainer import commands, config
+    from cnn_trainer import commands, config, runs
     from cnn_trainer.cli import words
 
     changes = [*(overrides or ()), *_as_overrides(name, device)]
-    prepared = commands.prepare(config.load(config_file, changes), say, words.download_progress())
+    loaded = config.load(config_file, changes)
+    with downloads.shown_download(quiet) as download:
+        prepared = commands.prepare(loaded, say, download)
     if not quiet:
         say(words.preparation(prepared))
     if dry_run:
@@ -53,7 +56,9 @@ def train(
             print_json(prepared.experiment.model_dump(mode="json"))
         next_step("train", config_file)
         return
-    _run(commands.create_run(prepared, runs_dir), prepared, quiet, as_json, resume=False)
+    run = commands.create_run(prepared, runs_dir)
+    with runs.lock_run(run):
+        _run(run, prepared, quiet, as_json, resume=False)
 
 
 def resume(
@@ -77,10 +82,12 @@ def resume(
             print_json(opened.record.model_dump(mode="json"))
         next_step("resume", opened.dir, "--epochs", str(opened.experiment.training.epochs + 1))
         return
-    prepared = commands.prepare_resume(opened, epochs, say, words.download_progress())
-    if not quiet:
-        say(words.preparation(prepared))
-    _run(opened, prepared, quiet, as_json, resume=True)
+    with runs.lock_run(opened):  # before the seconds that TensorFlow takes: a second process is refused at once
+        with downloads.shown_download(quiet) as download:
+            prepared = commands.prepare_resume(opened, epochs, say, download)
+        if not quiet:
+            say(words.preparation(prepared))
+        _run(opened, prepared, quiet, as_json, resume=True)
 
 
 def _as_overrides(name: str | None, device: Device | None) -> list[str]:
@@ -102,4 +109,5 @@ def _run(run: "Run", prepared: "Prepared", quiet: bool, as_json: bool, resume: b
         say(words.outcome(outcome))
     if as_json:
         print_json(outcome.model_dump(mode="json"))
-    next_step("evaluate", run.dir)
+    if not quiet:
+        next_step("evaluate", run.dir)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from cnn_trainer.cli.tables import table
 from cnn_trainer.files import printable
 from cnn_trainer.progress import format_seconds
 from cnn_trainer.records import DataRecord, EvaluationRecord, RunOutcome
@@ -39,11 +40,11 @@ def data_words(data: DataRecord) -> str:
 
 def layers(model: Any) -> str:
     """One line a layer: its name, its type, the shape of its output, its parameters."""
-    rows = [("layer", "type", "output", "parameters")]
+    rows = []
     for layer in model.layers:
         shape = "x".join(str(size) for size in layer.output.shape[1:])
         rows.append((layer.name, type(layer).__name__, shape, f"{layer.count_params():,}"))
-    return table(rows)
+    return table(("layer", "type", "output", "parameters"), rows).rstrip()
 
 
 def outcome(found: RunOutcome) -> str:
@@ -65,34 +66,16 @@ def outcome(found: RunOutcome) -> str:
 def evaluation(found: EvaluationRecord) -> str:
     """A score, class by class."""
     low, high = found.accuracy_interval
-    rows: list[tuple[str, ...]] = [("class", "examples", "precision", "recall", "F1")]
+    rows: list[tuple[str, ...]] = []
     for score in found.classes:
         shares = ("-" if share is None else f"{share:.4f}" for share in (score.precision, score.recall, score.f1))
         rows.append((printable(score.name), f"{score.support:,}", *shares))
     return "\n".join(
         [
-            table(rows),
+            table(("class", "examples", "precision", "recall", "F1"), rows).rstrip(),
             f"{found.split} accuracy {found.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
             f"loss {found.loss:.4f}, on {found.num_examples:,} {found.split} images of "
             f"{data_name(found.source, found.requested)}",
             f"images sha256 {found.images_sha256}",
         ]
     )
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows in columns, the first to the left, the others to the right; the first row is the heading."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def download_progress() -> Any:
-    """Shows a download on stderr: a bar on a terminal, nothing elsewhere."""
-    from cnn_trainer.data.download import no_progress
-
-    return no_progress

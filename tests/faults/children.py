@@ -1,0 +1,128 @@
+"""What children of the zygote do in place of a plain command line. Arguments are words."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from cnn_trainer import checkpoint, training
+from cnn_trainer.__main__ import main
+
+
+def hurry(config: str, runs_dir: str, run: str, call: str, wanted: str) -> None:
+    """Train or resume with a checkpoint after nearly every step; die as from kill -9 at one call of the system.
+
+    An empty ``run`` is a new one; an empty ``call`` is none.
+    """
+    training._PYTHON_EVERY_SECONDS = 0.01
+    training.time = SimpleNamespace(monotonic=lambda: 20 * time.monotonic())
+    if call:
+        die_at(call, wanted)
+    sys.argv = ["cnn-train", *(["resume", run] if run else ["train", config]), "--runs-dir", runs_dir]
+    main()
+
+
+def die_at(call: str, wanted: str) -> None:
+    """Make one call of ``os.<call>`` the last thing that this process does, a write after half of it.
+
+    ``wanted``: which call, counted from 1; or for rename also the new name, as in ``run.json:2``.
+    """
+    real, made = getattr(os, call), 0
+    name, colon, number = wanted.rpartition(":")
+
+    def dying(*arguments, **options):
+        nonlocal made
+        made += not colon or arguments[1] == name
+        if made == int(number) and (not colon or arguments[1] == name):
+            if call == "write":
+                real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+
+    setattr(os, call, dying)
+
+
+def evaluate_and_die(run: str, call: str, wanted: str) -> None:
+    die_at(call, wanted)
+    sys.argv = ["cnn-train", "evaluate", run]
+    main()
+
+
+def resume_and_die(run: str, epochs: str, call: str, wanted: str) -> None:
+    """Train on to so many epochs, and die at one call."""
+    die_at(call, wanted)
+    sys.argv = ["cnn-train", "resume", run, "--epochs", epochs]
+    main()
+
+
+def write_checkpoint_and_die(folder: str, call: str, wanted: str) -> None:
+    """Write the checkpoint of step 3, and die at one call."""
+    die_at(call, wanted)
+    arrays = {"weights": np.full((100, 100), 3, np.float32)}
+    checkpoint.write_checkpoint(Path(folder), 3, checkpoint.Checkpoint(arrays, {"step": 3}))
+
+
+def train_on_a_jumping_clock(config: str, runs_dir: str) -> None:
+    """Train while the clock of the wall goes back by a day each time that someone looks."""
+    from datetime import UTC, datetime, timedelta
+
+    from cnn_trainer import records, runs
+
+    day = 0
+
+    class Jumping(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            nonlocal day
+            day += 1
+            return datetime(2030, 1, 1, tzinfo=UTC) - timedelta(days=day)
+
+    records.datetime = runs.datetime = Jumping
+    time.time = lambda: Jumping.now().timestamp()
+    sys.argv = ["cnn-train", "train", config, "--runs-dir", runs_dir]
+    main()
+
+
+def resume_with_slow_checkpoints(run: str) -> None:
+    """Resume, with every checkpoint taking ten seconds."""
+    write = training._write_checkpoint
+    training._write_checkpoint = lambda *arguments: (time.sleep(10), write(*arguments))
+    sys.argv = ["cnn-train", "resume", run]
+    main()
+
+
+def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
+    """Damage the newest checkpoint of a finished run, each time elsewhere, and train from the one before it."""
+    import random
+
+    from cnn_trainer import commands, runs
+    from cnn_trainer.progress import Display
+    from cnn_trainer.stopping import StopRequest
+
+    chance, run_dir = random.Random(int(seed)), Path(run)
+    opened = runs.open_run(run_dir)
+    digest = opened.record.weights_sha256
+    session = commands.prepare_resume(opened, None, print, lambda *_: None).session
+    newest, before = checkpoint.checkpoint_paths(run_dir / "checkpoints")
+    whole, content = newest.read_bytes(), before.read_bytes()
+    for number in range(int(count)):
+        damaged = bytearray(whole)
+        if number % 4 == 3:
+            del damaged[chance.randrange(len(whole)) :]
+        else:
+            place = chance.randrange(len(whole) if number % 2 else 9000)  # the header is short, and read by more code
+            damaged[place] ^= 1 << chance.randrange(8)
+        newest.write_bytes(damaged)
+        warnings: list[str] = []
+        with runs.lock_run(opened):
+            display = Display(sys.stderr, "quiet")
+            found = training.train(opened, session, display, StopRequest(), warnings.append, resume=True)
+        assert len(warnings) == 1, warnings
+        assert "the one before it is taken" in warnings[0]
+        assert found == digest
+        assert newest.read_bytes()[-1000:] == whole[-1000:]  # written anew, the same arrays
+        before.write_bytes(content)

@@ -1,0 +1,133 @@
+"""Runs that are stopped after chosen steps and resumed, many in one process, each time with a session built anew."""
+
+import sys
+from pathlib import Path
+
+from cnn_trainer import commands, config, runs, training
+from cnn_trainer.errors import RunDirectoryError, StoppedError
+from cnn_trainer.runs import Run
+from cnn_trainer.stopping import StopRequest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import fingerprint, write_config
+
+training._PYTHON_EVERY_SECONDS = 0  # Python takes over after every step
+
+SMALL = (("builder: cnn, filters: [4], dense_units: [8]", "builder: mlp, hidden_units: [8]"),)
+NO_STOPPING = ("  early_stopping: {patience: 3, min_delta: 0.02}\n", "")
+EARLY = ("learning_rate: 0.01", "learning_rate: 0.000001"), ("patience: 3", "patience: 2")
+
+
+class Cutter:
+    """A display that asks to stop after one step of one epoch, both counted from 1."""
+
+    def __init__(self, stop: StopRequest, place: tuple[int, int] | None) -> None:
+        self._stop, self._place = stop, place
+        self.first: tuple[int, int] | None = None
+
+    def begin(self, epoch: int, step: int, *_: int) -> None:
+        pass
+
+    def step(self, epoch: int, step: int, *_: float) -> None:
+        self.first = self.first or (epoch, step)
+        if (epoch, step) == self._place:
+            self._stop.signal_number = 15
+
+    def epoch(self, *_: object) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+def train(
+    file: Path, runs_dir: Path, run: Run | None = None, cut: tuple[int, int] | None = None, epochs: int | None = None
+) -> tuple[Run, list[str], tuple[int, int] | None]:
+    """Train or resume up to a cut or to the end: the run, what was said, and the first step that was trained."""
+    said: list[str] = []
+    resume = run is not None
+    if run is None:
+        prepared = commands.prepare(config.load(file), said.append, lambda *_: None)
+        run = commands.create_run(prepared, runs_dir)
+    else:
+        run = runs.open_run(run.dir)
+        prepared = commands.prepare_resume(run, epochs, said.append, lambda *_: None)
+    stop = StopRequest()
+    cutter = Cutter(stop, cut)
+    with runs.lock_run(run):
+        try:
+            commands.train_run(run, prepared, cutter, stop, said.append, resume)
+        except StoppedError as stopped:
+            assert stopped.exit_code == 143
+            assert run.record.status == "interrupted"
+    return run, said, cutter.first
+
+
+def folder_of(place: str, name: str) -> Path:
+    folder = Path(place, name)
+    folder.mkdir()
+    return folder
+
+
+def cut_everywhere(place: str, expected_run: str) -> None:
+    """Cut after every epoch and after five steps inside epochs."""
+    file = write_config(Path(place), 3)
+    cuts = [(1, 1), (1, 17), (1, 36), (2, 1), (2, 2), (2, 36), (3, 20), (3, 35), (3, 36)]
+    run, following = None, (1, 1)
+    for cut in cuts:
+        run, _, first = train(file, Path(place) / "runs", run, cut)
+        assert first == following
+        following = (cut[0], cut[1] + 1) if cut[1] < 36 else (cut[0] + 1, 1)
+    run, _, first = train(file, Path(place) / "runs", run)
+    assert first is None
+    assert fingerprint(run.dir) == fingerprint(Path(expected_run))
+
+
+def cut_across_early_stopping(place: str) -> None:
+    """A loss that no longer falls: the epochs without a fall are counted across the cuts."""
+    file = write_config(folder_of(place, "early"), 9, *SMALL, *EARLY)
+    whole, _, _ = train(file, Path(place) / "whole")
+    assert whole.record.epochs_done == 3
+    run = None
+    for cut in ((1, 36), (2, 20), (2, 36), (3, 36)):
+        run, _, _ = train(file, Path(place) / "cut", run, cut)
+    run, _, _ = train(file, Path(place) / "cut", run)
+    assert fingerprint(run.dir) == fingerprint(whole.dir)
+
+    run, said, _ = train(file, Path(place) / "cut", run, epochs=12)
+    assert "early stopping ended the run after epoch 3; it is not trained on to 12" in said
+    assert fingerprint(run.dir) == fingerprint(whole.dir)
+
+
+def train_on(place: str) -> None:
+    """Two epochs and then three, against three at once; from the best checkpoint and from the moving averages."""
+    for schedule in ("constant", "step, epochs: 1", "exponential", "cosine", "one-cycle"):
+        name = schedule.split(",")[0]
+        folder = folder_of(place, name)
+        changes = *SMALL, NO_STOPPING, ("name: exponential, factor: 0.8", f"name: {schedule}")
+        if name == "step":
+            changes += (", validation_fraction: 0.1", ", validation_fraction: 0"),
+        whole, _, _ = train(write_config(folder, 3, *changes), folder / "whole")
+        run, _, _ = train(write_config(folder, 2, *changes), folder / "parts")
+        run, said, _ = train(folder, folder, run, epochs=3)
+        as_one = fingerprint(run.dir) == fingerprint(whole.dir)
+        warned = f"WARNING: the schedule {name} depends on the number of epochs" in "\n".join(said)
+        assert (as_one, warned) == ((False, True) if name in ("cosine", "one-cycle") else (True, False)), name
+        assert runs.open_run(run.dir).experiment == whole.experiment
+
+
+def ask_for_fewer_epochs(place: str) -> None:
+    """Fewer epochs than are done cannot be had."""
+    file = write_config(folder_of(place, "fewer"), 4, *SMALL)
+    run, _, _ = train(file, Path(place) / "runs", None, (2, 10))
+    before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
+    try:
+        train(file, Path(place) / "runs", run, epochs=1)
+    except RunDirectoryError as error:
+        assert "1 epochs and 10 steps are done, more than the 1 epochs that are asked for" in str(error)
+    else:
+        raise AssertionError("not refused")
+    assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before
+    run, _, first = train(file, Path(place) / "runs", run, epochs=2)
+    assert first == (2, 11)
+    assert run.record.epochs_done == 2

@@ -1,0 +1,12 @@
+"""A run that was stopped after any step, and goes on, ends with the bits that it would have had."""
+
+import pytest
+
+
+def test_a_run_cut_at_every_epoch_and_inside_epochs_ends_with_the_same_bits(zygote, reference, tmp_path):
+    zygote.call("cut_everywhere", tmp_path, reference.dir, file="cuts.py")
+
+
+@pytest.mark.parametrize("function", ["cut_across_early_stopping", "train_on", "ask_for_fewer_epochs"])
+def test_early_stopping_and_the_number_of_epochs_go_on_across_a_cut(zygote, tmp_path, function):
+    zygote.call(function, tmp_path, file="cuts.py")
