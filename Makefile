@@ -16,7 +16,7 @@ PIP_INSTALL_LOCK := $(PIP_INSTALL) --require-hashes --no-deps --only-binary :all
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test lock clean anew
+.PHONY: help train test soak lock clean anew
 
 ifeq ($(filter cpu gpu,$(DEVICE)),)
 $(error DEVICE=$(DEVICE) is not known; choose cpu or gpu)
@@ -33,6 +33,9 @@ test: .venv/.package .venv/.tools  ## set up .venv and the tools where needed, t
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/pytest
+
+soak: .venv/.package .venv/.tools  ## the tests of faults in their full form: hundreds of kills, a million broken configs; hours
+	CNN_TRAIN_SOAK=1 .venv/bin/pytest tests/faults tests/test_checkpoint.py tests/test_strict_yaml.py
 
 # --fork-strategy fewest: one version of a package for all Pythons, so that all of them run the same code.
 UV_COMPILE = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \

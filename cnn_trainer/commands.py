@@ -6,6 +6,7 @@ its threads.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING
 from cnn_trainer import backend, config, data, runs, tensorboard
 from cnn_trainer.backend import Backend
 from cnn_trainer.config import Config, ImageShape
-from cnn_trainer.data import TrainingData
-from cnn_trainer.errors import ConfigError, RunDirectoryError
+from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
+from cnn_trainer.files import printable
 from cnn_trainer.progress import Display
 from cnn_trainer.records import DataRecord, EvaluationRecord, RunOutcome, RunRecord, utc_now
 from cnn_trainer.run_dirs import CONFIG_FILE
@@ -52,8 +53,9 @@ def prepare(loaded: Config, say: Say, progress: data.Progress) -> Prepared:
         remedy = "install it with: pip install 'cnn-trainer[tensorboard]', or set false"
         raise ConfigError(loaded.fault("runtime.tensorboard", f"got true, and TensorBoard is not installed; {remedy}"))
     training_data = data.load_training(experiment.data, experiment.seed, say, progress)
-    experiment = _with_data_used(experiment, training_data)
     record = training_data.record
+    _require_unicode(record.location)
+    experiment = _with_data_used(experiment, record)
     whole = record.num_train + record.num_validation
     config.check_fits(Config(experiment, loaded.file, loaded.places), ImageShape(*record.image_shape), whole)
     started = backend.start(experiment)
@@ -63,11 +65,25 @@ def prepare(loaded: Config, say: Say, progress: data.Progress) -> Prepared:
     return Prepared(experiment, record, started, training.build_session(experiment, training_data, started))
 
 
-def _with_data_used(experiment: Experiment, training_data: TrainingData) -> Experiment:
-    """The experiment as it is really run: where the fallback was taken, its data and its name say so."""
-    record = training_data.record
+def _require_unicode(location: str) -> None:
+    try:
+        location.encode()
+    except UnicodeEncodeError:
+        remedy = "rename what is not, or move the data"
+        raise DataError(
+            f"{printable(location)}: a run records this path, which is not Unicode text; {remedy}"
+        ) from None
+
+
+def _with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
+    """The experiment as it is really run, from whatever folder the next command is started.
+
+    A path is absolute; where the fallback was taken, data and name say so.
+    """
     if record.source == record.requested:
-        return experiment
+        named = "path" in experiment.data.model_dump(exclude_none=True)
+        used = experiment.data.model_copy(update={"path": record.location} if named else {})
+        return experiment.model_copy(update={"data": used})
     name = f"{experiment.name[: 63 - len(record.source)]}-{record.source}"
     return experiment.model_copy(update={"name": name, "data": data.data_used(experiment.data, record)})
 
@@ -112,12 +128,20 @@ def train_run(
 
     Raises:
         StoppedError, DivergedError: as ``training.train``; the run directory then says so.
-        DataError: where the test split is broken; the run keeps its result, and ``evaluate`` can score it later.
+        DataError: where the test split is broken; the run keeps its result, and ``resume`` scores it later.
     """
     from cnn_trainer import evaluation, training
 
     digest = training.train(run, prepared.session, display, stop, say, resume)
-    score = evaluation.evaluate(run, prepared.session.model, digest, prepared.backend.towers)
+    try:
+        score = evaluation.evaluate(run, prepared.session.model, digest, prepared.backend.towers)
+    except DataError as error:
+        runs.update_record(run, status="failed", error=printable(error))
+        remedy = f"once that is repaired, score it with: cnn-train resume {shlex.quote(str(run.dir))}"
+        raise DataError(f"{error}; the run keeps its result; {remedy}") from None
+    except DivergedError as error:
+        runs.update_record(run, status="diverged", error=str(error))
+        raise
     evaluation.write_evaluation(run, *score)
     runs.update_record(run, status="finished")
     return _outcome(run, score[0])

@@ -1,6 +1,7 @@
 """The score of a run's result on one split: loss, accuracy with its interval, and the rest, class by class."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from cnn_trainer import checkpoint, data, files, runs
 from cnn_trainer.data import Split
 from cnn_trainer.engine import build_logits
-from cnn_trainer.errors import DataError, RunDirectoryError
+from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError
 from cnn_trainer.model import build_model
 from cnn_trainer.records import ClassScore, DataRecord, EvaluationRecord, utc_now
 from cnn_trainer.run_dirs import EVALUATION_FILE, WEIGHTS_FILE
@@ -93,9 +94,9 @@ def load_result(run: Run) -> tuple[keras.Sequential, str]:
         RunDirectoryError: where the run has no result yet, or the weights are not the ones that run.json names.
     """
     if run.record.weights_sha256 is None:
-        raise RunDirectoryError(
-            f"{run.dir}: the run is {run.record.status} and has no result yet; see cnn-train runs show {run.dir.name}"
-        )
+        deed = "runs show" if run.record.status == "diverged" else "resume"
+        remedy = f"cnn-train {deed} {shlex.quote(str(run.dir))}"
+        raise RunDirectoryError(f"{run.dir}: the run is {run.record.status} and has no result yet; next: {remedy}")
     height, width, channels = run.record.data.image_shape
     model = build_model(run.experiment, (height, width, channels), len(run.record.data.class_names))
     path = run.dir / WEIGHTS_FILE
@@ -104,7 +105,7 @@ def load_result(run: Run) -> tuple[keras.Sequential, str]:
     digest = checkpoint.weights_digest(arrays[variable.path] for variable in model.weights)
     if digest != run.record.weights_sha256:
         finished = run.record.status == "finished"
-        remedy = "take them from a backup" if finished else f"go on with: cnn-train resume {run.dir.name}"
+        remedy = "take them from a backup" if finished else f"go on with: cnn-train resume {shlex.quote(str(run.dir))}"
         raise RunDirectoryError(f"{path}: these are not the weights that run.json names; {remedy}")
     for variable in model.weights:
         variable.assign(arrays[variable.path])
@@ -131,12 +132,15 @@ def evaluate(
 
     Raises:
         DataError: where the data cannot be read, or does not fit the model.
+        DivergedError: where the loss is not finite.
     """
     experiment, record = run.experiment, run.record.data
     split = data.load_split(experiment.data, experiment.seed, split_name, path, class_names=record.class_names)
     _check_fits(split, record, split_name)
     logits = build_logits(model, towers)(model.trainable_variables, split.images)
     result = score(logits, split.labels, experiment.training.loss)
+    if not math.isfinite(result.loss):  # weights that the very last steps made too large
+        raise DivergedError(f"the {split_name} loss is not a finite number; lower training.learning_rate")
     matrix = confusion_matrix(split.labels, result.predictions, len(record.class_names))
     evaluation = EvaluationRecord(
         split=split_name,

@@ -119,9 +119,9 @@ class _Reader:
     def node(self, loader: Any, path: KeyPath, depth: int) -> Value:
         event = loader.get_event()
         if isinstance(event, yaml.AliasEvent):
-            raise self.fault(event, f"alias *{event.anchor[:60]} is not allowed; write the value out")
+            raise self.fault(event, f"alias *{str(event.anchor)[:60]} is not allowed; write the value out")
         if event.anchor is not None:
-            raise self.fault(event, f"anchor &{event.anchor[:60]} is not allowed; write the value out")
+            raise self.fault(event, f"anchor &{str(event.anchor)[:60]} is not allowed; write the value out")
         if event.tag is not None:
             raise self.fault(event, f"tag {event.tag[:60]} is not allowed; only plain data is read")
         self.lines.setdefault(path, event.start_mark.line + 1)
@@ -159,7 +159,7 @@ class _Reader:
             if not isinstance(event, yaml.ScalarEvent | yaml.AliasEvent) or getattr(event, "tag", None):
                 raise self.fault(event, "a key must be a plain word")
             if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-                raise self.fault(event, f"alias or anchor {event.anchor[:60]} is not allowed; write the key out")
+                raise self.fault(event, f"alias or anchor {str(event.anchor)[:60]} is not allowed; write the key out")
             loader.get_event()
             key: str = event.value
             if key in items:

@@ -269,12 +269,12 @@ def _result_values(session: Session) -> dict[str, np.ndarray]:
 
 
 def _variables(session: Session) -> dict[str, keras.Variable]:
-    """Every variable that training changes, under the name that it has in a checkpoint.
+    """Every variable that training changes, under its name in a checkpoint; ``weights`` leaves out random state.
 
-    ``model.variables`` has the random state of Keras' layers, which ``model.weights`` leaves out.
+    A variable's path would not do as its name: it counts the optimizers that this process has made before.
     """
     named = [("model", v) for v in session.model.variables] + [("optimizer", v) for v in session.optimizer.variables]
-    return {f"{kind}/{number:03}/{variable.path}": variable for number, (kind, variable) in enumerate(named)}
+    return {f"{kind}/{number:03}/{variable.name}": variable for number, (kind, variable) in enumerate(named)}
 
 
 def _write_checkpoint(run: Run, session: Session, progress: Progress) -> None:

@@ -39,7 +39,7 @@ def _run(request: dict) -> None:
         os.dup2(file, number)
         os.close(file)
     for number, name in enumerate(("stdout", "stderr"), start=1):
-        setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False, buffering=1))
+        setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False, buffering=1))
     sys.argv = ["cnn-train", *request["argv"]]
 
     from cnn_trainer.__main__ import main
@@ -55,7 +55,8 @@ def serve() -> None:
         if not child:
             _run(json.loads(line))
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

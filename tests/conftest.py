@@ -167,7 +167,7 @@ def cnn_train(tmp_path_factory):
 
 
 def _make_strokes(num_train=192, num_test=96, side=12):
-    """Images with a bright horizontal, vertical or diagonal line on noise, 3 classes, learned within an epoch or two."""
+    """Images with a bright horizontal, vertical or diagonal line on noise: 3 classes, learned in an epoch or two."""
     random = np.random.default_rng(11)
     arrays = {}
     for split, count in ("train", num_train), ("test", num_test):

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnn_trainer import backend
 from cnn_trainer.data import Split, order_of_examples
 from cnn_trainer.engine import EVALUATION_BATCH, Engine, Objective, Sums, build_logits
 from cnn_trainer.model import build_model
 from cnn_trainer.optimizer import averages
+from cnn_trainer.schema import Experiment
 
 # A small network, so that tracing a step takes little.
 SMALL = {"filters": [3, 4], "dense_units": [6]}
@@ -104,17 +106,20 @@ def test_random_choices_differ_from_step_to_step_and_from_tower_to_tower(
     assert len(seen) == (5 if different else 1)
 
 
-@pytest.mark.parametrize("towers", [1, 2, 3])
-def test_the_last_partial_batch_is_trained_on(towers, make_experiment, make_trainer, small_images):
-    """21 and then 1 image; with towers some of which get none of it. By hand: plain Keras gradients."""
-    trainer = make_trainer(make_experiment(SMALL, {**PLAIN, "batch_size": 21}, "float64"), small_images, towers)
+@pytest.mark.parametrize("towers", [1, 3])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_the_last_partial_batch_is_trained_on(
+    precision, tolerance, towers, make_experiment, make_trainer, small_images
+):
+    """21 and then 1 image, of which two of three towers get none. By hand: plain Keras gradients."""
+    trainer = make_trainer(make_experiment(SMALL, {**PLAIN, "batch_size": 21}, precision), small_images, towers)
     for chosen in (np.s_[:21], np.s_[21:]):
         before = trainer.weights()
         gradients = keras_gradients(trainer, small_images.images[chosen], small_images.labels[chosen])
         step = trainer.optimizer.iterations.numpy()
         trainer.train(step, step + 1)
         wanted = [weight - 0.5 * gradient for weight, gradient in zip(before, gradients, strict=True)]
-        assert_near(trainer.weights(), wanted)
+        assert_near(trainer.weights(), wanted, tolerance)
     assert trainer.optimizer.iterations.numpy() == 2
 
 
@@ -204,6 +209,13 @@ def test_batch_normalization_is_that_of_keras(make_experiment, make_trainer, sma
 def test_a_model_that_looks_across_the_batch_takes_one_tower(make_experiment, make_trainer, small_images):
     with pytest.raises(ValueError, match="across the batch"):
         make_trainer(make_experiment({**SMALL, "batch_normalization": True}), small_images, 2)
+    asked = make_experiment({**SMALL, "batch_normalization": True}).model_dump()
+    for towers, cores in [(None, 8), (1, 8)]:
+        asked["runtime"]["towers"] = towers
+        assert backend.resolve_threads(Experiment.model_validate(asked), cores)[0] == 1
+    asked["runtime"]["towers"] = 2
+    with pytest.raises(ValueError, match=r"set runtime\.towers to 1"):
+        Experiment.model_validate(asked)
 
 
 def test_moving_averages_follow_their_recurrence(make_experiment, make_trainer, small_images):

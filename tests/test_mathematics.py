@@ -249,12 +249,12 @@ def test_an_epoch_of_gradient_descent_is_the_mathematics(network, start, digits)
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_written_out_gradients_are_the_slopes_of_the_loss(network, start, digits):
-    """Central differences, (L(w + h) − L(w − h)) / 2h, for the three weights of largest gradient in each array."""
-    batch = digits.images[:8], digits.labels[:8]
-    weights = start(network, Split(*batch), "float64", 1, 1.0, 8).weights()
+    """Central differences, (L(w + h) − L(w − h)) / 2h, for the two weights of largest gradient in each array."""
+    batch = digits.images[:4], digits.labels[:4]
+    weights = start(network, Split(*batch), "float64", 1, 1.0, 4).weights()
     h = 1e-6
     for weight, gradient in zip(weights, theory_of(network, weights, *batch).gradients, strict=True):
-        for place in np.argsort(-np.abs(gradient), axis=None)[:3]:
+        for place in np.argsort(-np.abs(gradient), axis=None)[:2]:
             value = weight.flat[place]
             weight.flat[place] = value + h
             above = theory_of(network, weights, *batch).loss

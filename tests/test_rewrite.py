@@ -65,7 +65,8 @@ def build(model, shape, seed=1):
     random = np.random.default_rng(seed)
     for variable in built.weights:
         if len(variable.shape) == 1:
-            variable.assign(random.uniform(0.2, 1.0, variable.shape))
+            lowest = 0.2 if variable.name == "moving_variance" else -1.5
+            variable.assign(random.uniform(lowest, 1.0, variable.shape))
     return built
 
 
@@ -240,6 +241,15 @@ def test_only_batch_normalization_looks_across_the_batch(model, across):
         whole = rewritten_gradients(built, images, labels, True)[2]
         half = rewritten_gradients(built, images[:3], labels[:3], True)[2]
         assert np.allclose(whole[:3], half, rtol=1e-9) is not across
+
+
+def test_the_gradient_of_a_bias_is_added_up_exactly_enough_in_bfloat16():
+    """10,816 times 1: a sum that is itself kept in bfloat16 would stay at 256."""
+    bias = tf.zeros(2, tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        total = tf.reduce_sum(rewrite.compute([AddBias(0)], tf.zeros((64, 13, 13, 2), tf.bfloat16), [bias], None, True))
+    assert np.asarray(tape.gradient(total, bias), np.float64) == pytest.approx(10_816, rel=2**-8)
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():

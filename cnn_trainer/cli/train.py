@@ -17,7 +17,7 @@ from cnn_trainer.cli.options import (
     RunArgument,
     RunsDir,
 )
-from cnn_trainer.cli.output import next_step, print_json, say
+from cnn_trainer.cli.output import next_step, print_json, say, with_overrides
 
 if TYPE_CHECKING:
     from cnn_trainer.commands import Prepared
@@ -50,11 +50,13 @@ def train(
     if not quiet:
         say(words.preparation(prepared))
     if dry_run:
-        say(words.layers(prepared.session.model))
-        say("dry run: nothing was written")
+        if not quiet:
+            say(words.layers(prepared.session.model))
+            say("dry run: nothing was written")
         if as_json:
             print_json(prepared.experiment.model_dump(mode="json"))
-        next_step("train", config_file)
+        if not quiet:
+            next_step("train", config_file, *with_overrides(changes))
         return
     run = commands.create_run(prepared, runs_dir)
     with runs.lock_run(run):

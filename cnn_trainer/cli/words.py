@@ -56,11 +56,16 @@ def outcome(found: RunOutcome) -> str:
         [
             f"test accuracy {found.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
             f"loss {found.test_loss:.4f}, on {found.test_examples:,} test images of {data}",
-            f"trained {found.epochs} epochs in {format_seconds(found.train_seconds)}{best}",
+            f"trained {count(found.epochs, 'epoch')} in {format_seconds(found.train_seconds)}{best}",
             f"weights sha256 {found.weights_sha256}",
             f"run directory {printable(found.run)}",
         ]
     )
+
+
+def count(number: int, noun: str) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def evaluation(found: EvaluationRecord) -> str:

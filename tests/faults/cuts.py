@@ -106,7 +106,7 @@ def train_on(place: str) -> None:
         folder = folder_of(place, name)
         changes = *SMALL, NO_STOPPING, ("name: exponential, factor: 0.8", f"name: {schedule}")
         if name == "step":
-            changes += (", validation_fraction: 0.1", ", validation_fraction: 0"),
+            changes += ((", validation_fraction: 0.1", ", validation_fraction: 0"),)
         whole, _, _ = train(write_config(folder, 3, *changes), folder / "whole")
         run, _, _ = train(write_config(folder, 2, *changes), folder / "parts")
         run, said, _ = train(folder, folder, run, epochs=3)

@@ -10,7 +10,16 @@ import pytest
 
 from cnn_trainer import runs
 
-from .harness import FULL, PROGRAM, assert_nothing_left_over, fingerprint, only_run, quick_or_full, read_json, write_config
+from .harness import (
+    FULL,
+    PROGRAM,
+    assert_nothing_left_over,
+    fingerprint,
+    only_run,
+    quick_or_full,
+    read_json,
+    write_config,
+)
 
 KILLS = quick_or_full(20, 200)
 EPOCHS = 6

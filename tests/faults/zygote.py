@@ -14,6 +14,7 @@ import runpy
 import select
 import signal
 import sys
+import tempfile
 
 MAX_SECONDS = 600  # for one child
 
@@ -37,6 +38,7 @@ def become(request: dict) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    tempfile.tempdir = None  # which the imports have looked up before
     for number, path in enumerate(request["streams"]):
         name = ("stdin", "stdout", "stderr")[number]
         if path is None:

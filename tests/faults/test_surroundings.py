@@ -1,0 +1,150 @@
+"""Streams that close, a home that is not there, letters that cannot be shown, a clock that jumps: training goes on."""
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cnn_trainer import backend, commands, runs
+
+from .harness import PROGRAM, fingerprint, only_run, wait_until
+
+
+def test_an_early_end_of_whoever_reads_stdout_changes_nothing(zygote, reference, tmp_path):
+    with closing_pipe(tmp_path / "pipe", read=1) as pipe:
+        arguments = ["train", reference.config, "--runs-dir", tmp_path / "runs", "--json"]
+        child = zygote.start(*arguments, streams=["/dev/null", pipe.path, str(tmp_path / "stderr")])
+        pipe.read_and_close()
+        assert child.wait() == 0
+    assert "Traceback" not in (tmp_path / "stderr").read_text()
+    assert fingerprint(only_run(tmp_path / "runs")) == reference.fingerprint
+
+
+def test_an_early_end_of_whoever_reads_stderr_changes_nothing(zygote, reference, tmp_path):
+    with closing_pipe(tmp_path / "pipe", read=300) as pipe:  # some lines, and gone while it trains
+        arguments = ["train", reference.config, "--runs-dir", tmp_path / "runs", "--json"]
+        child = zygote.start(*arguments, streams=["/dev/null", str(tmp_path / "stdout"), pipe.path])
+        pipe.read_and_close()
+        assert child.wait() == 0
+    outcome = json.loads((tmp_path / "stdout").read_text())
+    assert outcome["weights_sha256"] == reference.fingerprint["weights_sha256"]
+    assert fingerprint(only_run(tmp_path / "runs")) == reference.fingerprint
+
+
+@pytest.mark.parametrize("closed", [[2], [0, 1, 2]])
+def test_streams_that_were_closed_before_the_start_change_nothing(zygote, reference, tmp_path, closed):
+    names = ["/dev/null", str(tmp_path / "stdout"), str(tmp_path / "stderr")]
+    streams = [None if number in closed else name for number, name in enumerate(names)]
+    zygote.run("train", reference.config, "--runs-dir", tmp_path / "runs", streams=streams)
+    run_dir = only_run(tmp_path / "runs")
+    assert fingerprint(run_dir) == reference.fingerprint
+    zygote.run("evaluate", run_dir, "--json", streams=streams)
+    if 1 not in closed:
+        assert '"weights_sha256"' in (tmp_path / "stdout").read_text()
+
+
+class ClosingPipe:
+    """A named pipe whose reader goes away after so many bytes."""
+
+    def __init__(self, path: Path, read: int) -> None:
+        os.mkfifo(path)
+        self.path, self._read = str(path), read
+        self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def read_and_close(self) -> None:
+        found = bytearray()
+
+        def enough() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                found.extend(os.read(self._reader, self._read - len(found)))
+            return len(found) >= self._read
+
+        wait_until(enough)
+        os.close(self._reader)
+        self._reader = -1
+
+
+@contextlib.contextmanager
+def closing_pipe(path: Path, read: int):
+    pipe = ClosingPipe(path, read)
+    yield pipe
+    if pipe._reader >= 0:
+        os.close(pipe._reader)
+
+
+ODD_NAME = b"a b\n\xff\xf0\x9f\x98\x80'\"$;"
+
+
+def test_a_stranger_without_a_home_or_utf_8_trains_to_the_same_bits_in_a_folder_of_odd_name(reference):
+    """Another process, another user: the same seed gives the same weights."""
+    for path in (PROGRAM, Path(commands.__file__), reference.config.parent):
+        closed = [folder for folder in path.parents if not folder.stat().st_mode & stat.S_IXOTH]
+        if os.geteuid() == 0 and closed and path != reference.config.parent:
+            pytest.skip(f"no other user may look into {closed[0]}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "faults.yaml").write_bytes(reference.config.read_bytes())
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+        if "PYTHONPATH" in os.environ:
+            environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
+        runs_dir = os.fsencode(folder) + b"/" + ODD_NAME
+        command = ["nice", str(PROGRAM), "train", "faults.yaml", "--json", "--runs-dir", runs_dir]
+        as_nobody = {"user": 12345, "group": 12345, "extra_groups": ()} if os.geteuid() == 0 else {}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, **as_nobody)
+        assert done.returncode == 0, done.stderr.decode()
+        assert b"Traceback" not in done.stderr
+        assert (done.stdout + done.stderr).isascii()
+        outcome = json.loads(done.stdout)
+        assert outcome["weights_sha256"] == reference.fingerprint["weights_sha256"]
+        assert fingerprint(only_run(Path(os.fsdecode(runs_dir)))) == reference.fingerprint
+
+
+def test_a_clock_that_jumps_changes_nothing(zygote, reference, tmp_path):
+    child = zygote.start_call("train_on_a_jumping_clock", reference.config, tmp_path / "runs")
+    assert child.wait() == 0, child.stderr
+    run_dir = only_run(tmp_path / "runs")
+    assert fingerprint(run_dir) == reference.fingerprint
+    record = runs.read_record(run_dir)
+    assert record.updated_at < record.created_at  # the clock did go back
+    assert runs.summarize(run_dir).status == "finished"
+
+
+def test_what_is_different_from_when_the_run_began_is_named(zygote, reference, monkeypatch):
+    record = runs.read_record(reference.dir)
+    same = backend.Backend(record.device, "", record.towers, record.intra_op_threads, record.inter_op_threads)
+    monkeypatch.setattr(backend, "environment", lambda: record.environment)
+    assert commands.differences(record, same) == []
+    other = record.model_copy(
+        update={
+            "versions": {**record.versions, "keras": "3.0.0"},
+            "machine": {**record.machine, "processor": "abacus"},
+            "environment": {"TF_ENABLE_ONEDNN_OPTS": "0"},
+            "device": "gpu x",
+            "towers": 64,
+        }
+    )
+    lines = commands.differences(other, same)
+    assert [line.split(" is ")[0] for line in lines] == [
+        "TF_ENABLE_ONEDNN_OPTS was 0,",
+        "device was gpu x,",
+        "keras was 3.0.0,",
+        "processor was abacus,",
+        "towers was 64,",
+    ]
+
+
+def test_a_difference_is_said_on_resume(zygote, reference, tmp_path):
+    run_dir = reference.copy(tmp_path)
+    text = (run_dir / "run.json").read_text()
+    (run_dir / "run.json").write_text(text.replace('"environment": {}', '"environment": {"XLA_FLAGS": "x"}'))
+    child = zygote.start("resume", run_dir, "--epochs", 4)
+    assert child.wait() == 0, child.stderr
+    assert "WARNING: XLA_FLAGS was x, is not set; the bits of the result may differ" in child.stderr
+    child.signal(signal.SIGKILL)

@@ -1,0 +1,271 @@
+"""``cnn-train evaluate``: a run is scored again, from its directory alone, to the same digits."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+KINDS = {
+    "documented layers": [],
+    "normalised, averaged, best epoch": [
+        "model.batch_normalization=true",
+        "model.dropout=0.2",
+        "data.validation_fraction=0.25",
+        "training.ema_decay=0.8",
+        "training.epochs=3",
+        "training.batch_size=15",  # the last step of an epoch takes fewer
+    ],
+    "bfloat16, towers": ["runtime.precision=bfloat16", "runtime.towers=2", "model.conv_dropout=0.1"],
+    "float64, mean squared error": [
+        "model={builder: mlp, hidden_units: [8], activation: tanh, batch_normalization: true}",
+        "runtime.precision=float64",
+        "training.loss=mean_squared_error",
+    ],
+}
+# What two evaluations of one run may differ in.
+TIME = "evaluated_at"
+
+
+def settings(*overrides):
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_metrics(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def without_time(scores):
+    return {name: value for name, value in scores.items() if name != TIME}
+
+
+def write_config(folder, strokes):
+    np.savez(folder / "strokes.npz", **strokes)
+    (folder / "small.yaml").write_text(
+        """\
+name: small
+data: {source: npz, path: strokes.npz}
+model: {builder: cnn, filters: [4], dense_units: [8]}
+training: {epochs: 2, batch_size: 16, learning_rate: 0.01}
+runtime: {device: cpu}
+"""
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, strokes):
+    """Where all runs of this module are made. The config is removed afterwards: nothing may read it again."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_config(folder, strokes)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(cnn_train, folder):
+    """The answers of ``train``, by kind."""
+    answers = {}
+    for number, (kind, overrides) in enumerate(KINDS.items()):
+        words = ["--name", f"kind-{number}", *settings(*overrides), "--json"]
+        answers[kind] = cnn_train("train", "small.yaml", *words, cwd=folder)
+        assert answers[kind].code == 0, answers[kind].err
+    (folder / "small.yaml").write_text("name: [another, thing\n")
+    return answers
+
+
+@pytest.fixture
+def plain(trained, folder):
+    """The run directory of the plain network."""
+    return folder / trained["documented layers"].run
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluate_gives_the_figures_of_train_to_the_last_digit(cnn_train, trained, folder, kind):
+    told = trained[kind].json
+    run_dir = folder / told["run"]
+    written, predictions = read_json(run_dir / "evaluation.json"), (run_dir / "predictions.csv").read_bytes()
+    again = cnn_train("evaluate", told["run"], "--json", cwd=folder)
+    assert again.code == 0, again.err
+    assert without_time(again.json) == without_time(written)
+    assert read_json(run_dir / "evaluation.json") == again.json
+    assert (run_dir / "predictions.csv").read_bytes() == predictions
+    for name in ("loss", "accuracy", "accuracy_interval"):
+        assert again.json[name] == told[f"test_{name}"]
+    assert again.json["images_sha256"] == told["test_images_sha256"]
+    assert again.json["weights_sha256"] == told["weights_sha256"]
+
+
+def test_the_validation_score_is_that_of_the_best_epoch(cnn_train, trained, folder):
+    answer = trained["normalised, averaged, best epoch"]
+    scores = cnn_train("evaluate", answer.run, "--split", "validation", "--json", cwd=folder).json
+    best = read_metrics(folder / answer.run)[answer.json["best_epoch"] - 1]
+    assert (scores["split"], scores["num_examples"]) == ("validation", 48)
+    assert (scores["loss"], scores["accuracy"]) == (best["validation_loss"], best["validation_accuracy"])
+
+
+def test_an_epoch_before_the_last_can_be_the_result(cnn_train, strokes, tmp_path):
+    """Labels without a pattern: what is learned of the training images makes the validation loss worse."""
+    write_config(tmp_path, strokes)
+    random = np.random.default_rng(3)
+    arrays = strokes | {"y_train": random.permutation(strokes["y_train"])}
+    np.savez(tmp_path / "strokes.npz", **arrays)
+    words = settings("data.validation_fraction=0.25", "training.epochs=12", "training.learning_rate=0.03")
+    answer = cnn_train("train", "small.yaml", *words, "--json", cwd=tmp_path)
+    losses = [epoch["validation_loss"] for epoch in read_metrics(tmp_path / answer.run)]
+    best = answer.json["best_epoch"]
+    assert best == 1 + losses.index(min(losses)) < 12
+    for split, name in ("validation", "evaluation-validation.json"), ("test", "evaluation.json"):
+        scores = cnn_train("evaluate", "latest", "--split", split, "--json", cwd=tmp_path).json
+        assert scores == read_json(tmp_path / answer.run / name)
+        assert scores["loss"] == (min(losses) if split == "validation" else answer.json["test_loss"])
+
+
+def test_another_split_is_kept_beside_the_test_score(cnn_train, plain):
+    before = (plain / "evaluation.json").read_bytes()
+    answer = cnn_train("evaluate", plain, "--split", "train", "--json")
+    assert (answer.json["split"], answer.json["num_examples"]) == ("train", 192)
+    assert read_json(plain / "evaluation-train.json") == answer.json
+    assert len((plain / "predictions-train.csv").read_text().splitlines()) == 194
+    assert (plain / "evaluation.json").read_bytes() == before
+    assert "train accuracy" in answer.err
+
+
+def test_a_split_that_the_run_does_not_have_is_refused(cnn_train, plain):
+    answer = cnn_train("evaluate", plain, "--split", "validation")
+    assert answer.code == 4
+    assert answer.err == (
+        "error: there is no validation split: data.validation_fraction is 0; use the split train or test\n"
+    )
+
+
+def test_a_minimum_accuracy_is_a_check(cnn_train, trained, plain):
+    accuracy = trained["documented layers"].json["test_accuracy"]
+    assert cnn_train("evaluate", plain, "--min-accuracy", accuracy).code == 0
+    answer = cnn_train("evaluate", plain, "--min-accuracy", "1", "--json")
+    assert answer.code == 7
+    assert answer.json["accuracy"] == accuracy
+    assert answer.err.splitlines()[-1] == (
+        f"error: {plain}: the test accuracy is {accuracy:.4f}, below the asked minimum 1"
+    )
+
+
+def test_a_run_is_found_by_path_by_name_and_as_the_latest(cnn_train, trained, plain, folder):
+    newest = folder / list(trained.values())[-1].run
+    for words, run_dir in (
+        ((plain,), plain),
+        ((plain.name, "--runs-dir", folder / "runs"), plain),
+        (("latest", "--runs-dir", folder / "runs"), newest),
+    ):
+        answer = cnn_train("evaluate", *words, "--json")
+        assert answer.code == 0, answer.err
+        assert answer.json["weights_sha256"] == read_json(run_dir / "run.json")["weights_sha256"]
+        assert answer.err.splitlines()[-1] == f"next: cnn-train runs show {run_dir}"
+
+
+def test_another_container_of_the_same_data_scores_the_same_and_nothing_is_kept(cnn_train, plain, strokes, tmp_path):
+    before = {path.name: path.read_bytes() for path in plain.iterdir() if path.is_file() and path.name != ".lock"}
+    moved = tmp_path / "other.npz"
+    np.savez_compressed(moved, **{name: np.asfortranarray(array) for name, array in strokes.items()})
+    answer = cnn_train("evaluate", plain, "--data", moved, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["location"] == str(moved)
+    written = read_json(plain / "evaluation.json")
+    assert without_time(answer.json) | {"location": ""} == without_time(written) | {"location": ""}
+    after = {path.name: path.read_bytes() for path in plain.iterdir() if path.is_file() and path.name != ".lock"}
+    assert after == before
+
+
+def test_other_images_have_another_digest_and_what_does_not_fit_is_refused(cnn_train, plain, strokes, tmp_path):
+    other = tmp_path / "other.npz"
+    np.savez(other, **(strokes | {"x_test": strokes["x_test"][::-1]}))
+    answer = cnn_train("evaluate", plain, "--data", other, "--json")
+    assert answer.json["images_sha256"] != read_json(plain / "evaluation.json")["images_sha256"]
+    for change, words in (
+        ({"x_test": strokes["x_test"][:, :10]}, "12x12x1"),
+        ({"y_test": strokes["y_test"] + 1}, "label 3"),
+    ):
+        np.savez(other, **(strokes | change))
+        answer = cnn_train("evaluate", plain, "--data", other)
+        assert answer.code == 4
+        assert words in answer.err
+        assert len(answer.err.splitlines()) == 1
+
+
+def test_a_run_without_a_result_cannot_be_scored_and_the_remedy_is_named(cnn_train, plain, tmp_path):
+    unfinished = tmp_path / "20261124-010203-unfinished"
+    shutil.copytree(plain, unfinished)
+    record = read_json(unfinished / "run.json") | {"status": "interrupted", "weights_sha256": None}
+    (unfinished / "run.json").write_text(json.dumps(record))
+    answer = cnn_train("evaluate", unfinished)
+    assert (answer.code, answer.out) == (6, "")
+    assert len(answer.err.splitlines()) == 1
+    assert f"is interrupted and has no result yet; next: cnn-train resume {unfinished}" in answer.err
+
+
+def test_weights_that_are_not_the_result_are_refused(cnn_train, trained, plain, folder, tmp_path):
+    changed = tmp_path / "20261124-010203-changed"
+    shutil.copytree(plain, changed)
+    content = bytearray((changed / "weights.safetensors").read_bytes())
+    content[-3] ^= 1
+    (changed / "weights.safetensors").write_bytes(content)
+    answer = cnn_train("evaluate", changed)
+    assert answer.code == 6
+    assert str(changed / "weights.safetensors") in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+READ_ELSEWHERE = """
+import json, pathlib, sys
+sys.modules["cnn_trainer"] = None  # the import of this package fails
+import keras
+import numpy as np
+with np.load(sys.argv[1]) as arrays:
+    images, labels = arrays["x_test"], arrays["y_test"]
+found = {}
+for name in sys.argv[2:]:
+    model = keras.models.load_model(name)
+    found[name] = {
+        str(dtype): float((model.predict(images.astype(dtype)[..., None], verbose=0).argmax(1) == labels).mean())
+        for dtype in ("uint8", "float32")
+    }
+    found[name]["layers"] = [type(layer).__name__ for layer in model.layers]
+print(json.dumps(found))
+"""
+
+
+def test_the_saved_model_has_the_accuracy_in_plain_keras_fed_raw_images(trained, folder, tmp_path):
+    models = {kind: folder / answer.run / "model.keras" for kind, answer in trained.items()}
+    words = [sys.executable, "-I", "-c", READ_ELSEWHERE, folder / "strokes.npz", *models.values()]
+    done = subprocess.run(words, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+    found = json.loads(done.stdout.splitlines()[-1])
+    for kind, path in models.items():
+        accuracy = trained[kind].json["test_accuracy"]
+        assert found[str(path)]["uint8"] == found[str(path)]["float32"] == accuracy, kind
+    assert found[str(models["documented layers"])]["layers"] == [
+        "Rescaling",
+        "Conv2D",
+        "MaxPooling2D",
+        "Flatten",
+        "Dense",
+        "Dense",
+    ]
+
+
+def test_every_class_has_a_line_of_words(cnn_train, plain):
+    answer = cnn_train("evaluate", plain)
+    assert (answer.code, answer.out) == (0, "")
+    heading, *rows = answer.err.splitlines()[:4]
+    assert heading.split() == ["class", "examples", "precision", "recall", "F1"]
+    scores = read_json(plain / "evaluation.json")["classes"]
+    for row, score in zip(rows, scores, strict=True):
+        shares = [f"{score[name]:.4f}" for name in ("precision", "recall", "f1")]
+        assert row.split() == [score["name"], str(score["support"]), *shares]
+    assert re.search(
+        r"^test accuracy \d+\.\d\d% \(95 % interval .* to .*\), loss .*, on 96 test images of npz$", answer.err, re.M
+    )
