@@ -41,8 +41,8 @@ _KNOWN_DATA = {
 
 # So that no config, be it a stranger's, takes a machine down: VGG-16 has 138 million parameters, and takes 15 million
 # values an image of 224x224.
-MAX_PARAMETERS = 250_000_000
-MAX_VALUES = 100_000_000
+MAX_PARAMETERS = 150_000_000
+MAX_VALUES = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,14 @@ def _layers_too_large(model: Cnn | Mlp, shape: ImageShape) -> Iterator[tuple[str
         if values > MAX_VALUES:
             yield key, f"an image of {shape} takes {values:,} values up to this layer; at most {MAX_VALUES:,}"
             return
+
+
+def count_weights(model: Cnn | Mlp, shape: ImageShape) -> int:
+    """The weights that the network has at least: biases, normalisation and the output layer are not counted.
+
+    The network must fit images of ``shape``, as ``check_fits`` finds out.
+    """
+    return sum(weights for _, weights, _ in _layer_sizes(model, shape))
 
 
 def _layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[tuple[str, int, int]]:

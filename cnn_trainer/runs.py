@@ -181,6 +181,13 @@ def update_record(run: Run, **changes: Any) -> None:
     run.record = record
 
 
+def note_failure(run: Run, error: Exception, **changes: Any) -> None:
+    """Write into run.json that the run failed, and why; where that fails too, ``error`` alone is to be shown."""
+    words = printable(f"{type(error).__name__}: {error}")[:500]
+    with suppress(RunDirectoryError):
+        update_record(run, status="failed", error=words, **changes)
+
+
 @contextmanager
 def lock_run(run: Run) -> Iterator[None]:
     """Hold the run for this process alone, until the block ends or the process dies.

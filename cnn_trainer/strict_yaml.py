@@ -23,6 +23,8 @@ MAX_DIGITS = 18  # what every 64-bit integer type holds
 Value: TypeAlias = bool | int | float | str | list["Value"] | dict[str, "Value"] | None
 KeyPath: TypeAlias = tuple[str | int, ...]
 
+# Tabs, and what YAML 1.1 takes for line breaks but no editor counts as lines.
+_REFUSED = re.compile(r"[\t\x85\u2028\u2029]")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, bool | float | None] = {
@@ -70,9 +72,12 @@ def read_bytes(data: bytes, place: str) -> Document:
 
 def read_text(text: str, place: str) -> Document:
     """Read YAML text; ``place`` opens every message. Raises ConfigError with the first fault of the text."""
-    if "\t" in text:
-        line = text.count("\n", 0, text.index("\t")) + 1
-        raise ConfigError(f"{place}:{line}: tab character; use spaces")
+    refused = _REFUSED.search(text)
+    if refused:
+        line = text.count("\n", 0, refused.start()) + 1
+        tab = "tab character; use spaces"
+        other = f"line break U+{ord(refused[0]):04X}; end lines with a newline"
+        raise ConfigError(f"{place}:{line}: {tab if refused[0] == chr(9) else other}")
     reader = _Reader(place)
     try:
         return reader.document(yaml.SafeLoader(text))

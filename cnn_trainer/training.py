@@ -4,7 +4,6 @@ Whatever is needed to go on stands in ``Progress`` and in the model's and optimi
 checkpoint. Nothing else is carried from one step to the next, so a run that was cut anywhere ends with the same bits.
 """
 
-import contextlib
 import math
 import shlex
 import time
@@ -133,6 +132,8 @@ def train(
             _train_epochs(run, session, progress, display, stop, write_events)
         if stop.signal_number is not None:  # writing and scoring the result may take longer than a stop should
             raise StoppedError(f"stopped after the last epoch; {_how_to_go_on(run)}", stop.signal_number)
+        display.end()
+        return _write_result(run, session, progress)
     except StoppedError:
         runs.update_record(run, status="interrupted", **_figures(progress))
         raise
@@ -140,13 +141,10 @@ def train(
         runs.update_record(run, status="diverged", error=str(error), **_figures(progress))
         raise
     except Exception as error:
-        words = printable(f"{type(error).__name__}: {error}")[:500]
-        with contextlib.suppress(RunDirectoryError):  # the first error, such as a full disk, is the one to show
-            runs.update_record(run, status="failed", error=words, **_figures(progress))
+        runs.note_failure(run, error, **_figures(progress))
         raise
     finally:
         display.end()
-    return _write_result(run, session, progress)
 
 
 def _figures(progress: Progress) -> dict[str, Any]:

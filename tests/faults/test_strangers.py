@@ -34,8 +34,9 @@ def test_what_a_stranger_made_up_about_progress_is_refused(meeting):
 
 
 def test_networks_too_large_are_refused_before_they_are_built(meeting):
-    for name in ("a huge dense layer", "sixteen huge dense layers", "a huge convolution", "huge images"):
+    for name in ("a huge dense layer", "sixteen huge dense layers", "a huge convolution", "a wide network"):
         assert set(meeting[0][name]["codes"][1:]) <= {3, 6}, name
+    assert meeting[0]["huge images"]["codes"][1:] == [3, 4]  # resume looks at the real images
 
 
 def test_nothing_outside_is_touched_nothing_runs_and_memory_stays_bounded(meeting):
