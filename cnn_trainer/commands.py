@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnn_trainer import backend, config, data, runs, tensorboard
+from cnn_trainer import backend, checkpoint, config, data, files, runs, tensorboard
 from cnn_trainer.backend import Backend
 from cnn_trainer.config import Config, ImageShape
 from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
 from cnn_trainer.files import printable
 from cnn_trainer.progress import Display
 from cnn_trainer.records import DataRecord, EvaluationRecord, RunOutcome, RunRecord, utc_now
-from cnn_trainer.run_dirs import CONFIG_FILE
+from cnn_trainer.run_dirs import CHECKPOINTS_DIR, CONFIG_FILE, WEIGHTS_FILE
 from cnn_trainer.runs import Run
 from cnn_trainer.schema import Experiment
 from cnn_trainer.stopping import StopRequest
@@ -135,6 +135,7 @@ def train_run(
     digest = training.train(run, prepared.session, display, stop, say, resume)
     try:
         score = evaluation.evaluate(run, prepared.session.model, digest, prepared.backend.towers)
+        evaluation.write_evaluation(run, *score)
     except DataError as error:
         runs.update_record(run, status="failed", error=printable(error))
         remedy = f"once that is repaired, score it with: cnn-train resume {shlex.quote(str(run.dir))}"
@@ -142,7 +143,9 @@ def train_run(
     except DivergedError as error:
         runs.update_record(run, status="diverged", error=str(error))
         raise
-    evaluation.write_evaluation(run, *score)
+    except RunDirectoryError as error:
+        runs.note_failure(run, error)
+        raise
     runs.update_record(run, status="finished")
     return _outcome(run, score[0])
 
@@ -188,6 +191,7 @@ def prepare_resume(run: Run, epochs: int | None, say: Say, progress: data.Progre
                 f"WARNING: the schedule {training.schedule.name} depends on the number of epochs; "
                 "the result differs from that of a run that was asked for as many at once"
             )
+    _refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
     prepared = prepare(Config(run.experiment, str(run.dir / CONFIG_FILE)), say, progress)
     if prepared.data.train_sha256 != run.record.data.train_sha256:
         raise RunDirectoryError(
@@ -197,6 +201,25 @@ def prepare_resume(run: Run, epochs: int | None, say: Say, progress: data.Progre
     for difference in differences(run.record, prepared.backend):
         say(f"WARNING: {difference}; the bits of the result may differ from those of a run that was not cut")
     return prepared
+
+
+def _refuse_small(run: Run, paths: list[Path]) -> None:
+    """Refuse a network that none of these files can hold, before memory is taken for it: a stranger wrote the config.
+
+    Raises:
+        ConfigError: where the network does not fit the images of the run.
+    """
+    record, place = run.record.data, Config(run.experiment, str(run.dir / CONFIG_FILE))
+    shape = ImageShape(*record.image_shape)
+    config.check_fits(place, shape, record.num_train + record.num_validation)
+    weights = config.count_weights(run.experiment.model, shape)
+    for path in paths:
+        with files.reported(path, "read"):
+            if path.lstat().st_size >= 4 * weights:
+                return
+    if paths:
+        problem = f"too small for the {weights:,} weights of the network in {CONFIG_FILE}, which was changed"
+        raise RunDirectoryError(f"{printable(paths[0])}: {problem}; repeat the run from its config")
 
 
 def differences(record: RunRecord, started: Backend) -> list[str]:
@@ -221,9 +244,7 @@ def evaluate_run(run: Run, split_name: SplitName, path: Path | None, device: str
     experiment = run.experiment
     if device:
         experiment = experiment.model_copy(update={"runtime": experiment.runtime.model_copy(update={"device": device})})
-    record = run.record.data
-    place = Config(experiment, str(run.dir / CONFIG_FILE))
-    config.check_fits(place, ImageShape(*record.image_shape), record.num_train + record.num_validation)
+    _refuse_small(run, [run.dir / WEIGHTS_FILE])
     started = backend.start(experiment)
     from cnn_trainer import evaluation
 

@@ -37,10 +37,10 @@ def epoch_writer(run_dir: Path, history: Sequence[EpochMetrics], wanted: bool) -
     if not wanted:
         yield lambda _: None
         return
-    import tensorflow as tf
-
     folder = run_dir / TENSORBOARD_DIR
     _empty(folder)
+    import tensorflow as tf
+
     with ExitStack() as stack:
         writers = {}
 

@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -60,14 +61,15 @@ class Progress(BaseModel):
         return {**dict(self), "sums": asdict(self.sums), "history": [metrics.model_dump() for metrics in self.history]}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Progress":
-        """What ``to_state`` gave. Raises RunDirectoryError for what is not of its keys and types."""
+    def from_state(cls, state: dict[str, Any], place: Path) -> "Progress":
+        """What ``to_state`` gave. Raises RunDirectoryError, naming ``place``, for other keys and types."""
         try:
             return cls.model_validate_json(files.format_json(state))
         except ValidationError as error:
             fault = error.errors(include_url=False, include_context=False)[0]
             problem = printable(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")[:120]
-            raise RunDirectoryError(f"the checkpoint's state is not one of this program: {problem}") from None
+            words = "the checkpoint's state is not one of this program"
+            raise RunDirectoryError(f"{printable(place)}: {words}: {problem}") from None
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,7 @@ def _restore(run: Run, session: Session, warn: Callable[[str], None]) -> Progres
     expected = {name: (np.dtype(v.dtype), tuple(v.shape)) for name, v in variables.items()}
     expected |= {f"best/{path}": (array.dtype, array.shape) for path, array in session.best.items()}
     found = checkpoint.read_newest(folder, expected, warn)
-    progress = Progress.from_state(found.state)
+    progress = Progress.from_state(found.state, folder)
     _refuse_impossible(run, session, progress)
     for name, variable in variables.items():
         variable.assign(found.arrays[name])

@@ -132,30 +132,30 @@ class CommandLine:
             self.environment.pop(name, None)
         for name in ("https_proxy", "HTTPS_PROXY"):
             self.environment[name] = "http://127.0.0.1:9"  # the port of discard: refused at once
-        script = Path(__file__).with_name("command_server.py")
+        script = Path(__file__).parent / "faults" / "zygote.py"
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._server = subprocess.Popen([sys.executable, "-W", "ignore", script], start_new_session=True, **pipes)
+        self._zygote = subprocess.Popen([sys.executable, "-W", "ignore", script], start_new_session=True, **pipes)
 
     def __call__(self, *words, cwd=None, env=None, stderr=None):
         """Run ``cnn-train *words``; ``stderr`` is a file or a terminal to write to, and then not read."""
         out, err = self.home / "stdout", self.home / "stderr"
+        for path in (out, err):
+            path.write_text("")
         request = {
             "argv": [str(word) for word in words],
             "cwd": str(cwd or self.home),
             "env": self.environment | (env or {}),
-            "stdin": os.devnull,
-            "stdout": str(out),
-            "stderr": str(stderr or err),
+            "streams": [os.devnull, str(out), str(stderr or err)],
         }
-        self._server.stdin.write(f"{json.dumps(request)}\n")
-        self._server.stdin.flush()
-        code = int(self._server.stdout.readline())
-        return Answer(code, out.read_text(encoding="utf-8"), "" if stderr else err.read_text(encoding="utf-8"))
+        self._zygote.stdin.write(f"{json.dumps(request)}\n")
+        self._zygote.stdin.flush()
+        _started, ended = (json.loads(self._zygote.stdout.readline()) for _ in range(2))
+        return Answer(ended["code"], out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
     def close(self):
-        self._server.stdin.close()
-        self._server.wait(timeout=60)
-        self._server.stdout.close()
+        self._zygote.stdin.close()
+        self._zygote.wait(timeout=60)
+        self._zygote.stdout.close()
 
 
 @pytest.fixture(scope="session")

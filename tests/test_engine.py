@@ -112,13 +112,17 @@ def test_the_last_partial_batch_is_trained_on(
     precision, tolerance, towers, make_experiment, make_trainer, small_images
 ):
     """21 and then 1 image, of which two of three towers get none. By hand: plain Keras gradients."""
-    trainer = make_trainer(make_experiment(SMALL, {**PLAIN, "batch_size": 21}, precision), small_images, towers)
-    for chosen in (np.s_[:21], np.s_[21:]):
+    training = {**PLAIN, "batch_size": 21, "learning_rate": 0.01}
+    trainer = make_trainer(make_experiment(SMALL, training, precision), small_images, towers)
+    trainer.model.trainable_variables[-1].assign([5.0, 0.0, 0.0])  # so that every image is taken for class 0
+    sums = Sums()
+    for chosen, right in ((np.s_[:21], 7), (np.s_[21:], 8)):
         before = trainer.weights()
         gradients = keras_gradients(trainer, small_images.images[chosen], small_images.labels[chosen])
         step = trainer.optimizer.iterations.numpy()
-        trainer.train(step, step + 1)
-        wanted = [weight - 0.5 * gradient for weight, gradient in zip(before, gradients, strict=True)]
+        sums = trainer.train(step, step + 1, sums)
+        assert sums.correct == right
+        wanted = [weight - 0.01 * gradient for weight, gradient in zip(before, gradients, strict=True)]
         assert_near(trainer.weights(), wanted, tolerance)
     assert trainer.optimizer.iterations.numpy() == 2
 
@@ -291,7 +295,8 @@ def test_each_optimizer_takes_the_steps_of_its_formula(optimizer, make_experimen
 def test_weight_decay_shrinks_kernels_alone(optimizer, make_experiment, make_trainer, small_images):
     """θ ← θ (1 − η λ) before the step, for convolution and dense kernels; no bias, and nothing of normalisation."""
     rate, decay = 0.01, 0.3
-    model, training = {**SMALL, "batch_normalization": True}, {"optimizer": optimizer, "learning_rate": rate}
+    model = {"filters": [3], "dense_units": [], "batch_normalization": True}
+    training = {"optimizer": optimizer, "learning_rate": rate}
     trainers = [
         make_trainer(make_experiment(model, {**training, **more, "batch_size": 22}, "float64"), small_images)
         for more in ({}, {"weight_decay": decay})

@@ -19,7 +19,7 @@ OTHERS = ["gelu", "silu"]
 
 # derandomize: the same architectures on every machine and in every run.
 alike = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
-many, few = settings(max_examples=40, **alike), settings(max_examples=15, **alike)
+many, few = settings(max_examples=30, **alike), settings(max_examples=12, **alike)
 
 
 @st.composite

@@ -285,7 +285,9 @@ OPTIONS = {
         "model.padding=same",
         "model.activation=gelu",
         "training.optimizer=nesterov",
-        "training.schedule={name: exponential, factor: 0.8}",
+        "training.schedule={name: exponential, factor: 0.9}",
+        "training.learning_rate=0.05",
+        "training.epochs=8",
     ],
     "rmsprop, silu, cosine, clipping, smoothing": [
         "model.activation=silu",

@@ -97,13 +97,11 @@ def resume_with_slow_checkpoints(run: str) -> None:
 
 def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
     """Damage the newest checkpoint of a finished run, each time elsewhere, and train from the one before it."""
-    import random
-
     from cnn_trainer import commands, runs
     from cnn_trainer.progress import Display
     from cnn_trainer.stopping import StopRequest
 
-    chance, run_dir = random.Random(int(seed)), Path(run)
+    chance, run_dir = np.random.default_rng(int(seed)), Path(run)
     opened = runs.open_run(run_dir)
     digest = opened.record.weights_sha256
     session = commands.prepare_resume(opened, None, print, lambda *_: None).session
@@ -112,10 +110,10 @@ def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
     for number in range(int(count)):
         damaged = bytearray(whole)
         if number % 4 == 3:
-            del damaged[chance.randrange(len(whole)) :]
+            del damaged[chance.integers(len(whole)) :]
         else:
-            place = chance.randrange(len(whole) if number % 2 else 9000)  # the header is short, and read by more code
-            damaged[place] ^= 1 << chance.randrange(8)
+            place = chance.integers(len(whole) if number % 2 else 9000)  # the header is short, and read by more code
+            damaged[place] ^= 1 << chance.integers(8)
         newest.write_bytes(damaged)
         warnings: list[str] = []
         with runs.lock_run(opened):

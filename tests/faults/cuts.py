@@ -1,7 +1,10 @@
 """Runs that are stopped after chosen steps and resumed, many in one process, each time with a session built anew."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+
+import pytest
 
 from cnn_trainer import commands, config, runs, training
 from cnn_trainer.errors import RunDirectoryError, StoppedError
@@ -55,11 +58,9 @@ def train(
     stop = StopRequest()
     cutter = Cutter(stop, cut)
     with runs.lock_run(run):
-        try:
+        with pytest.raises(StoppedError) if cut else nullcontext():
             commands.train_run(run, prepared, cutter, stop, said.append, resume)
-        except StoppedError as stopped:
-            assert stopped.exit_code == 143
-            assert run.record.status == "interrupted"
+        assert run.record.status == ("interrupted" if cut else "finished")
     return run, said, cutter.first
 
 
@@ -121,12 +122,9 @@ def ask_for_fewer_epochs(place: str) -> None:
     file = write_config(folder_of(place, "fewer"), 4, *SMALL)
     run, _, _ = train(file, Path(place) / "runs", None, (2, 10))
     before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
-    try:
+    problem = "1 epochs and 10 steps are done, more than the 1 epochs that are asked for"
+    with pytest.raises(RunDirectoryError, match=problem):
         train(file, Path(place) / "runs", run, epochs=1)
-    except RunDirectoryError as error:
-        assert "1 epochs and 10 steps are done, more than the 1 epochs that are asked for" in str(error)
-    else:
-        raise AssertionError("not refused")
     assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before
     run, _, first = train(file, Path(place) / "runs", run, epochs=2)
     assert first == (2, 11)

@@ -174,7 +174,7 @@ def fingerprint(run_dir: Path) -> dict[str, object]:
 
 def assert_nothing_left_over(run_dir: Path) -> None:
     """No temporary file of a killed writer, and no more than two checkpoints."""
-    assert not [path for path in run_dir.rglob(".tmp-*")]
+    assert not list(run_dir.rglob(".tmp-*"))
     assert len([*(run_dir / "checkpoints").iterdir()]) <= 2
 
 

@@ -1,11 +1,11 @@
 """Whatever happens to a checkpoint, when it is written or later: the old one or the new one is read, or none."""
 
-import random
 import shutil
 import signal
 
 import numpy as np
 import pytest
+from numpy.random import default_rng
 
 from cnn_trainer import checkpoint
 from cnn_trainer.checkpoint import Checkpoint
@@ -55,12 +55,12 @@ def test_a_run_without_a_sound_checkpoint_is_refused_and_keeps_its_result(zygote
 
 
 def test_a_damaged_result_is_never_scored(zygote, reference, tmp_path):
-    run_dir, chance = reference.copy(tmp_path), random.Random(1)
+    run_dir, chance = reference.copy(tmp_path), default_rng(1)
     path = run_dir / "weights.safetensors"
     whole = path.read_bytes()
     for _ in range(quick_or_full(2, 50)):
         data = bytearray(whole)
-        place = chance.randrange(len(data) * 8)
+        place = int(chance.integers(len(data) * 8))
         data[place // 8] ^= 1 << place % 8
         path.write_bytes(data)
         assert "weights.safetensors: " in zygote.run("evaluate", run_dir, code=6).stderr

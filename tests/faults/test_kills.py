@@ -1,12 +1,12 @@
 """kill -9 at any instant: every run is resumed, and ends with the bits that it would have had."""
 
-import random
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from numpy.random import default_rng
 
 from cnn_trainer import runs
 
@@ -41,7 +41,7 @@ def check(run_dir: Path, expected: dict) -> None:
 
 
 def test_a_run_killed_again_and_again_at_random_instants_ends_with_the_same_bits(zygote, reference, tmp_path):
-    chance = random.Random(4)
+    chance = default_rng(4)
     config = write_config(tmp_path, EPOCHS)
     began = time.monotonic()
     assert start(zygote, config, tmp_path / "whole").wait() == 0
@@ -65,8 +65,7 @@ def test_a_run_killed_again_and_again_at_random_instants_ends_with_the_same_bits
         assert fingerprint(only_run(runs_dir)) == expected
         assert_nothing_left_over(only_run(runs_dir))
         ends += 1
-    print(f"{kills} kills, {inside_epochs} of them after a checkpoint inside an epoch, {ends} runs ended")
-    assert inside_epochs
+    assert inside_epochs >= KILLS // 10  # so many kills left a newest checkpoint inside an epoch
 
 
 def steps_done(runs_dir: Path) -> list[int]:

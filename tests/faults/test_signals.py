@@ -2,7 +2,6 @@
 
 import os
 import pty
-import random
 import shutil
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from numpy.random import default_rng
 
 from .harness import PROGRAM, fingerprint, only_run, read_json, wait_until, write_config
 
@@ -38,7 +38,7 @@ def stop(child, number: int) -> int:
 
 
 def test_sigterm_at_random_instants_leaves_a_run_that_goes_on(zygote, reference, tmp_path):
-    chance = random.Random(2)
+    chance = default_rng(2)
     child, run_dir = start_long_run(zygote, tmp_path)
     stopped = 0
     for _ in range(10):

@@ -13,8 +13,7 @@ MORE_MEGABYTES = 1024  # than a sane run takes, TensorFlow and all
 @pytest.fixture(scope="module")
 def meeting(zygote, reference, tmp_path_factory) -> tuple[dict, str]:
     child = zygote.call("meet", reference.dir, tmp_path_factory.mktemp("strangers"), file="strangers.py")
-    print(child.stderr)
-    return json.loads(child.stdout.splitlines()[-1]), child.stderr
+    return json.loads(child.stdout), child.stderr
 
 
 def test_every_strangers_run_is_taken_or_refused_with_a_message(meeting):
@@ -30,13 +29,13 @@ def test_every_strangers_run_is_taken_or_refused_with_a_message(meeting):
 def test_what_a_stranger_made_up_about_progress_is_refused(meeting):
     for name, found in meeting[0].items():
         if name.startswith("a state with "):
-            assert found["codes"][2] == 6, name
+            assert found["codes"] == [6], name
 
 
 def test_networks_too_large_are_refused_before_they_are_built(meeting):
     for name in ("a huge dense layer", "sixteen huge dense layers", "a huge convolution", "a wide network"):
         assert set(meeting[0][name]["codes"][1:]) <= {3, 6}, name
-    assert meeting[0]["huge images"]["codes"][1:] == [3, 4]  # resume looks at the real images
+    assert meeting[0]["huge images"]["codes"][1:] == [3, 3]
 
 
 def test_nothing_outside_is_touched_nothing_runs_and_memory_stays_bounded(meeting):
@@ -46,7 +45,7 @@ def test_nothing_outside_is_touched_nothing_runs_and_memory_stays_bounded(meetin
 
 
 def test_the_canary_would_sing(tmp_path):
-    import pickle  # noqa: S403
+    import pickle
     import runpy
 
     strangers = runpy.run_path(str(FOLDER / "strangers.py"))

@@ -91,7 +91,16 @@ def test_a_stranger_without_a_home_or_utf_8_trains_to_the_same_bits_in_a_folder_
         if "PYTHONPATH" in os.environ:
             environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
         runs_dir = os.fsencode(folder) + b"/" + ODD_NAME
-        command = [*([] if tried.returncode else as_nobody), "nice", str(PROGRAM), "train", "faults.yaml", "--json", "--runs-dir", runs_dir]
+        command = [
+            *([] if tried.returncode else as_nobody),
+            "nice",
+            str(PROGRAM),
+            "train",
+            "faults.yaml",
+            "--json",
+            "--runs-dir",
+            runs_dir,
+        ]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
         assert b"Traceback" not in done.stderr

@@ -51,7 +51,7 @@ def become(request: dict) -> None:
             os.dup2(file, number)
             os.close(file)
         if number:
-            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
     if "call" in request:
         path, function, arguments = request["call"]
         runpy.run_path(path)[function](*arguments)
