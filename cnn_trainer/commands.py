@@ -244,6 +244,7 @@ def evaluate_run(run: Run, split_name: SplitName, path: Path | None, device: str
     experiment = run.experiment
     if device:
         experiment = experiment.model_copy(update={"runtime": experiment.runtime.model_copy(update={"device": device})})
+    runs.require_result(run)
     _refuse_small(run, [run.dir / WEIGHTS_FILE])
     started = backend.start(experiment)
     from cnn_trainer import evaluation

@@ -18,8 +18,10 @@ from cnn_trainer.data import Split
 from cnn_trainer.rewrite import Operation, Tensor
 from cnn_trainer.schema import Experiment
 
-# Images that evaluation computes at a time: enough to keep every core busy, small enough to stay in its cache.
+# Images that evaluation computes at a time, and as many pixels where images are larger: enough to keep every core busy,
+# small enough to stay in its cache and to leave memory alone.
 EVALUATION_BATCH = 500
+_EVALUATION_PIXELS = EVALUATION_BATCH * 28 * 28
 _AUGMENTATION, _DROPOUT = 1, 2  # streams of random numbers
 
 Augment = Callable[[Tensor, Tensor], Tensor]
@@ -205,9 +207,10 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
 
     def logits(weights: Sequence[Any], images: np.ndarray) -> np.ndarray:
         values = [tf.convert_to_tensor(weight) for weight in weights]
-        batches = range(0, len(images), EVALUATION_BATCH)
+        size = max(1, min(EVALUATION_BATCH, _EVALUATION_PIXELS // (images.shape[1] * images.shape[2])))
+        batches = range(0, len(images), size)
         return np.concatenate(
-            [compute(values, images[start : start + EVALUATION_BATCH, :height, :width]).numpy() for start in batches]
+            [compute(values, images[start : start + size, :height, :width]).numpy() for start in batches]
         )
 
     return logits

@@ -93,10 +93,7 @@ def load_result(run: Run) -> tuple[keras.Sequential, str]:
     Raises:
         RunDirectoryError: where the run has no result yet, or the weights are not the ones that run.json names.
     """
-    if run.record.weights_sha256 is None:
-        deed = "runs show" if run.record.status == "diverged" else "resume"
-        remedy = f"cnn-train {deed} {shlex.quote(str(run.dir))}"
-        raise RunDirectoryError(f"{run.dir}: the run is {run.record.status} and has no result yet; next: {remedy}")
+    runs.require_result(run)
     height, width, channels = run.record.data.image_shape
     model = build_model(run.experiment, (height, width, channels), len(run.record.data.class_names))
     path = run.dir / WEIGHTS_FILE

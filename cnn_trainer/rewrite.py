@@ -233,7 +233,7 @@ def compute(
             case MatMul(kernel):
                 values = tf.matmul(values, weights[kernel])
             case Drop(rate, stream) if training:
-                values = tf.nn.experimental.stateless_dropout(values, rate, seed + tf.constant([stream, 0]))
+                values = _drop(values, rate, seed + tf.constant([stream, 0]))
             case Normalize(layer, gamma, beta):
                 values = _normalize(layer, [weights[gamma], weights[beta]], values, training)
     return values
@@ -246,6 +246,13 @@ def _add_bias(values: Tensor, bias: Tensor) -> tuple[Tensor, Callable[[Tensor], 
         return upstream, tf.reduce_sum(upstream, list(range(upstream.shape.rank - 1)))
 
     return tf.nn.bias_add(values, bias), gradient
+
+
+def _drop(values: Tensor, rate: float, seed: Tensor) -> Tensor:
+    # TensorFlow's own dropout draws in the dtype of the values: in bfloat16 a rate of 0.01 would drop 0.0156. The
+    # generator is named, as the one that TensorFlow would choose differs between kinds of device.
+    drawn = tf.random.stateless_uniform(tf.shape(values), seed, dtype=tf.float32, alg="philox")
+    return values * tf.cast(tf.where(drawn < rate, 0.0, 1 / (1 - rate)), values.dtype)
 
 
 def _normalize(layer: keras.layers.BatchNormalization, weights: list[Tensor], values: Tensor, training: bool) -> Tensor:

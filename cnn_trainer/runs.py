@@ -14,6 +14,7 @@ A run.json is the last file that creation writes: a directory that has one is a 
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import stat
 import time
@@ -279,6 +280,14 @@ def read_metrics(run: Run) -> list[EpochMetrics]:
             raise RunDirectoryError(f"{place}: {error}") from None
         history.append(_validated(EpochMetrics, value, place))
     return history
+
+
+def require_result(run: Run) -> None:
+    """Refuse a run that has no result to score yet, naming the remedy. Raises RunDirectoryError."""
+    if run.record.weights_sha256 is None:
+        deed = "runs show" if run.record.status == "diverged" else "resume"
+        remedy = f"cnn-train {deed} {shlex.quote(str(run.dir))}"
+        raise RunDirectoryError(f"{run.dir}: the run is {run.record.status} and has no result yet; next: {remedy}")
 
 
 def read_evaluation(run_dir: Path) -> EvaluationRecord | None:

@@ -146,6 +146,7 @@ class CommandLine:
             "cwd": str(cwd or self.home),
             "env": self.environment | (env or {}),
             "streams": [os.devnull, str(out), str(stderr or err)],
+            "hasty": True,
         }
         self._zygote.stdin.write(f"{json.dumps(request)}\n")
         self._zygote.stdin.flush()

@@ -218,8 +218,8 @@ class TestShow:
             r"^epoch +loss +accuracy +validation loss +validation accuracy +learning rate +images/s +seconds$",
             r"^ +2 +0.5000 +90.00% +0.5000 +81.25% +0.001 +4,32[12] +0.6$",
             r"97.50% .*96.34% to 98.30%",
-            r"^0 +500 +0.5000 +0.2500 +0.1250$",
-            r"^1 +500 +- +0.7500 +-$",
+            r"^ +0 +500 +0.5000 +0.2500 +0.1250$",
+            r"^ +1 +500 +- +0.7500 +-$",
             r"^config.yaml +[0-9,]+$",
         ):
             assert re.search(words, out, re.MULTILINE), words

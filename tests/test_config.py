@@ -272,7 +272,7 @@ def test_images_of_the_users_own_are_checked_once_their_shape_is_known(tmp_path:
         ),
         (
             "{builder: cnn, filters: [65536, 1, 65536], pool_size: 1, padding: same}",
-            "filters: an image of 28x28x1 takes 102,7",
+            "filters: an image of 28x28x1 takes 51,3",
         ),
     ],
 )

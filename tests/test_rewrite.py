@@ -252,11 +252,15 @@ def test_the_gradient_of_a_bias_is_added_up_exactly_enough_in_bfloat16():
     assert np.asarray(tape.gradient(total, bias), np.float64) == pytest.approx(10_816, rel=2**-8)
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean():
-    ones, seed = tf.ones((200, 500), tf.float64), tf.constant([3, 4])
-    dropped = rewrite.compute([Drop(0.2, 7)], ones, [], seed, True).numpy()
-    assert set(np.unique(dropped)) == {0.0, 1.25}
-    assert (dropped == 0).mean() == pytest.approx(0.2, abs=0.01)  # 100,000 draws: 8 standard deviations
+@pytest.mark.parametrize("dtype", [tf.float64, tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("rate", [0.01, 0.2])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate, dtype):
+    ones, seed = tf.ones((200, 500), dtype), tf.constant([3, 4])
+    dropped = np.asarray(rewrite.compute([Drop(rate, 7)], ones, [], seed, True), np.float64)
+    kept = np.unique(dropped[dropped > 0])
+    assert kept == pytest.approx([1 / (1 - rate)], rel=2**-8)
+    deviation = (rate * (1 - rate) / dropped.size) ** 0.5
+    assert (dropped == 0).mean() == pytest.approx(rate, abs=5 * deviation)
     assert np.array_equal(rewrite.compute([Drop(0.2, 7)], ones, [], seed, False), ones)
 
 

@@ -275,8 +275,9 @@ OPTIONS = {
         "model.activation=tanh",
         "training.optimizer=momentum",
         "training.momentum=0.8",
-        "training.schedule={name: step, epochs: 1, factor: 0.5, warmup_epochs: 0.5}",
-        "training.epochs=6",
+        "training.schedule={name: step, epochs: 4, factor: 0.5, warmup_epochs: 0.5}",
+        "training.learning_rate=0.03",
+        "training.epochs=10",
     ],
     "nesterov, gelu, same padding, exponential": [
         "model.filters=[4, 8]",
@@ -323,7 +324,7 @@ OPTIONS = {
     ],
     "early stopping, auto": [
         "data.validation_fraction=0.25",
-        "training.early_stopping={patience: 1, min_delta: 100.0}",
+        "training.early_stopping={patience: 4, min_delta: 100.0}",
         "runtime.device=auto",
         "training.epochs=50",
         "training.learning_rate=0.03",
@@ -337,7 +338,7 @@ def test_every_option_trains_better_than_chance(cnn_train, small_config, tmp_pat
     assert answer.code == 0, answer.err
     metrics = read_metrics(tmp_path / answer.run)
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
-    assert answer.json["test_accuracy"] > 0.45  # chance is 1/3, with a standard deviation of 0.05
+    assert answer.json["test_accuracy"] > 0.6  # chance is 1/3, with a standard deviation of 0.05
 
 
 def test_every_option_that_names_a_choice_is_trained_with(cnn_train):

@@ -173,9 +173,9 @@ def fingerprint(run_dir: Path) -> dict[str, object]:
 
 
 def assert_nothing_left_over(run_dir: Path) -> None:
-    """No temporary file of a killed writer, and no more than two checkpoints."""
+    """No temporary file of a killed writer, and two checkpoints, or three where the last removal was cut off."""
     assert not list(run_dir.rglob(".tmp-*"))
-    assert len([*(run_dir / "checkpoints").iterdir()]) <= 2
+    assert len([*(run_dir / "checkpoints").iterdir()]) <= 3
 
 
 def wait_until(condition, seconds: float = 60) -> None:

@@ -13,7 +13,7 @@ MORE_MEGABYTES = 1024  # than a sane run takes, TensorFlow and all
 @pytest.fixture(scope="module")
 def meeting(zygote, reference, tmp_path_factory) -> tuple[dict, str]:
     child = zygote.call("meet", reference.dir, tmp_path_factory.mktemp("strangers"), file="strangers.py")
-    return json.loads(child.stdout), child.stderr
+    return json.loads(child.stdout.splitlines()[-1]), child.stderr
 
 
 def test_every_strangers_run_is_taken_or_refused_with_a_message(meeting):
