@@ -150,6 +150,17 @@ def train_run(
     return _outcome(run, score[0])
 
 
+def finished_outcome(run: Run) -> RunOutcome:
+    """What a finished run reported when it ended. Raises RunDirectoryError where its evaluation.json is not right."""
+    evaluated = runs.read_evaluation(run.dir)
+    if evaluated is None:
+        remedy = f"score it again with: cnn-train evaluate {shlex.quote(str(run.dir))}"
+        raise RunDirectoryError(
+            f"{printable(run.dir)}: the run is finished, but evaluation.json is not there; {remedy}"
+        )
+    return _outcome(run, evaluated)
+
+
 def _outcome(run: Run, evaluated: EvaluationRecord) -> RunOutcome:
     record = run.record
     return RunOutcome(

@@ -81,7 +81,7 @@ def resume(
     if opened.record.status == "finished" and (epochs is None or epochs <= opened.experiment.training.epochs):
         say(f"{opened.dir}: the run is finished after {opened.record.epochs_done} epochs; nothing to do")
         if as_json:
-            print_json(opened.record.model_dump(mode="json"))
+            print_json(commands.finished_outcome(opened).model_dump(mode="json"))
         next_step("resume", opened.dir, "--epochs", str(opened.experiment.training.epochs + 1))
         return
     with runs.lock_run(opened):  # before the seconds that TensorFlow takes: a second process is refused at once
