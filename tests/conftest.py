@@ -16,7 +16,7 @@ from cnn_trainer import backend, data
 from cnn_trainer.data import Split
 from cnn_trainer.schema import Experiment
 
-# A shell's background job, or CI, may start the tests with Ctrl-C ignored, and what is ignored is so in every child too.
+# A shell's background job may start the tests with Ctrl-C ignored, and what is ignored is so in every child too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _RUNTIME = {"device": "cpu", "towers": 2, "intra_op_threads": 1, "inter_op_threads": 2}
