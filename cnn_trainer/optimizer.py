@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from cnn_trainer.schema.training import Constant, Cosine, Exponential, OneCycle, Step, Training
+from cnn_trainer.schema.training import Constant, Cosine, Exponential, OneCycle, Plateau, Step, Training
 
 Progress = Any  # a float scalar tensor
 
@@ -51,11 +51,28 @@ def learning_rate(training: Training, steps_per_epoch: int) -> "float | Schedule
     """The learning rate as a number, or as a function of the step (counted from 0)."""
     schedule = training.schedule
     total = training.epochs * steps_per_epoch
-    if isinstance(schedule, Constant) and not schedule.warmup_epochs:
+    if isinstance(schedule, Plateau) or (isinstance(schedule, Constant) and not schedule.warmup_epochs):
         return training.learning_rate
     factor = _FACTORS[schedule.name](schedule, steps_per_epoch, total)
     warmup = 0.0 if isinstance(schedule, OneCycle) else schedule.warmup_epochs * steps_per_epoch
     return ScheduleByFactor(training.learning_rate, factor, warmup)
+
+
+def lower_at_plateau(training: Training, optimizer: keras.optimizers.Optimizer, epochs_without: int) -> bool:
+    """Lower the learning rate where the schedule is plateau and its patience is over; say whether that was so.
+
+    The learning rate is one of the optimizer's variables then, so that a checkpoint holds it.
+
+    Args:
+        training: How to train.
+        optimizer: The optimizer that ``build_optimizer`` made for it.
+        epochs_without: Epochs since the lowest validation loss, or since the learning rate was last lowered.
+    """
+    schedule = training.schedule
+    if not isinstance(schedule, Plateau) or epochs_without < schedule.patience:
+        return False
+    optimizer.learning_rate = float(optimizer.learning_rate) * schedule.factor
+    return True
 
 
 class ScheduleByFactor(keras.optimizers.schedules.LearningRateSchedule):

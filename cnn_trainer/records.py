@@ -51,7 +51,14 @@ class EpochMetrics(Record):
     validation_accuracy: float | None = Field(None, ge=0, le=1)
     learning_rate: float = Field(description="Of the epoch's last step.")
     images_per_second: float = Field(description="Of the training steps alone.")
-    seconds: float = Field(description="Of the whole epoch, validation and checkpoints included.")
+    seconds: float = Field(description="Of the whole epoch, validation included.")
+
+    def summary(self) -> str:
+        """The epoch in words."""
+        words = f"loss {self.train_loss:.4f}  accuracy {self.train_accuracy:.2%}"
+        if self.validation_loss is not None and self.validation_accuracy is not None:
+            words += f"  validation loss {self.validation_loss:.4f}  accuracy {self.validation_accuracy:.2%}"
+        return f"{words}  {self.images_per_second:,.0f} images/s  {self.seconds:.1f} s"
 
 
 class RunRecord(Record):

@@ -27,7 +27,7 @@ from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError
 from cnn_trainer.evaluation import score
 from cnn_trainer.files import printable
 from cnn_trainer.model import build_model, keras_file
-from cnn_trainer.optimizer import averages, build_optimizer
+from cnn_trainer.optimizer import averages, build_optimizer, lower_at_plateau
 from cnn_trainer.progress import Display
 from cnn_trainer.records import EpochMetrics
 from cnn_trainer.run_dirs import CHECKPOINTS_DIR, MODEL_FILE, WEIGHTS_FILE
@@ -54,6 +54,7 @@ class Progress(BaseModel):
     best_loss: float | None = None
     lowest_epoch: int | None = None
     lowest_loss: float | None = None
+    lowered_epoch: int = Field(0, ge=0)  # the last epoch after which the schedule plateau lowered the learning rate
     history: list[EpochMetrics] = Field(default_factory=list)
 
     def to_state(self) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def _train_epochs(
         checkpointed = time.monotonic()
         runs.append_metrics(run, metrics)
         write_events(metrics)
-        display.epoch(metrics.epoch, summary(metrics))
+        display.epoch(metrics.epoch, metrics.summary())
 
 
 def _how_to_go_on(run: Run) -> str:
@@ -238,6 +239,9 @@ def _end_epoch(session: Session, progress: Progress) -> EpochMetrics:
     )
     progress.history.append(metrics)
     progress.train_seconds += spent
+    epochs_without = epoch - max(progress.best_epoch or 0, progress.lowered_epoch)
+    if lower_at_plateau(session.experiment.training, session.optimizer, epochs_without):
+        progress.lowered_epoch = epoch
     progress.epoch, progress.step, progress.sums, progress.step_seconds = epoch, 0, Sums(), 0.0
     return metrics
 
@@ -250,14 +254,6 @@ def _note_best(session: Session, progress: Progress, epoch: int, loss: float, we
     if progress.best_loss is None or loss < progress.best_loss:
         progress.best_loss, progress.best_epoch = loss, epoch
         session.best.update(weights)
-
-
-def summary(metrics: EpochMetrics) -> str:
-    """An epoch in words."""
-    words = f"loss {metrics.train_loss:.4f}  accuracy {metrics.train_accuracy:.2%}"
-    if metrics.validation_loss is not None and metrics.validation_accuracy is not None:
-        words += f"  validation loss {metrics.validation_loss:.4f}  accuracy {metrics.validation_accuracy:.2%}"
-    return f"{words}  {metrics.images_per_second:,.0f} images/s  {metrics.seconds:.1f} s"
 
 
 def _result_values(session: Session) -> dict[str, np.ndarray]:
@@ -321,6 +317,7 @@ def _refuse_impossible(run: Run, session: Session, progress: Progress) -> None:
         and [metrics.epoch for metrics in progress.history] == list(range(1, progress.epoch + 1))
         and progress.sums.examples == examples
         and 0 <= progress.sums.correct <= examples
+        and progress.lowered_epoch <= progress.epoch
         and _is_epoch_of(losses, progress.best_epoch, progress.best_loss)
         and _is_epoch_of(losses, progress.lowest_epoch, progress.lowest_loss)
     )

@@ -108,6 +108,7 @@ WRONG = [
     (MODEL + "  padding: full\n", 4, "model.padding: got 'full'; allowed: valid, same"),
     # what does not go together
     (START + "training:\n  epochs: 3\n  early_stopping: {patience: 1}\n", 5, "needs a validation split"),
+    (START + "training:\n  epochs: 3\n  schedule: {name: plateau}\n", 5, "plateau needs a validation split"),
     (MODEL + "  kernel_size: [3, 3, 3]\n", 4, "3 values for 2 filters"),
     (MODEL + "  dropout: [0.1, 0.2]\n", 4, "2 values for 1 dense_units"),
     ("data: {source: mnist}\nmodel: {builder: cnn, dense_units: [], dropout: 0.5}\n", 2, "dense_units is empty"),
@@ -188,7 +189,7 @@ def test_of_very_many_faults_the_first_are_shown_and_the_rest_counted(tmp_path: 
         (
             ["training.schedule={name: stepp}"],
             "--set training.schedule={name: stepp}: training.schedule.name: got 'stepp'; allowed: constant, step, "
-            "exponential, cosine, one-cycle; did you mean step?",
+            "exponential, cosine, one-cycle, plateau; did you mean step?",
         ),
     ],
 )

@@ -34,9 +34,11 @@ class Experiment(Section):
     runtime: Runtime = Field(Runtime(), description="How to use the machine.")
 
     @model_validator(mode="after")
-    def _early_stopping_needs_validation(self) -> "Experiment":
+    def _some_need_validation(self) -> "Experiment":
         if self.training.early_stopping and not self.data.validation_fraction:
             raise ValueError("training.early_stopping needs a validation split: set data.validation_fraction")
+        if self.training.schedule.name == "plateau" and not self.data.validation_fraction:
+            raise ValueError("training.schedule plateau needs a validation split: set data.validation_fraction")
         return self
 
     @model_validator(mode="after")

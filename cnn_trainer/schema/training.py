@@ -64,6 +64,19 @@ class OneCycle(Section):
     )
 
 
+class Plateau(Section):
+    """The learning rate is multiplied by factor where the validation loss no longer falls; needs a validation split."""
+
+    name: Literal["plateau"]
+    factor: float = Field(0.5, gt=0, lt=1, description="What the learning rate is multiplied by.")
+    patience: int = Field(
+        3,
+        ge=1,
+        le=10_000,
+        description="Epochs without a new lowest validation loss, and without a change, after which it is multiplied.",
+    )
+
+
 class Augmentation(Section):
     """Random changes of every training image at every step. All zero: none, and no time spent."""
 
@@ -132,7 +145,7 @@ class Training(Section):
         lt=1,
         description="Keep an exponential moving average of the weights with this decay, and make it the result. null: none.",
     )
-    schedule: Constant | Step | Exponential | Cosine | OneCycle = Field(
+    schedule: Constant | Step | Exponential | Cosine | OneCycle | Plateau = Field(
         default_factory=lambda: Constant(name="constant"),
         discriminator="name",
         description="How the learning rate changes from step to step.",

@@ -100,9 +100,25 @@ def cut_across_early_stopping(place: str) -> None:
     assert fingerprint(run.dir) == fingerprint(whole.dir)
 
 
+def cut_across_a_plateau(place: str) -> None:
+    """A learning rate that is lowered where the validation loss stays, and that the checkpoint holds."""
+    plateau = (
+        ("name: exponential, factor: 0.8", "name: plateau, patience: 1"),
+        ("learning_rate: 0.01", "learning_rate: 1.0"),
+    )
+    file = write_config(folder_of(place, "plateau"), 6, *SMALL, NO_STOPPING, *plateau)
+    whole, _, _ = train(file, Path(place) / "whole")
+    assert len({metrics.learning_rate for metrics in runs.read_metrics(whole)}) >= 3
+    run = None
+    for cut in ((1, 36), (2, 36), (3, 1), (3, 36), (4, 36), (5, 20)):
+        run, _, _ = train(file, Path(place) / "cut", run, cut)
+    run, _, _ = train(file, Path(place) / "cut", run)
+    assert fingerprint(run.dir) == fingerprint(whole.dir)
+
+
 def train_on(place: str) -> None:
     """Two epochs and then three, against three at once; from the best checkpoint and from the moving averages."""
-    for schedule in ("constant", "step, epochs: 1", "exponential", "cosine", "one-cycle"):
+    for schedule in ("constant", "step, epochs: 1", "exponential", "cosine", "one-cycle", "plateau, patience: 1"):
         name = schedule.split(",")[0]
         folder = folder_of(place, name)
         changes = *SMALL, NO_STOPPING, ("name: exponential, factor: 0.8", f"name: {schedule}")
