@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from support import invoke
 
-from cnn_trainer.cli import app, downloads
+from cnn_trainer.cli import downloads
 from cnn_trainer.data import download, named
-from cnn_trainer.errors import CnnTrainError
 
 CONFIG = """
 data:
@@ -81,17 +80,6 @@ def served(tmp_path, monkeypatch):
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def invoke(*words):
-    """Exit code, stdout and stderr, as the program has them."""
-    result = CliRunner().invoke(app, list(map(str, words)))
-    error = result.exception
-    if isinstance(error, CnnTrainError):
-        return error.exit_code, result.stdout, f"{result.stderr}error: {error}\n"
-    if error is not None and not isinstance(error, SystemExit):
-        raise error
-    return result.exit_code, result.stdout, result.stderr
 
 
 def last_line(text):

@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+import support
 
 from cnn_trainer import backend, doctor, probe
-from cnn_trainer.cli import app
-from cnn_trainer.errors import CnnTrainError
 from cnn_trainer.probe import Probe
 
 WORKS = Probe("auto", works=True, used="cpu")
@@ -41,14 +39,7 @@ def probes(monkeypatch):
 
 
 def invoke(*words):
-    """Exit code, stdout and stderr, as the program has them."""
-    result = CliRunner().invoke(app, ["doctor", *map(str, words)])
-    error = result.exception
-    if isinstance(error, CnnTrainError):
-        return error.exit_code, result.stdout, f"{result.stderr}error: {error}\n"
-    if error is not None and not isinstance(error, SystemExit):
-        raise error
-    return result.exit_code, result.stdout, result.stderr
+    return support.invoke("doctor", *words)
 
 
 def wrong():

@@ -12,11 +12,9 @@ import termios
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from support import invoke
 
 from cnn_trainer import runs
-from cnn_trainer.cli import app
-from cnn_trainer.errors import CnnTrainError
 from cnn_trainer.records import ClassScore, DataRecord, EpochMetrics, EvaluationRecord, RunRecord
 from cnn_trainer.schema import Experiment
 
@@ -102,17 +100,6 @@ def make_run(runs_dir):
         return run
 
     return make
-
-
-def invoke(*words):
-    """Exit code, stdout and stderr, as the program has them."""
-    result = CliRunner().invoke(app, list(map(str, words)))
-    error = result.exception
-    if isinstance(error, CnnTrainError):
-        return error.exit_code, result.stdout, f"{result.stderr}error: {error}\n"
-    if error is not None and not isinstance(error, SystemExit):
-        raise error
-    return result.exit_code, result.stdout, result.stderr
 
 
 def last_line(text):

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from support import read_json, read_metrics, settings
 
 KINDS = {
     "documented layers": [],
@@ -28,18 +29,6 @@ KINDS = {
 }
 # What two evaluations of one run may differ in.
 TIME = "evaluated_at"
-
-
-def settings(*overrides):
-    return [word for override in overrides for word in ("--set", override)]
-
-
-def read_json(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_metrics(run_dir):
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def without_time(scores):

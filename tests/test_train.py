@@ -1,7 +1,6 @@
 """``cnn-train train`` as a person has it: from a config to a run directory."""
 
 import csv
-import json
 import os
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from support import read_json, read_metrics, settings
 
 ROOT = Path(__file__).parents[1]
 RUN_FILES = {
@@ -42,18 +42,6 @@ EVERYTHING_RANDOM = [
     "training.augmentation={shift_pixels: 1, rotation_radians: 0.1, zoom: 0.1, shear: 0.1}",
     "training.ema_decay=0.9",
 ]
-
-
-def settings(*overrides):
-    return [word for override in overrides for word in ("--set", override)]
-
-
-def read_json(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_metrics(run_dir):
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def run_dirs(folder):

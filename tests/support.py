@@ -1,0 +1,31 @@
+"""Plain functions that several test files call."""
+
+import json
+
+from typer.testing import CliRunner
+
+from cnn_trainer.cli import app
+from cnn_trainer.errors import CnnTrainError
+
+
+def invoke(*words):
+    """Exit code, stdout and stderr, as the program has them."""
+    result = CliRunner().invoke(app, list(map(str, words)))
+    error = result.exception
+    if isinstance(error, CnnTrainError):
+        return error.exit_code, result.stdout, f"{result.stderr}error: {error}\n"
+    if error is not None and not isinstance(error, SystemExit):
+        raise error
+    return result.exit_code, result.stdout, result.stderr
+
+
+def settings(*overrides):
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_metrics(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
