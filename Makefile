@@ -41,9 +41,11 @@ soak: .venv/.package .venv/.tools  ## the tests of faults in their full form: hu
 UV_COMPILE = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --only-binary :all: --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
+EXTRAS = --extra offline --extra onnx --extra litert --extra serve
 lock: .venv-lock/.uv-$(UV_VERSION)  ## renew requirements/*.txt from pyproject.toml, at the newest versions
-	$(UV_COMPILE) pyproject.toml --extra cpu --extra offline --group build -o requirements/cpu.txt
-	$(UV_COMPILE) pyproject.toml --extra gpu --extra offline --group build -c requirements/cpu.txt -o requirements/gpu.txt
+	$(UV_COMPILE) pyproject.toml --extra cpu $(EXTRAS) --group build -o requirements/cpu.txt
+	$(UV_COMPILE) pyproject.toml --extra gpu $(EXTRAS) --group build -c requirements/cpu.txt -o requirements/gpu.txt
+	$(UV_COMPILE) pyproject.toml --extra serve --group build -c requirements/cpu.txt -o requirements/serve.txt
 	$(UV_COMPILE) --group dev -c requirements/cpu.txt -o requirements/dev.txt
 
 clean:  ## remove .venv and every cache; runs/ stays
