@@ -71,12 +71,19 @@ class Engine:
         self._variables = model.trainable_variables
         self._optimizer = optimizer
         self._seed = experiment.seed
-        self._batch_size = training.batch_size
+        self.num_examples = len(train.labels)
+        self._batch_size = min(training.batch_size, self.num_examples)
         self._towers = towers
         self._augment = augment
         self._operations, self._size = _plan(model)
         if towers > 1 and rewrite.looks_across_batch(self._operations):
             raise ValueError(f"{towers} towers for a model that looks across the batch; it takes 1")
+        self.steps_per_epoch = -(-self.num_examples // self._batch_size)
+        # Batches of one known size are about 4 % faster than batches of any size; for that the last one is filled up
+        # with examples that do not count, where those are few and no layer would see them.
+        self._num_missing = self.steps_per_epoch * self._batch_size - self.num_examples
+        few = self._num_missing * 20 <= self.num_examples and towers <= self._batch_size
+        self._fills_up = few and not rewrite.looks_across_batch(self._operations)
         self._objective = Objective(training.loss, training.label_smoothing, model.output_shape[-1])
         self._penalized = [
             (layer.kernel_regularizer, layer.kernel)
@@ -89,8 +96,6 @@ class Engine:
             images = np.ascontiguousarray(images[:, : self._size[0], : self._size[1]])
         self._images = tf.convert_to_tensor(images)
         self._labels = tf.convert_to_tensor(train.labels, tf.int32)
-        self.num_examples = len(train.labels)
-        self.steps_per_epoch = -(-self.num_examples // self._batch_size)
 
     def train_steps(self, order: Tensor, first: int, last: int, sums: Sums) -> Sums:
         """Run the steps ``first`` up to but without ``last`` (counted from 0) of an epoch.
@@ -119,23 +124,28 @@ class Engine:
     def _train_steps(
         self, order: Tensor, first: Tensor, last: Tensor, loss: Tensor, correct: Tensor
     ) -> tuple[Tensor, Tensor]:
+        order = tf.pad(order, [[0, max(self._num_missing, self._towers)]])
+
         def body(step: Tensor, loss: Tensor, correct: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             start = step * self._batch_size
-            batch_loss, batch_correct = self._step(order[start : start + self._batch_size])
+            count = tf.minimum(self._batch_size, self.num_examples - start)
+            # No tower is left empty: oneDNN cannot pool nothing.
+            size = self._batch_size if self._fills_up else tf.maximum(count, self._towers)
+            chosen = tf.ensure_shape(order[start : start + size], (self._batch_size if self._fills_up else None,))
+            batch_loss, batch_correct = self._step(chosen, count)
             return step + 1, loss + batch_loss, correct + batch_correct
 
         start = first, loss, correct
         return tf.while_loop(lambda step, *_: step < last, body, start, parallel_iterations=1)[1:]
 
-    def _step(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """One optimizer update on the examples ``chosen``; sums of loss and of right predictions."""
+    def _step(self, chosen: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """One optimizer update on the first ``count`` of the examples ``chosen``; sums of loss and of hits."""
         iteration = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.int32)
         weights = [tf.cast(tf.convert_to_tensor(variable), self._dtype) for variable in self._variables]
-        count = tf.size(chosen)
-        bounds = [count * tower // self._towers for tower in range(self._towers + 1)]
+        counts = tf.range(tf.size(chosen)) < count
         parts = [
-            self._tower(chosen[bounds[tower] : bounds[tower + 1]], count, weights, iteration, tower)
-            for tower in range(self._towers)
+            self._tower(own, own_counts, count, weights, iteration, tower)
+            for tower, (own, own_counts) in enumerate(zip(self._split(chosen), self._split(counts), strict=True))
         ]
         gradients = [
             tf.add_n([tf.cast(gradient, variable.dtype) for gradient in per_tower])
@@ -144,12 +154,15 @@ class Engine:
         self._optimizer.apply(self._with_penalties(gradients), self._variables)
         return tf.add_n([part[1] for part in parts]), tf.add_n([part[2] for part in parts])
 
+    def _split(self, values: Tensor) -> list[Tensor]:
+        """The towers' parts of ``values`` (batch,), of equal size or nearly so."""
+        size, towers = values.shape[0] or tf.size(values), self._towers
+        return [values[size * tower // towers : size * (tower + 1) // towers] for tower in range(towers)]
+
     def _tower(
-        self, chosen: Tensor, count: Tensor, weights: list[Tensor], iteration: Tensor, tower: int
+        self, chosen: Tensor, counts: Tensor, count: Tensor, weights: list[Tensor], iteration: Tensor, tower: int
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Gradients of this part's share of the batch's mean loss, and its sums."""
-        own = tf.size(chosen)
-        chosen = tf.pad(chosen, [[0, tf.cast(own == 0, tf.int32)]])  # oneDNN cannot pool an empty batch
+        """Gradients of this part's share of the batch's mean loss, and its sums, over the examples that count."""
         images = tf.cast(tf.gather(self._images, chosen), self._dtype)
         labels = tf.gather(self._labels, chosen)
         if self._augment is not None:
@@ -159,10 +172,11 @@ class Engine:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             logits = rewrite.compute(self._operations, images, weights, seed, training=True)
-            losses = self._objective.per_example(_wide(logits), labels)[:own]
+            losses = self._objective.per_example(_wide(logits), labels)
+            losses = tf.where(counts, losses, tf.zeros_like(losses))
             loss = tf.reduce_sum(losses) / tf.cast(count, losses.dtype)
         gradients = tape.gradient(loss, weights)
-        correct = tf.equal(tf.argmax(logits, -1, tf.int32), labels)[:own]
+        correct = tf.equal(tf.argmax(logits, -1, tf.int32), labels) & counts
         return gradients, tf.reduce_sum(tf.cast(losses, tf.float64)), tf.math.count_nonzero(correct)
 
     def _random_seed(self, stream: int, iteration: Tensor, tower: int) -> Tensor:

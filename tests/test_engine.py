@@ -101,30 +101,35 @@ def test_random_choices_differ_from_step_to_step_and_from_tower_to_tower(
     weights = [tf.convert_to_tensor(variable) for variable in engine._variables]
     seen = set()
     for iteration, tower in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]:
-        one = engine._tower(tf.constant([tower]), tf.constant(2), weights, tf.constant(iteration), tower)
+        one = engine._tower(
+            tf.constant([tower]), tf.constant([True]), tf.constant(2), weights, tf.constant(iteration), tower
+        )
         seen.add(one[0][0].numpy().tobytes())
     assert len(seen) == (5 if different else 1)
 
 
 @pytest.mark.parametrize("towers", [1, 3])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize(("copies", "batch_size", "rights"), [(1, 21, (7, 8)), (2, 15, (5, 11, 16))])
 def test_the_last_partial_batch_is_trained_on(
-    precision, tolerance, towers, make_experiment, make_trainer, small_images
+    copies, batch_size, rights, precision, tolerance, towers, make_experiment, make_trainer, small_images
 ):
-    """21 and then 1 image, of which two of three towers get none. By hand: plain Keras gradients."""
-    training = {**PLAIN, "batch_size": 21, "learning_rate": 0.01}
-    trainer = make_trainer(make_experiment(SMALL, training, precision), small_images, towers)
+    """21 and then 1 image, of which two of three towers get none; or 15, 15 and 14. By hand: plain Keras gradients."""
+    images, labels = np.tile(small_images.images, (copies, 1, 1, 1)), np.tile(small_images.labels, copies)
+    training = {**PLAIN, "batch_size": batch_size, "learning_rate": 0.01}
+    trainer = make_trainer(make_experiment(SMALL, training, precision), Split(images, labels), towers)
+    assert trainer.engine._fills_up == (copies == 2)
     trainer.model.trainable_variables[-1].assign([5.0, 0.0, 0.0])  # so that every image is taken for class 0
     sums = Sums()
-    for chosen, right in ((np.s_[:21], 7), (np.s_[21:], 8)):
+    for step, right in enumerate(rights):
+        chosen = slice(step * batch_size, (step + 1) * batch_size)
         before = trainer.weights()
-        gradients = keras_gradients(trainer, small_images.images[chosen], small_images.labels[chosen])
-        step = trainer.optimizer.iterations.numpy()
+        gradients = keras_gradients(trainer, images[chosen], labels[chosen])
         sums = trainer.train(step, step + 1, sums)
         assert sums.correct == right
         wanted = [weight - 0.01 * gradient for weight, gradient in zip(before, gradients, strict=True)]
         assert_near(trainer.weights(), wanted, tolerance)
-    assert trainer.optimizer.iterations.numpy() == 2
+    assert trainer.optimizer.iterations.numpy() == len(rights)
 
 
 def keras_gradients(trainer, images, labels, loss=None):
