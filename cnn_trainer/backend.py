@@ -4,6 +4,7 @@ Importing this module does not import TensorFlow; ``start`` does, once in a proc
 """
 
 import contextlib
+import gc
 import os
 import platform
 import re
@@ -35,6 +36,10 @@ RECORDED_ENVIRONMENT = (
     "TF_XLA_FLAGS",
     "XLA_FLAGS",
 )
+
+# Instructions that make bfloat16 faster than float32. AVX512_BF16 is none of them: where it was measured, on a Xeon whose
+# AMX is hidden, products of bfloat16 took twice as long as those of float32.
+FAST_BFLOAT16 = ("amx_bf16", "svebf16")
 
 # Fewer images than this in one tower cost more in bookkeeping than the tower wins.
 _MIN_TOWER_IMAGES = 32
@@ -69,7 +74,8 @@ def start(experiment: Experiment) -> Backend:
         DeviceError: where TensorFlow is not installed or does not start, or a GPU is asked for and there is none.
     """
     with _quiet(), _hidden(_NOT_NEEDED_BY_KERAS):
-        tf = _import_tensorflow()
+        with _without_collection():
+            tf = _import_tensorflow()
         gpus = tf.config.list_physical_devices("GPU")
         device, reason = _choose_device(experiment.runtime.device, [gpu_name(tf, gpu) for gpu in gpus])
         towers, intra, inter = resolve_threads(experiment, 1 if device != "cpu" else available_cores())
@@ -99,6 +105,17 @@ def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
     intra = runtime.intra_op_threads or max(1, cores // towers)
     inter = runtime.inter_op_threads or max(towers, cores)
     return towers, intra, inter
+
+
+def precision_warning(experiment: Experiment, device: str) -> str | None:
+    """What a person should know who asks for a precision that is slow here; None where there is nothing to know."""
+    precision = experiment.runtime.precision
+    found = machine()
+    native = "features" in found and not set(FAST_BFLOAT16).isdisjoint(found["features"].split())
+    if device != "cpu" or precision in ("float32", "float64") or (precision == "bfloat16" and native):
+        return None
+    reason = "made for GPUs" if precision == "float16" else "slow on processors without AMX"
+    return f"runtime.precision is {precision}, which is {reason}; float32 is likely faster here: cnn-train benchmark"
 
 
 def available_cores() -> int:
@@ -161,6 +178,7 @@ def git_commit() -> str | None:
 def _import_tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
+        import keras  # noqa: F401 -- which imports TensorFlow
         import tensorflow as tf
     except ImportError as error:
         raise DeviceError(
@@ -198,6 +216,17 @@ def _hidden(names: Sequence[str]) -> Iterator[None]:
     finally:
         for name in names:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Search for no garbage inside the block, nor later in what it made: 0.5 s of the 2.2 s that the imports took."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @contextlib.contextmanager

@@ -55,10 +55,13 @@ def prepare(loaded: Config, say: Say, progress: data.Progress) -> Prepared:
     training_data = data.load_training(experiment.data, experiment.seed, say, progress)
     record = training_data.record
     _require_unicode(record.location)
-    experiment = _with_data_used(experiment, record)
+    experiment = with_data_used(experiment, record)
     whole = record.num_train + record.num_validation
     config.check_fits(Config(experiment, loaded.file, loaded.places), ImageShape(*record.image_shape), whole)
     started = backend.start(experiment)
+    warning = backend.precision_warning(experiment, started.device)
+    if warning:
+        say(f"WARNING: {warning}")
     from cnn_trainer import training
 
     experiment = _with_backend(experiment, started)
@@ -75,7 +78,7 @@ def _require_unicode(location: str) -> None:
         ) from None
 
 
-def _with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
+def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
     """The experiment as it is really run, from whatever folder the next command is started.
 
     A path is absolute; where the fallback was taken, data and name say so.
@@ -202,7 +205,7 @@ def prepare_resume(run: Run, epochs: int | None, say: Say, progress: data.Progre
                 f"WARNING: the schedule {training.schedule.name} depends on the number of epochs; "
                 "the result differs from that of a run that was asked for as many at once"
             )
-    _refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
+    refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
     prepared = prepare(Config(run.experiment, str(run.dir / CONFIG_FILE)), say, progress)
     if prepared.data.train_sha256 != run.record.data.train_sha256:
         raise RunDirectoryError(
@@ -214,7 +217,7 @@ def prepare_resume(run: Run, epochs: int | None, say: Say, progress: data.Progre
     return prepared
 
 
-def _refuse_small(run: Run, paths: list[Path]) -> None:
+def refuse_small(run: Run, paths: list[Path]) -> None:
     """Refuse a network that none of these files can hold, before memory is taken for it: a stranger wrote the config.
 
     Raises:
@@ -256,7 +259,7 @@ def evaluate_run(run: Run, split_name: SplitName, path: Path | None, device: str
     if device:
         experiment = experiment.model_copy(update={"runtime": experiment.runtime.model_copy(update={"device": device})})
     runs.require_result(run)
-    _refuse_small(run, [run.dir / WEIGHTS_FILE])
+    refuse_small(run, [run.dir / WEIGHTS_FILE])
     started = backend.start(experiment)
     from cnn_trainer import evaluation
 

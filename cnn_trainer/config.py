@@ -68,20 +68,34 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(document.value, dict):
         raise ConfigError(f"{path}:1: a config is a mapping of keys; start one with: cnn-train config init")
     places = {key: f"{path}:{line}" for key, line in document.lines.items()}
+    return _check(document.value, places, str(path), overrides)
+
+
+def documented(overrides: Sequence[str] = ()) -> Config:
+    """The documented network on MNIST, with every other key at its default, with ``key=value`` overrides on top.
+
+    Raises:
+        ConfigError: with every fault of the overrides.
+    """
+    data: dict[str, Value] = {"source": "mnist", "fallback": "mnist-5k"}
+    return _check({"name": "mnist-cnn", "data": data, "model": {"builder": "cnn"}}, {}, "defaults", overrides)
+
+
+def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overrides: Sequence[str]) -> Config:
     override_faults: list[str] = []
     for override in overrides:
         try:
-            _override(document.value, places, override)
+            _override(tree, places, override)
         except ConfigError as error:
             override_faults += error.faults
     try:
-        experiment = Experiment.model_validate(document.value)
+        experiment = Experiment.model_validate(tree)
     except ValidationError as error:
-        faults = config_faults.describe(error, document.value, places, str(path))
+        faults = config_faults.describe(error, tree, places, file)
         raise ConfigError(*faults, *override_faults) from None
     if override_faults:
         raise ConfigError(*override_faults)
-    config = Config(experiment, str(path), places)
+    config = Config(experiment, file, places)
     known = _KNOWN_DATA.get(config.experiment.data.source)
     if known:
         check_fits(config, *known)

@@ -165,7 +165,7 @@ def _judge(probes: list[Probe]) -> list[Finding]:
 def _examine_processor() -> dict[str, Any]:
     machine = backend.machine()
     features = machine["features"].split() if "features" in machine else []
-    native = [name for name in ("avx512_bf16", "amx_bf16", "svebf16") if name in features]
+    native = [name for name in backend.FAST_BFLOAT16 if name in features]
     return {
         "name": machine["processor"] if "processor" in machine else None,
         "architecture": machine["architecture"],

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from cnn_trainer import rewrite
 from cnn_trainer.data import Split
+from cnn_trainer.optimizer import loss_scale, without_loss_scale
 from cnn_trainer.rewrite import Operation, Tensor
 from cnn_trainer.schema import Experiment
 
@@ -115,7 +116,7 @@ class Engine:
 
     def last_learning_rate(self) -> float:
         """The learning rate of the last step that was run, to the seven digits that float32 holds."""
-        rate = self._optimizer._learning_rate
+        rate = without_loss_scale(self._optimizer)._learning_rate
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             rate = rate(self._optimizer.iterations.value - 1)
         return float(f"{float(rate):.7g}")
@@ -162,7 +163,7 @@ class Engine:
     def _tower(
         self, chosen: Tensor, counts: Tensor, count: Tensor, weights: list[Tensor], iteration: Tensor, tower: int
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Gradients of this part's share of the batch's mean loss, and its sums, over the examples that count."""
+        """Gradients of this part's share of the batch's mean loss, scaled, and its sums, over the examples that count."""
         images = tf.cast(tf.gather(self._images, chosen), self._dtype)
         labels = tf.gather(self._labels, chosen)
         if self._augment is not None:
@@ -174,7 +175,7 @@ class Engine:
             logits = rewrite.compute(self._operations, images, weights, seed, training=True)
             losses = self._objective.per_example(_wide(logits), labels)
             losses = tf.where(counts, losses, tf.zeros_like(losses))
-            loss = tf.reduce_sum(losses) / tf.cast(count, losses.dtype)
+            loss = tf.reduce_sum(losses) / tf.cast(count, losses.dtype) * loss_scale(self._optimizer)
         gradients = tape.gradient(loss, weights)
         correct = tf.equal(tf.argmax(logits, -1, tf.int32), labels) & counts
         return gradients, tf.reduce_sum(tf.cast(losses, tf.float64)), tf.math.count_nonzero(correct)
@@ -188,6 +189,7 @@ class Engine:
             return gradients
         with tf.GradientTape() as tape:
             penalty = tf.add_n([regularizer(kernel) for regularizer, kernel in self._penalized])
+            penalty *= loss_scale(self._optimizer)
         extra = tape.gradient(penalty, [v.value for v in self._variables], unconnected_gradients="zero")
         return [gradient + more for gradient, more in zip(gradients, extra, strict=True)]
 
@@ -237,5 +239,5 @@ def _plan(model: keras.Sequential) -> tuple[list[Operation], tuple[int, int]]:
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """Logits in at least float32: softmax and loss are not to be had in bfloat16."""
+    """Logits in at least float32: softmax and loss are not to be had in 16 bits."""
     return tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits

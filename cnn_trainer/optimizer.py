@@ -7,17 +7,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from cnn_trainer.schema import Experiment
 from cnn_trainer.schema.training import Constant, Cosine, Exponential, OneCycle, Plateau, Step, Training
 
 Progress = Any  # a float scalar tensor
 
 
-def build_optimizer(training: Training, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def build_optimizer(experiment: Experiment, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """Build the optimizer with its slots, for all trainable variables of ``model``.
 
     Plain gradient descent is θ ← θ − η∇L. Where ``ema_decay`` is set, the optimizer keeps the moving average of each
-    variable in its own variables; ``averages`` gives them.
+    variable in its own variables; ``averages`` gives them. In float16 it takes the gradients of a scaled loss (see
+    ``loss_scale``), and leaves a step out, with a smaller scale for the next, where they are not finite.
     """
+    training = experiment.training
     common = {
         "learning_rate": learning_rate(training, steps_per_epoch),
         "weight_decay": training.weight_decay or None,
@@ -28,6 +31,8 @@ def build_optimizer(training: Training, model: keras.Model, steps_per_epoch: int
     optimizer = _OPTIMIZERS[training.optimizer](training, common)
     kernels = {id(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if id(v) not in kernels])
+    if experiment.runtime.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
 
@@ -44,7 +49,19 @@ _OPTIMIZERS: dict[str, Callable[[Training, dict[str, Any]], keras.optimizers.Opt
 
 def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The moving averages of the weights, in the order of the trainable variables; empty without an EMA."""
-    return list(optimizer._model_variables_moving_average) if optimizer.use_ema else []
+    inner = without_loss_scale(optimizer)
+    return list(inner._model_variables_moving_average) if inner.use_ema else []
+
+
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Progress:
+    """What the loss is multiplied by before its gradients are taken: 1.0, or with float16 a float32 scalar tensor."""
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return tf.convert_to_tensor(optimizer.dynamic_scale) if scales else 1.0
+
+
+def without_loss_scale(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer that takes the steps."""
+    return optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
 
 
 def learning_rate(training: Training, steps_per_epoch: int) -> "float | ScheduleByFactor":

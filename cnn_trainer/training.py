@@ -93,7 +93,7 @@ def build_session(experiment: Experiment, training_data: TrainingData, backend: 
     model = build_model(experiment, (height, width, channels), len(training_data.record.class_names))
     train = training_data.train
     steps_per_epoch = -(-len(train.labels) // experiment.training.batch_size)
-    optimizer = build_optimizer(experiment.training, model, steps_per_epoch)
+    optimizer = build_optimizer(experiment, model, steps_per_epoch)
     augment = build_augment(experiment.training.augmentation, height, width)
     engine = Engine(experiment, model, optimizer, train, backend.towers, augment)
     best = {variable.path: variable.numpy() for variable in model.weights} if training_data.validation else {}

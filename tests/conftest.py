@@ -85,7 +85,7 @@ def make_trainer():
         height, width, channels = split.images.shape[1:]
         model = build_model(experiment, (height, width, channels), int(split.labels.max()) + 1)
         steps_per_epoch = -(-len(split.labels) // experiment.training.batch_size)
-        optimizer = build_optimizer(experiment.training, model, steps_per_epoch)
+        optimizer = build_optimizer(experiment, model, steps_per_epoch)
         augment = build_augment(experiment.training.augmentation, height, width)
         engine = Engine(experiment, model, optimizer, split, towers, augment)
         return Trainer(experiment, model, optimizer, engine)

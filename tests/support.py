@@ -29,3 +29,11 @@ def read_json(path):
 
 def read_metrics(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def recovered(trainer):
+    """Gradients of one step of plain gradient descent over the whole split, and the sums of that step."""
+    before = trainer.weights()
+    sums = trainer.train()
+    rate = trainer.experiment.training.learning_rate
+    return [(was - now) / rate for was, now in zip(before, trainer.weights(), strict=True)], sums

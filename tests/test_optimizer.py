@@ -168,5 +168,5 @@ def test_every_trainable_variable_has_its_slots_before_the_first_step(make_exper
     for name, slots in [("sgd", 0), ("momentum", 1), ("nesterov", 1), ("rmsprop", 1), ("adam", 2), ("adamw", 2)]:
         experiment = make_experiment({}, {"optimizer": name, "ema_decay": 0.9})
         model = build_model(experiment, (28, 28, 1), 10)
-        optimizer = build_optimizer(experiment.training, model, 10)
+        optimizer = build_optimizer(experiment, model, 10)
         assert len(optimizer.variables) == 2 + (slots + 1) * len(model.trainable_variables)

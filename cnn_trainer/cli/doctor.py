@@ -86,7 +86,7 @@ def _processor(found: "Diagnosis") -> list[tuple[str, str]]:
     if processor["bfloat16"]:
         advice = f"float32; or bfloat16, which this processor computes itself ({', '.join(processor['bfloat16'])})"
     else:
-        advice = "float32; bfloat16 would be slower, for this processor has no instructions for it"
+        advice = "float32; bfloat16 would be slower, for this processor has no AMX"
     return [
         ("name", processor["name"] or processor["architecture"]),
         ("instructions", ", ".join(has) or "none of AVX2, AVX-512, AVX512_BF16, AMX"),

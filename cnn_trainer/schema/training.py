@@ -8,7 +8,7 @@ from cnn_trainer.schema.section import Section
 
 OptimizerName = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
 DeviceName = Literal["auto", "cpu", "gpu"]
-Precision = Literal["float32", "bfloat16", "float64"]
+Precision = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 class _Schedule(Section):
@@ -160,7 +160,7 @@ class Runtime(Section):
     device: DeviceName = Field("auto", description="auto takes a GPU where TensorFlow finds one.")
     precision: Precision = Field(
         "float32",
-        description="Arithmetic of the training step; weights are float32 (float64 with float64) whatever is chosen.",
+        description="Arithmetic of the training step; weights are float32 (float64 with float64) whatever is chosen. float16 scales the loss.",
     )
     towers: int | None = Field(
         None,

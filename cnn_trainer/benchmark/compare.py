@@ -1,0 +1,219 @@
+"""Runs the plain programs and our own loop in turn, each as a whole process, and compares what they report."""
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from cnn_trainer import config, data, runs
+from cnn_trainer.commands import with_data_used
+from cnn_trainer.config import Config
+from cnn_trainer.errors import CnnTrainError
+from cnn_trainer.records import Record, RunRecord
+from cnn_trainer.schema import Experiment
+from cnn_trainer.schema.training import Augmentation, Constant
+
+PLAIN = "Model.fit"
+LOOP = {"float32": "cnn-train, float32", "bfloat16": "cnn-train, bfloat16"}
+TORCH = "PyTorch"
+KERAS_EVALUATE, LOOP_EVALUATE = "Model.evaluate", "cnn-train evaluate"
+
+
+class Figure(Record):
+    """One measured quantity: a value a round, and what they amount to."""
+
+    rounds: list[float]
+    median: float
+    lowest: float
+    highest: float
+
+
+class Program(Record):
+    """What one program reached."""
+
+    name: str
+    images_per_second: Figure
+    ratio: Figure | None = Field(description="To the plain program of the same round; null for the plain program.")
+    seconds: Figure | None = Field(description="Of the whole process; null where it did not train.")
+    seconds_ratio: Figure | None = Field(description="Seconds of the plain program over these, round by round.")
+    share_of_limit: float | None = Field(description="Of what matrix products of its precision would allow.")
+
+
+class BenchmarkRecord(Record):
+    """What ``cnn-train benchmark --json`` prints."""
+
+    experiment: str
+    data: str
+    num_train: int = Field(description="Examples of an epoch.")
+    num_test: int = Field(description="Examples of an evaluation.")
+    batch_size: int
+    epochs: int
+    num_rounds: int
+    device: str
+    towers: int
+    machine: dict[str, str]
+    versions: dict[str, str]
+    flop_per_image: int = Field(description="Floating-point operations of training on one image.")
+    flop_per_image_cropped: int = Field(description="The same, without pixels that no later layer reads.")
+    products_per_second: dict[str, Figure] = Field(description="FLOP/s of matrix products, by precision.")
+    training: list[Program]
+    evaluation: list[Program]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A process of each round."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+def benchmark(
+    loaded: Config, num_rounds: int, epochs: int, say: Callable[[str], None], download: data.Progress
+) -> BenchmarkRecord:
+    """Measure ``num_rounds`` rounds of ``epochs`` epochs.
+
+    Args:
+        loaded: What to train. Its data, network, batch size, optimizer, schedule and device count; no validation
+            split, augmentation, label smoothing and moving averages, which the plain programs do not have.
+        num_rounds: Rounds; each runs every program once, each time beginning with another one.
+        epochs: Epochs of each process. The first compiles and does not count for images/s where there are more.
+        say: Told what runs.
+        download: Told of the progress of a download.
+
+    Raises:
+        CnnTrainError: where a process fails, with what it said and its exit code.
+    """
+    training_data = data.load_training(loaded.experiment.data, loaded.experiment.seed, say, download)
+    experiment = _measured(with_data_used(loaded.experiment, training_data.record), epochs)
+    measured: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory(prefix="cnn-train-benchmark-") as folder:
+        tasks = _tasks(experiment, Path(folder))
+        for number in range(num_rounds):
+            turn = number % len(tasks)
+            for task in (*tasks[turn:], *tasks[:turn]):
+                say(f"round {number + 1} of {num_rounds}: {task.name}")
+                measured.setdefault(task.name, []).append(_measure(task, experiment))
+        record = _newest_run(Path(folder))
+    return _report(experiment, record, measured, num_rounds)
+
+
+def _measured(experiment: Experiment, epochs: int) -> Experiment:
+    schedule = experiment.training.schedule
+    training = experiment.training.model_copy(
+        update={
+            "epochs": epochs,
+            "loss": "cross_entropy",
+            "label_smoothing": 0.0,
+            "ema_decay": None,
+            "augmentation": Augmentation(),
+            "early_stopping": None,
+            "schedule": Constant(name="constant") if schedule.name == "plateau" else schedule,
+        }
+    )
+    without = experiment.data.model_copy(update={"validation_fraction": 0.0})
+    return experiment.model_copy(update={"data": without, "training": training})
+
+
+def _tasks(experiment: Experiment, folder: Path) -> list[_Task]:
+    files = {}
+    for precision in LOOP:
+        runtime = experiment.runtime.model_copy(update={"precision": precision})
+        files[precision] = folder / f"{precision}.yaml"
+        files[precision].write_text(config.dump(experiment.model_copy(update={"runtime": runtime})), encoding="utf-8")
+
+    def worker(name: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "cnn_trainer.benchmark.worker", name, str(files["float32"]))
+
+    train = (sys.executable, "-m", "cnn_trainer", "train", "--runs-dir", str(folder / "runs"), "--json")
+    tasks = [_Task(PLAIN, worker("keras-train"))]
+    tasks += [_Task(name, (*train, str(files[precision]))) for precision, name in LOOP.items()]
+    if importlib.util.find_spec("torch"):
+        tasks.append(_Task(TORCH, worker("torch-train")))
+    tasks += [_Task(KERAS_EVALUATE, worker("keras-evaluate")), _Task(LOOP_EVALUATE, worker("loop-evaluate"))]
+    return [*tasks, _Task("matrix products", worker("limit"))]
+
+
+def _measure(task: _Task, experiment: Experiment) -> dict[str, Any]:
+    """What a process reports: ``images_per_second`` as a list, and ``seconds``, those of the whole process."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if experiment.runtime.device == "cpu":  # the plain programs take a GPU wherever there is one
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    began = time.perf_counter()
+    done = subprocess.run(task.command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        error = CnnTrainError(f"{task.name} failed:\n{done.stderr.strip()[-2000:]}")
+        error.exit_code = done.returncode if 0 < done.returncode < 128 else 1
+        raise error
+    if task.name not in LOOP.values():
+        return {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds}
+    history = runs.read_metrics(runs.open_run(Path(json.loads(done.stdout)["run"])))
+    return {"images_per_second": [metrics.images_per_second for metrics in history], "seconds": seconds}
+
+
+def _newest_run(folder: Path) -> RunRecord:
+    return runs.open_run(max((folder / "runs").iterdir())).record
+
+
+def _figure(values: Sequence[float]) -> Figure:
+    return Figure(rounds=list(values), median=statistics.median(values), lowest=min(values), highest=max(values))
+
+
+def _report(
+    experiment: Experiment, record: RunRecord, measured: dict[str, list[dict[str, Any]]], num_rounds: int
+) -> BenchmarkRecord:
+    limits = measured["matrix products"]
+    products = {precision: _figure([found[precision] for found in limits]) for precision in LOOP}
+    cropped = limits[0]["flop_per_image_cropped"]
+
+    def program(name: str, plain: str, trains: bool, precision: str | None) -> Program:
+        rates, plain_rates = ([_steady(found) for found in measured[which]] for which in (name, plain))
+        seconds, plain_seconds = ([found["seconds"] for found in measured[which]] for which in (name, plain))
+        faster = [rate / base for rate, base in zip(rates, plain_rates, strict=True)]
+        sooner = [base / spent for spent, base in zip(seconds, plain_seconds, strict=True)]
+        limit = products[precision].median / cropped if precision else None
+        return Program(
+            name=name,
+            images_per_second=_figure(rates),
+            ratio=None if name == plain else _figure(faster),
+            seconds=_figure(seconds) if trains else None,
+            seconds_ratio=_figure(sooner) if trains and name != plain else None,
+            share_of_limit=statistics.median(rates) / limit if limit else None,
+        )
+
+    precisions = {PLAIN: "float32", **{name: precision for precision, name in LOOP.items()}, TORCH: "float32"}
+    return BenchmarkRecord(
+        experiment=experiment.name,
+        data=record.data.source,
+        num_train=record.data.num_train,
+        num_test=measured[LOOP_EVALUATE][0]["num_examples"],
+        batch_size=experiment.training.batch_size,
+        epochs=experiment.training.epochs,
+        num_rounds=num_rounds,
+        device=record.device,
+        towers=record.towers,
+        machine=record.machine,
+        versions=record.versions,
+        flop_per_image=limits[0]["flop_per_image"],
+        flop_per_image_cropped=cropped,
+        products_per_second=products,
+        training=[program(name, PLAIN, True, precisions[name]) for name in precisions if name in measured],
+        evaluation=[program(name, KERAS_EVALUATE, False, None) for name in (KERAS_EVALUATE, LOOP_EVALUATE)],
+    )
+
+
+def _steady(found: dict[str, Any]) -> float:
+    """The median of all epochs, or evaluations, but the first, which compiles; of the one where there is no other."""
+    rates = found["images_per_second"]
+    return statistics.median(rates[1:] or rates)

@@ -1,0 +1,88 @@
+"""``cnn-train benchmark``: how fast this machine trains, beside plain programs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cnn_trainer.cli.options import AsJson, DeviceOption, Overrides
+from cnn_trainer.cli.output import next_step, print_json, print_text, say
+
+if TYPE_CHECKING:
+    from cnn_trainer.benchmark.compare import BenchmarkRecord, Figure, Program
+
+
+def benchmark(
+    config_file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG]", help="What to train; without it the documented network on MNIST."),
+    ] = None,
+    overrides: Overrides = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each program runs.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, max=1000, help="Epochs that each program trains.")] = 3,
+    device: DeviceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure training and evaluation beside a plain Keras program, and PyTorch's where it is installed.
+
+    Every program is a process of its own, and they take turns, so a busy machine slows all of them: trust the ratios,
+    and images/s only of a machine that does nothing else.
+    """
+    from cnn_trainer import config
+    from cnn_trainer.benchmark import compare
+    from cnn_trainer.cli import downloads
+
+    changes = [*(overrides or ()), *([f"runtime.device={device.value}"] if device else [])]
+    loaded = config.load(config_file, changes) if config_file else config.documented(changes)
+    with downloads.shown_download(quiet=False) as download:
+        found = compare.benchmark(loaded, rounds, epochs, say, download)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_text(_words(found))
+    next_step("train", config_file or "configs/mnist.yaml")
+
+
+def _words(found: "BenchmarkRecord") -> str:
+    from cnn_trainer.cli.tables import stdout_width, table
+
+    rounds = "1 round" if found.num_rounds == 1 else f"{found.num_rounds} rounds: median (lowest to highest)"
+    processor = found.machine["processor"] if "processor" in found.machine else found.machine["architecture"]
+    heading = ("images/s", "times", "seconds", "times", "of the limit")
+    training = [(program.name, *_cells(program)) for program in found.training]
+    evaluation = [(program.name, *_cells(program)[:2]) for program in found.evaluation]
+    products = ", ".join(
+        f"{figure.median / 1e9:,.0f} GFLOP/s in {precision}" for precision, figure in found.products_per_second.items()
+    )
+    return "\n".join(
+        [
+            f"{processor}, {found.machine['cores']} cores; {found.device}, {found.towers} towers; {rounds}",
+            "",
+            f"Training: {found.experiment}, {found.num_train:,} images of {found.data}, batches of {found.batch_size}, "
+            f"{found.epochs} epochs; seconds of the whole process",
+            table(("program", *heading), training, stdout_width()),
+            f"Evaluation: {found.num_test:,} images",
+            table(("program", *heading[:2]), evaluation, stdout_width()),
+            f"An image takes {found.flop_per_image / 1e6:.2f} MFLOP to train on, "
+            f"{found.flop_per_image_cropped / 1e6:.2f} without pixels that no layer reads.",
+            f"Matrix products reach {products}; the limit is what that rate allows.",
+            "",
+        ]
+    )
+
+
+def _cells(program: "Program") -> tuple[str, ...]:
+    return (
+        _cell(program.images_per_second, ",.0f"),
+        _cell(program.ratio, ".2f"),
+        _cell(program.seconds, ".1f"),
+        _cell(program.seconds_ratio, ".2f"),
+        f"{program.share_of_limit:.0%}" if program.share_of_limit is not None else "-",
+    )
+
+
+def _cell(figure: "Figure | None", form: str) -> str:
+    if figure is None:
+        return "-"
+    spread = f" ({figure.lowest:{form}} to {figure.highest:{form}})" if len(figure.rounds) > 1 else ""
+    return f"{figure.median:{form}}{spread}"
