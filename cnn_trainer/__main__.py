@@ -17,6 +17,8 @@ def main() -> None:
     gc.set_threshold(100_000)  # imports make many objects and little garbage; looking for it so often takes 0.01 s
     # Process 1 of a container hears SIGTERM only where it has a handler. Training sets its own, which ends at a step.
     signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _leave)
     # No plugin is used here; looking for them among all installed packages takes 0.02 s of every start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     _open_closed_streams()

@@ -53,6 +53,14 @@ def resolve_run(text: str, runs_dir: Path) -> Path:
     raise RunDirectoryError(f"{printable(text)!r}: {place}{hint}; see: cnn-train runs list")
 
 
+def require_writable(runs_dir: Path) -> None:
+    """Refuse a folder in which no run can be created, before any work is done for one. Raises RunDirectoryError."""
+    nearest = next(place for place in (runs_dir, *runs_dir.absolute().parents) if os.path.lexists(place))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        problem = "cannot be written to, so no run can be created; choose another folder with --runs-dir"
+        raise RunDirectoryError(f"{printable(nearest)}: {problem}")
+
+
 def _require_run(path: Path) -> Path:
     if not os.path.lexists(path / RECORD_FILE):
         problem = f"is not a run directory, for it has no {RECORD_FILE}; see: cnn-train runs list"

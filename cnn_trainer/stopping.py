@@ -1,4 +1,4 @@
-"""Hears SIGTERM and Ctrl-C, and lets the training loop stop where it can be taken up again."""
+"""Hears SIGTERM, SIGHUP and Ctrl-C, and lets the training loop stop where it can be taken up again."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
 
 
 @dataclass

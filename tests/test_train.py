@@ -225,6 +225,20 @@ def test_a_dry_run_shows_the_layers_and_writes_nothing(cnn_train, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_runs_directory_that_cannot_be_written_is_refused_before_tensorflow_starts(small_config, tmp_path):
+    if os.geteuid() == 0 and os.access("/proc", os.W_OK):
+        place = tmp_path / "file"  # root may write everywhere
+        place.write_text("")
+    else:
+        place = tmp_path / "closed"
+        place.mkdir(mode=0o500)
+    words = [sys.executable, "-X", "importtime", "-m", "cnn_trainer", "train", str(small_config), "--runs-dir"]
+    done = subprocess.run([*words, str(place / "runs")], capture_output=True, text=True, check=False)
+    assert done.returncode == 6
+    assert "choose another folder with --runs-dir" in done.stderr
+    assert " tensorflow\n" not in done.stderr
+
+
 def test_name_device_and_runs_dir_go_over_the_config(cnn_train, small_config, tmp_path):
     words = ["--name", "my-run.2", "--device", "cpu", "--runs-dir", tmp_path / "with a space", "--json"]
     answer = cnn_train("train", small_config, *words, "--set", "training.epochs=1", cwd=tmp_path)

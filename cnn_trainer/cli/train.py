@@ -40,11 +40,13 @@ def train(
 
     The test split is opened once, at the end. Stop with Ctrl-C; go on with cnn-train resume.
     """
-    from cnn_trainer import commands, config, runs
+    from cnn_trainer import commands, config, run_dirs, runs
     from cnn_trainer.cli import words
 
     changes = [*(overrides or ()), *_as_overrides(name, device)]
     loaded = config.load(config_file, changes)
+    if not dry_run:
+        run_dirs.require_writable(runs_dir)
     with downloads.shown_download(quiet) as download:
         prepared = commands.prepare(loaded, say, download)
     if not quiet:

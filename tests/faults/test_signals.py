@@ -58,7 +58,7 @@ def test_sigterm_at_random_instants_leaves_a_run_that_goes_on(zygote, reference,
     child.signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_the_program_starts_ends_it_quietly(reference, tmp_path, number):
     run_dir = reference.copy(tmp_path)
     for delay in (0.5, 1.2, 2.0):
