@@ -57,8 +57,9 @@ def require_writable(runs_dir: Path) -> None:
     """Refuse a folder in which no run can be created, before any work is done for one. Raises RunDirectoryError."""
     nearest = next(place for place in (runs_dir, *runs_dir.absolute().parents) if os.path.lexists(place))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        problem = "cannot be written to, so no run can be created; choose another folder with --runs-dir"
-        raise RunDirectoryError(f"{printable(nearest)}: {problem}")
+        reason = "cannot be written to" if nearest.is_dir() else "is not a folder"
+        problem = f"no run can be created: {printable(nearest)} {reason}; choose another folder with --runs-dir"
+        raise RunDirectoryError(f"{printable(runs_dir)}: {problem}")
 
 
 def _require_run(path: Path) -> Path:

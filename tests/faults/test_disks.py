@@ -43,7 +43,7 @@ def test_a_place_that_cannot_be_written_to_is_named_and_left_as_it_is(zygote, re
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         child = zygote.run("train", reference.config, "--runs-dir", disk, code=6)
         assert f"{disk}" in child.stderr
-        assert "cannot be written to, so no run can be created; choose another folder" in child.stderr
+        assert f"no run can be created: {disk} cannot be written to; choose another folder" in child.stderr
         assert "Read-only" in zygote.run("resume", run_dir, "--epochs", 4, code=6).stderr
         zygote.run("resume", run_dir)  # there is nothing to do
         assert "Read-only" in zygote.run("evaluate", run_dir, code=6).stderr
