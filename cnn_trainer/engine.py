@@ -5,8 +5,10 @@ batches are gathered, cast, augmented and trained on without a word of Python in
 function of the seed and the step, so there is no random state, and a call may begin at any step.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -19,10 +21,11 @@ from cnn_trainer.optimizer import loss_scale, without_loss_scale
 from cnn_trainer.rewrite import Operation, Tensor
 from cnn_trainer.schema import Experiment
 
-# Images that evaluation computes at a time, and as many pixels where images are larger: enough to keep every core busy,
-# small enough to stay in its cache and to leave memory alone.
-EVALUATION_BATCH = 500
+# Images that evaluation computes at a time, fewer where they are larger than 28x28: what a core works on stays in its
+# cache, and memory is left alone. Compiled code is handed as many as have these values.
+EVALUATION_BATCH = 128
 _EVALUATION_PIXELS = EVALUATION_BATCH * 28 * 28
+_EVALUATION_VALUES = 10_000 * 28 * 28
 _AUGMENTATION, _DROPOUT = 1, 2  # streams of random numbers
 
 Augment = Callable[[Tensor, Tensor], Tensor]
@@ -163,7 +166,7 @@ class Engine:
     def _tower(
         self, chosen: Tensor, counts: Tensor, count: Tensor, weights: list[Tensor], iteration: Tensor, tower: int
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Gradients of this part's share of the batch's mean loss, scaled, and its sums, over the examples that count."""
+        """Gradients of this part's share of the batch's mean loss, scaled, and its sums, over what counts."""
         images = tf.cast(tf.gather(self._images, chosen), self._dtype)
         labels = tf.gather(self._labels, chosen)
         if self._augment is not None:
@@ -202,31 +205,39 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
         (examples, height, width, channels) that gives logits (examples, classes).
     """
     operations, (height, width) = _plan(model)
-    dtype = tf.as_dtype(model.compute_dtype)
-
+    shape = (height, width, model.input_shape[3])
+    pixels = model.input_shape[1] * model.input_shape[2]
+    size, dtype = max(towers, min(EVALUATION_BATCH, _EVALUATION_PIXELS // pixels)), tf.as_dtype(model.compute_dtype)
+    bounds = [size * tower // towers for tower in range(towers + 1)]
     signature = [
         [tf.TensorSpec(variable.shape, variable.dtype) for variable in model.trainable_variables],
-        tf.TensorSpec(
-            (None, height, width, model.input_shape[3]), tf.uint8
-        ),  # a partial batch is traced no second time
+        tf.TensorSpec((None, *shape), tf.uint8),
     ]
 
     @tf.function(autograph=False, input_signature=signature)
     def compute(weights: list[Tensor], images: Tensor) -> Tensor:
         num_images = tf.shape(images)[0]
-        count = tf.maximum(num_images, towers)  # oneDNN cannot pool an empty batch
-        images = tf.pad(images, [[0, count - num_images], [0, 0], [0, 0], [0, 0]])
-        bounds = [count * tower // towers for tower in range(towers + 1)]
-        parts = [tf.cast(images[bounds[tower] : bounds[tower + 1]], dtype) for tower in range(towers)]
-        logits = [rewrite.compute(operations, part, weights, None, training=False) for part in parts]
-        return tf.concat(logits, 0)[:num_images]
+        steps = -(-num_images // size)
+        images = tf.pad(images, [[0, steps * size - num_images], [0, 0], [0, 0], [0, 0]])
+
+        def body(step: Tensor, done: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
+            batch = tf.ensure_shape(images[step * size : (step + 1) * size], (size, *shape))
+            parts = [tf.cast(batch[first:last], dtype) for first, last in pairwise(bounds)]
+            logits = [rewrite.compute(operations, part, weights, None, training=False) for part in parts]
+            return step + 1, done.write(step, tf.concat(logits, 0))
+
+        done = tf.TensorArray(dtype, steps, element_shape=(size, model.output_shape[-1]))
+        _, done = tf.while_loop(lambda step, _: step < steps, body, (0, done), parallel_iterations=1)
+        return done.concat()[:num_images]
 
     def logits(weights: Sequence[Any], images: np.ndarray) -> np.ndarray:
         values = [tf.convert_to_tensor(weight) for weight in weights]
-        size = max(1, min(EVALUATION_BATCH, _EVALUATION_PIXELS // (images.shape[1] * images.shape[2])))
-        batches = range(0, len(images), size)
+        many = size * max(1, _EVALUATION_VALUES // (size * math.prod(images.shape[1:])))
         return np.concatenate(
-            [compute(values, images[start : start + size, :height, :width]).numpy() for start in batches]
+            [
+                compute(values, images[start : start + many, :height, :width]).numpy()
+                for start in range(0, len(images), many)
+            ]
         )
 
     return logits
