@@ -143,7 +143,8 @@ def read_json(path: Path) -> Any:
         raise RunDirectoryError(f"{printable(path)}: {error}") from None
 
 
-def _validated(kind: type[Record], value: Any, place: str) -> Record:
+def validated(kind: type[Record], value: Any, place: str) -> Record:
+    """``value`` as a record of this kind. Raises RunDirectoryError with ``place`` and the first fault."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -156,7 +157,7 @@ def _validated(kind: type[Record], value: Any, place: str) -> Record:
 def read_record(run_dir: Path) -> RunRecord:
     """What run.json says. Raises RunDirectoryError naming the file and the fault."""
     path = run_dir / RECORD_FILE
-    return _validated(RunRecord, read_json(path), printable(path))
+    return validated(RunRecord, read_json(path), printable(path))
 
 
 def open_run(run_dir: Path) -> Run:
@@ -278,7 +279,7 @@ def read_metrics(run: Run) -> list[EpochMetrics]:
             value = files.parse_json(line)
         except RunDirectoryError as error:
             raise RunDirectoryError(f"{place}: {error}") from None
-        history.append(_validated(EpochMetrics, value, place))
+        history.append(validated(EpochMetrics, value, place))
     return history
 
 
@@ -293,7 +294,7 @@ def require_result(run: Run) -> None:
 def read_evaluation(run_dir: Path) -> EvaluationRecord | None:
     """What evaluation.json says, None where it is missing. Raises RunDirectoryError naming the file and the fault."""
     path = run_dir / EVALUATION_FILE
-    return _validated(EvaluationRecord, read_json(path), printable(path)) if os.path.lexists(path) else None
+    return validated(EvaluationRecord, read_json(path), printable(path)) if os.path.lexists(path) else None
 
 
 def list_runs(runs_dir: Path) -> list[RunSummary]:

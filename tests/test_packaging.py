@@ -63,7 +63,7 @@ def test_every_locked_line_is_one_version_with_hashes_and_nothing_else(lock: str
 @pytest.mark.parametrize("lock", LOCKS)
 def test_no_lock_names_an_address_or_a_path(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
-    assert [word for word in ("/", "http", "--index", "--extra-index", "--find-links") if word in text] == []
+    assert [word for word in ("/", "http:", "https:", "--index", "--extra-index", "--find-links") if word in text] == []
 
 
 @pytest.mark.parametrize("lock", LOCKS)

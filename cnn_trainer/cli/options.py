@@ -27,7 +27,7 @@ RunsDir: TypeAlias = Annotated[
 DEFAULT_RUNS_DIR = Path("runs")
 
 
-def _offer_runs(context: typer.Context, incomplete: str) -> list[str]:
+def offer_runs(context: typer.Context, incomplete: str) -> list[str]:
     """The runs that a half-typed word can mean, for shell completion; a path is left to the shell."""
     from cnn_trainer.run_dirs import run_names
 
@@ -41,7 +41,7 @@ RunArgument: TypeAlias = Annotated[
     typer.Argument(
         metavar="RUN",
         help="A run directory, a name under the runs directory, or latest.",
-        autocompletion=_offer_runs,
+        autocompletion=offer_runs,
         show_default=False,
     ),
 ]

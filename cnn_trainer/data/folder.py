@@ -141,42 +141,74 @@ def read_picture(path: Path, image_size: int, color: Color) -> Images:
     Raises:
         DataError: where the file is broken, no PNG, JPEG or BMP, or too large.
     """
-    expected = "a picture (PNG, JPEG or BMP)"
-    with arrays.open_file(path, expected) as (file, size):
-        if size > MAX_PICTURE_BYTES:
-            raise DataError(f"{printable(path)}: is {size} bytes; at most {MAX_PICTURE_BYTES}; make it smaller")
-        content = file.read(MAX_PICTURE_BYTES)
+    picture = decode_picture(read_picture_file(path), str(path), color)
+    return resize_picture(picture, (image_size, image_size, _CHANNELS[color]))
+
+
+def read_picture_file(path: Path) -> bytes:
+    """The content of a file that should be a picture. Raises DataError where there is none, or it is too large."""
+    with arrays.open_file(path, "a picture (PNG, JPEG or BMP)") as (file, size):
+        _check_bytes(str(path), size)
+        return file.read(MAX_PICTURE_BYTES)
+
+
+def _check_bytes(name: str, size: int) -> None:
+    if size > MAX_PICTURE_BYTES:
+        raise DataError(f"{printable(name)}: is {size} bytes; at most {MAX_PICTURE_BYTES}; make it smaller")
+
+
+def decode_picture(content: bytes, name: str, color: Color, max_pixels: int = MAX_PICTURE_PIXELS) -> Images:
+    """The picture in the content of a PNG, JPEG or BMP file.
+
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+        color: what the picture is made.
+        max_pixels: checked before any pixel is read.
+
+    Returns:
+        uint8 (height, width) in grey, (height, width, 3) in rgb; upright, and on white where it is transparent.
+
+    Raises:
+        DataError: where the content is broken, no PNG, JPEG or BMP, or too large.
+    """
+    _check_bytes(name, len(content))
     # Pillow's decoders raise errors of many kinds for a broken file, and which ones is not documented.
     try:
         picture = Image.open(io.BytesIO(content), formats=_FORMATS)
     except UnidentifiedImageError:
-        raise DataError(f"{printable(path)}: is no PNG, JPEG or BMP; remove or convert it") from None
+        raise DataError(f"{printable(name)}: is no PNG, JPEG or BMP; remove or convert it") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{printable(path)}: has too many pixels; at most {MAX_PICTURE_PIXELS}") from None
+        raise DataError(f"{printable(name)}: has too many pixels; at most {max_pixels}") from None
     except Exception as error:
-        raise _broken(path, error) from None
+        raise _broken(name, error) from None
     with picture:
-        if picture.width * picture.height > MAX_PICTURE_PIXELS:
+        if picture.width * picture.height > max_pixels:
             found = f"{picture.width}x{picture.height} pixels"
-            raise DataError(f"{printable(path)}: has {found}; at most {MAX_PICTURE_PIXELS}; make it smaller")
+            raise DataError(f"{printable(name)}: has {found}; at most {max_pixels}; make it smaller")
         try:
-            return _convert(picture, image_size, color)
+            return np.asarray(_convert(picture, color), np.uint8)
         except Exception as error:
-            raise _broken(path, error) from None
+            raise _broken(name, error) from None
 
 
-def _broken(path: Path, error: Exception) -> DataError:
+def _broken(name: str, error: Exception) -> DataError:
     problem = printable(str(error) or type(error).__name__)[:200]
-    return DataError(f"{printable(path)}: broken picture: {problem}; remove it or get it again")
+    return DataError(f"{printable(name)}: broken picture: {problem}; remove it or get it again")
 
 
-def _convert(picture: Image.Image, image_size: int, color: Color) -> Images:
+def _convert(picture: Image.Image, color: Color) -> Image.Image:
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):  # Pillow's own conversion from 16 bits cuts off at 255
         upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    plain = upright.convert("L" if color == "grey" else "RGB")
-    resized = plain.resize((image_size, image_size), Image.Resampling.LANCZOS)
-    return np.asarray(resized, np.uint8).reshape(image_size, image_size, _CHANNELS[color])
+    return upright.convert("L" if color == "grey" else "RGB")
+
+
+def resize_picture(picture: Images, image_shape: tuple[int, int, int]) -> Images:
+    """A decoded picture, resized to ``image_shape``: uint8 (height, width, channels)."""
+    height, width, _ = image_shape
+    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized, np.uint8).reshape(image_shape)

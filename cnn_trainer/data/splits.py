@@ -24,6 +24,7 @@ class Stream(IntEnum):
     VALIDATION = 1
     FOLDER_TEST = 2
     MNIST_5K_TEST = 3
+    CALIBRATION = 4
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def test_order_of_examples_is_an_int32_permutation():
 def test_every_seed_epoch_and_purpose_has_an_order_of_its_own():
     orders = [order_of_examples(50, 1, 1), order_of_examples(50, 1, 2), order_of_examples(50, 2, 1)]
     orders += [permutation(50, 1, stream, 1) for stream in Stream if stream != Stream.EPOCH_ORDER]
-    assert len({tuple(order.tolist()) for order in orders}) == len(orders) == 6
+    assert len({tuple(order.tolist()) for order in orders}) == len(orders) == 7
 
 
 def test_order_of_examples_takes_the_largest_seed_and_epoch_of_the_schema():

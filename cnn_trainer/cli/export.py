@@ -1,0 +1,79 @@
+"""``cnn-train export``: a run's result in the formats that other software runs."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
+from cnn_trainer.cli.output import next_step, print_json, say
+
+if TYPE_CHECKING:
+    from cnn_trainer.deploy.manifest import Manifest
+
+
+class FormatName(StrEnum):
+    """What can be asked for."""
+
+    ALL = "all"
+    SAVED_MODEL = "saved-model"
+    ONNX = "onnx"
+    LITERT = "litert"
+    KERAS = "keras"
+
+
+def export(
+    run: RunArgument,
+    formats: Annotated[
+        list[FormatName] | None,
+        typer.Option("--format", help="A format; may be given many times. litert makes float32, float16 and int8."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The folder to export to; else export in the run directory.", show_default=False
+        ),
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data: Annotated[Path | None, typer.Option(metavar="PATH", help="Read the data here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's result for other software, and check that it is the same model.
+
+    Raw images with values 0 to 255 go in, probabilities come out; without --format, in all formats. Each is run again
+    by its own runtime on the whole test split; one that differs from the run is refused, with exit code 7.
+    """
+    from cnn_trainer import run_dirs, runs
+    from cnn_trainer.deploy.export import export_run
+    from cnn_trainer.deploy.manifest import PATHS
+    from cnn_trainer.errors import CheckFailedError
+
+    opened = runs.open_run(run_dirs.resolve_run(run, runs_dir))
+    asked = tuple(name.value for name in formats or [FormatName.ALL])
+    wanted = [name for name in PATHS if "all" in asked or name.startswith(asked)]
+    found = export_run(opened, wanted, output, data, say)
+    if found.manifest:
+        say(_table(found.manifest))
+    if as_json:
+        manifest = found.manifest.model_dump(mode="json") if found.manifest else None
+        print_json({"export": str(found.dir), "manifest": manifest, "refused": found.refused})
+    if found.refused:
+        raise CheckFailedError("\n".join(found.refused.values()))
+    if found.manifest and found.manifest.models.keys() - {"saved-model", "keras"}:
+        next_step("serve", found.dir)
+
+
+def _table(manifest: "Manifest") -> str:
+    from cnn_trainer.cli.tables import stdout_width, table
+
+    heading = ("format", "file", "bytes", "accuracy", "equal", "difference", "ms an image", "images/s")
+    rows = []
+    for name, model in manifest.models.items():
+        parity = model.parity
+        cells = (f"{model.num_bytes:,}", f"{parity.accuracy:.4f}", f"{parity.equal_predictions:.2%}")
+        speed = (f"{parity.latency_seconds * 1000:.3f}", f"{parity.images_per_second:,.0f}")
+        rows.append((name, model.path, *cells, f"{parity.max_difference:.1e}", *speed))
+    right = f"the run itself has {manifest.test_accuracy:.4f} of {manifest.test_examples:,} test images right"
+    legend = "equal: predictions; difference: the largest of a probability; times: with one thread"
+    return f"{table(heading, rows, stdout_width())}{right}; {legend}"

@@ -1,0 +1,50 @@
+"""``cnn-train serve``: an exported model over HTTP, and a page to draw on."""
+
+from typing import Annotated
+
+import typer
+
+from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, RunsDir, offer_runs
+from cnn_trainer.cli.output import say
+
+
+def serve(
+    run_or_export: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_EXPORT",
+            help="A run that was exported, or the folder of an export.",
+            autocompletion=offer_runs,
+            show_default=False,
+        ),
+    ],
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 takes a free one.")] = 8501,
+    max_in_flight: Annotated[
+        int, typer.Option(min=1, help="How many requests are worked on at a time; more are told to try again.")
+    ] = 64,
+) -> None:
+    """Serve an exported model: TensorFlow Serving's REST interface, the Open Inference Protocol, and a page.
+
+    Stops with Ctrl-C or SIGTERM, once the requests in flight are answered. The log goes to stderr, a line of JSON each.
+    """
+    from cnn_trainer.cli import words
+    from cnn_trainer.errors import DeviceError
+
+    try:
+        from cnn_trainer.deploy.serve import model, server
+    except ImportError as error:
+        remedy = "install what serve needs with: pip install 'cnn-trainer[serve]'"
+        raise DeviceError(f"{error.name} is not installed; {remedy}") from None
+    served = model.open_export(model.find_export(run_or_export, runs_dir))
+    listener = server.listen(host, port)
+    manifest = served.manifest
+    say(
+        f"model: {manifest.name}, test accuracy {manifest.test_accuracy:.2%} on {manifest.test_examples:,} test images "
+        f"of {words.data_name(manifest.data.source, manifest.data.requested)}"
+    )
+    if not server.is_loopback(host):
+        say(f"WARNING: {host} is not this machine alone: whoever reaches it can use the model, unasked and unencrypted")
+    say(f"{served.exported.path} in {served.runtime} at {server.address(listener)}; stop with Ctrl-C")
+    server.run(served, listener, max_in_flight, say)

@@ -1,0 +1,96 @@
+"""Exports as they are found on a disk: read without trusting what they hold, their files' digests compared."""
+
+import hashlib
+import os
+import stat
+from itertools import islice
+from pathlib import Path
+
+from cnn_trainer import files, runs
+from cnn_trainer.deploy.manifest import MANIFEST_FILE, PATHS, ExportedModel, Manifest
+from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.files import printable
+
+MAX_FILES = 100  # of one exported model; a SavedModel has four or five
+
+
+def read(export_dir: Path) -> Manifest:
+    """What the manifest of the export in ``export_dir`` says; no model file is looked at.
+
+    Raises:
+        RunDirectoryError: where there is none, or it is not what this program writes, naming the place and the fault.
+    """
+    path = export_dir / MANIFEST_FILE
+    if not os.path.lexists(path):
+        remedy = "make one with: cnn-train export RUN"
+        raise RunDirectoryError(f"{printable(export_dir)}: is no export, for it has no {MANIFEST_FILE}; {remedy}")
+    manifest = runs.validated(Manifest, runs.read_json(path), printable(path))
+    for name, model in manifest.models.items():
+        if model.format != name or model.path != PATHS[name]:
+            problem = f"models.{name}: is not where an export has it; the file was changed"
+            raise RunDirectoryError(f"{printable(path)}: {problem}")
+    return manifest
+
+
+def verify(export_dir: Path, model: ExportedModel) -> Path:
+    """The file or folder of an exported model, once it is found to be the one that the manifest names.
+
+    Args:
+        export_dir: Where ``read`` found the manifest.
+        model: One of its models.
+
+    Raises:
+        RunDirectoryError: where a file is missing, another, too many, a symbolic link, or cannot be read.
+    """
+    path = export_dir / model.path
+    if content(export_dir, model.path, model.num_bytes) != (model.num_bytes, model.sha256):
+        remedy = "export the run again with: cnn-train export RUN"
+        raise RunDirectoryError(f"{printable(path)}: is not what {MANIFEST_FILE} says it is; {remedy}")
+    return path
+
+
+def content(export_dir: Path, path: str, max_bytes: int) -> tuple[int, dict[str, str]]:
+    """Bytes of an exported model's files, and the SHA-256 of each by its path under ``export_dir``, sorted.
+
+    Args:
+        export_dir: The export.
+        path: The model's file or folder under it.
+        max_bytes: Of all files together.
+
+    Raises:
+        RunDirectoryError: for a symbolic link, anything but files and folders, more bytes than ``max_bytes`` (of
+            which none is read then), more files than ``MAX_FILES``, and where there is nothing.
+    """
+    found = _list_files(export_dir, path)
+    with files.reported(export_dir / path, "read"):
+        num_bytes = sum(file.lstat().st_size for file in found)
+    if num_bytes > max_bytes:
+        problem = f"larger than it can be: {num_bytes} bytes, {max_bytes} allowed"
+        raise RunDirectoryError(f"{printable(export_dir / path)}: {problem}")
+    digests = {}
+    for file in found:
+        data = files.read_bounded(file, max_bytes)
+        digests[file.relative_to(export_dir).as_posix()] = hashlib.sha256(data).hexdigest()
+    return num_bytes, digests
+
+
+def _list_files(export_dir: Path, path: str) -> list[Path]:
+    place = export_dir
+    for part in Path(path).parts[:-1]:
+        place /= part
+        files.require_folder(place)
+    found: list[Path] = []
+    waiting = [export_dir / path]
+    while waiting:
+        place = waiting.pop()
+        with files.reported(place, "read"):
+            mode = place.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                waiting += islice(place.iterdir(), MAX_FILES + 1)
+            elif not stat.S_ISREG(mode):
+                raise RunDirectoryError(f"{printable(place)}: is a link, a pipe or a device; move it away")
+            else:
+                found.append(place)
+        if len(found) + len(waiting) > MAX_FILES:
+            raise RunDirectoryError(f"{printable(export_dir / path)}: holds more than {MAX_FILES} files; move it away")
+    return sorted(found)

@@ -1,0 +1,93 @@
+"""The server's process: its socket, its signals, its end."""
+
+import asyncio
+import contextlib
+import functools
+import gc
+import ipaddress
+import signal
+import socket
+import warnings
+from collections.abc import Callable
+
+import uvicorn
+
+from cnn_trainer.deploy.serve.app import build_app
+from cnn_trainer.deploy.serve.limits import BoundedProtocol
+from cnn_trainer.deploy.serve.model import Served
+from cnn_trainer.deploy.serve.traces import Traces
+from cnn_trainer.errors import UsageError
+from cnn_trainer.files import printable
+from cnn_trainer.stopping import SIGNALS
+
+STOP_SECONDS = 4  # for the requests in flight; with what comes before and after, the process ends within 5
+_KEEP_ALIVE_SECONDS = 20  # longer than clients keep an idle connection, so that none is closed as it is taken up again
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at ``host`` and ``port``; 0 takes a free one. Raises UsageError where it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError, UnicodeError) as error:
+        problem = f"--host {printable(host)} --port {port}: cannot be listened at: {printable(error)}"
+        raise UsageError(f"{problem}; choose another port with --port") from None
+
+
+def address(listener: socket.socket) -> str:
+    """Where a browser finds what listens there."""
+    host, port, *_ = listener.getsockname()
+    name = "localhost" if ipaddress.ip_address(host).is_unspecified else host
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens at ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def run(served: Served, listener: socket.socket, max_in_flight: int, write_line: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish, for ``STOP_SECONDS`` at most.
+
+    Args:
+        served: what is served.
+        listener: from ``listen``.
+        max_in_flight: how many requests may be worked on at a time.
+        write_line: gets each line of the log.
+    """
+    warnings.simplefilter("ignore")  # Pillow warns of harmless flaws in pictures, once for each place in its code
+    host = listener.getsockname()[0]
+    hosts = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host} if is_loopback(host) else None
+    traces = Traces(served.manifest, served.exported.format, write_line)
+    config = uvicorn.Config(
+        build_app(served, traces, hosts, max_in_flight),
+        http=functools.partial(BoundedProtocol, traces=traces),  # type: ignore[arg-type]
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        workers=1,
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]  # it would end with the signal again
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
+                loop.add_signal_handler(number, server.handle_exit, number, None)
+        await server.serve([listener])
+
+    gc.collect()
+    gc.freeze()  # what is there now stays: there is no use in looking through it for garbage
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(serve())
