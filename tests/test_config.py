@@ -383,7 +383,8 @@ def test_a_shipped_config_opens_with_modeline_command_accuracy_and_time(path: Pa
 
 def test_the_shipped_configs_are_these() -> None:
     names = {path.name for path in SHIPPED}
-    assert names == {"mnist.yaml", "fashion-mnist.yaml", "mnist-mlp.yaml", "mnist-regularized.yaml", "folder.yaml"}
+    wanted = {"mnist", "mnist-fast", "mnist-best", "mnist-mlp", "mnist-regularized", "fashion-mnist", "folder"}
+    assert names == {f"{name}.yaml" for name in wanted}
 
 
 def test_the_mnist_config_is_the_documented_recipe() -> None:
