@@ -1,26 +1,53 @@
 # docker build -t cnn-trainer .
 # docker run --rm -v "$PWD/runs:/runs" cnn-trainer train configs/mnist.yaml
 # With an NVIDIA GPU: docker build --build-arg DEVICE=gpu -t cnn-trainer:gpu . and docker run --gpus all ...
+# A server without TensorFlow: docker build --target serve -t cnn-trainer-serve .
+# docker run --rm -p 8501:8501 -v "$PWD/runs/RUN/export:/model:ro" cnn-trainer-serve
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# What the lock names. It changes rarely, so that a change of the program rebuilds and ships a layer of kilobytes only.
+# What a lock names. It changes rarely, so that a change of the program rebuilds and ships a layer of kilobytes only.
+FROM ${BASE_IMAGE} AS serve-dependencies
+COPY requirements/serve.txt /requirements.txt
+# No pip inside: it is the base image's pip that installs.
+# Bytecode is compiled here, with the sources taken as unchanged, because a read-only image could never keep it.
+RUN python -m venv --without-pip /venv \
+    && python -m pip --disable-pip-version-check --python /venv/bin/python install --quiet --no-cache-dir --no-compile \
+        --require-hashes --no-deps --only-binary :all: -r /requirements.txt \
+    && /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
+
 FROM ${BASE_IMAGE} AS dependencies
 ARG DEVICE=cpu
 COPY requirements/${DEVICE}.txt /requirements.txt
-# No pip inside: it is the base image's pip that installs. TensorFlow's C++ headers are not needed to run anything.
-# Bytecode is compiled here, with the sources taken as unchanged, because a read-only image could never keep it.
+# TensorFlow's C++ headers are not needed to run anything.
 RUN python -m venv --without-pip /venv \
     && python -m pip --disable-pip-version-check --python /venv/bin/python install --quiet --no-cache-dir --no-compile \
         --require-hashes --no-deps --only-binary :all: -r /requirements.txt \
     && rm -rf /venv/lib/python3.*/site-packages/tensorflow/include \
     && /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
 
-FROM dependencies AS package
+FROM serve-dependencies AS package
 COPY pyproject.toml README.md LICENSE /source/
 COPY cnn_trainer /source/cnn_trainer
 RUN python -m pip --disable-pip-version-check --python /venv/bin/python install --quiet --no-cache-dir --no-compile \
         --no-deps --no-build-isolation --target /package /source \
     && /venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /package
+
+FROM ${BASE_IMAGE} AS serve
+LABEL org.opencontainers.image.title="cnn-trainer-serve" \
+    org.opencontainers.image.description="Serves a model that cnn-trainer exported, over HTTP, with a page to draw on." \
+    org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=serve-dependencies /venv /venv
+COPY --from=package /package /app/package
+ENV PATH=/app/package/bin:/venv/bin:$PATH \
+    PYTHONPATH=/app/package \
+    PYTHONDONTWRITEBYTECODE=1
+# Nobody: it writes nothing, and only has to be let read the model.
+USER 65534:65534
+EXPOSE 8501
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8501/v2/health/ready', timeout=2)"]
+ENTRYPOINT ["cnn-train", "serve", "--host", "0.0.0.0"]
+CMD ["/model"]
 
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="cnn-trainer" \

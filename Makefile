@@ -3,6 +3,7 @@
 
 # On the command line: make train CONFIG=my.yaml DEVICE=gpu PYTHON=/path/to/python3.12
 CONFIG := configs/mnist.yaml
+RUN := latest
 # cpu or gpu: which TensorFlow is installed.
 DEVICE := cpu
 # Empty: the first of PYTHONS that runs and is of a version that TensorFlow has a build for.
@@ -16,7 +17,7 @@ PIP_INSTALL_LOCK := $(PIP_INSTALL) --require-hashes --no-deps --only-binary :all
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test soak lock clean anew
+.PHONY: help train test soak load lock clean anew
 
 ifeq ($(filter cpu gpu,$(DEVICE)),)
 $(error DEVICE=$(DEVICE) is not known; choose cpu or gpu)
@@ -35,7 +36,10 @@ test: .venv/.package .venv/.tools  ## set up .venv and the tools where needed, t
 	.venv/bin/pytest
 
 soak: .venv/.package .venv/.tools  ## the tests of faults in their full form: hundreds of kills, a million broken configs; hours
-	CNN_TRAIN_SOAK=1 .venv/bin/pytest tests/faults tests/test_checkpoint.py tests/test_strict_yaml.py
+	CNN_TRAIN_SOAK=1 .venv/bin/pytest tests/faults tests/test_checkpoint.py tests/test_strict_yaml.py tests/deploy/serve
+
+load: .venv/.package  ## load test of cnn-train serve beside a bare application (RUN=latest, a run that was exported)
+	.venv/bin/python tests/deploy/serve/load.py "$(RUN)"
 
 # --fork-strategy fewest: one version of a package for all Pythons, so that all of them run the same code.
 UV_COMPILE = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \

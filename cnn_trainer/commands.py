@@ -25,6 +25,8 @@ from cnn_trainer.schema import Experiment
 from cnn_trainer.stopping import StopRequest
 
 if TYPE_CHECKING:
+    import keras
+
     from cnn_trainer.evaluation import SplitName
     from cnn_trainer.training import Session
 
@@ -255,6 +257,21 @@ def evaluate_run(run: Run, split_name: SplitName, path: Path | None, device: str
 
     The score is written into the run directory, unless the data was read from another ``path``.
     """
+    model, digest, started = load_result(run, device)
+    from cnn_trainer import evaluation
+
+    evaluated, score, split = evaluation.evaluate(run, model, digest, started.towers, split_name, path)
+    if path is None:
+        evaluation.write_evaluation(run, evaluated, score, split)
+    return evaluated
+
+
+def load_result(run: Run, device: str | None) -> tuple[keras.Sequential, str, Backend]:
+    """Start TensorFlow and load the result of a run: the model, the digest of its weights, and how TensorFlow runs.
+
+    Raises:
+        RunDirectoryError, ConfigError, DeviceError: where there is no result, or it cannot be computed here.
+    """
     experiment = run.experiment
     if device:
         experiment = experiment.model_copy(update={"runtime": experiment.runtime.model_copy(update={"device": device})})
@@ -263,8 +280,4 @@ def evaluate_run(run: Run, split_name: SplitName, path: Path | None, device: str
     started = backend.start(experiment)
     from cnn_trainer import evaluation
 
-    model, digest = evaluation.load_result(run)
-    evaluated, score, split = evaluation.evaluate(run, model, digest, started.towers, split_name, path)
-    if path is None:
-        evaluation.write_evaluation(run, evaluated, score, split)
-    return evaluated
+    return *evaluation.load_result(run), started

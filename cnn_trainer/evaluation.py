@@ -40,9 +40,7 @@ class Score:
 
 def score(logits: NDArray[np.floating], labels: NDArray[np.integer], loss: str) -> Score:
     """Score logits (examples, classes) against labels (examples,), in float64."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=1, keepdims=True)
-    log_probabilities = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    log_probabilities = log_softmax(logits)
     probabilities = np.exp(log_probabilities)
     rows = np.arange(len(labels))
     if loss == "cross_entropy":
@@ -51,8 +49,15 @@ def score(logits: NDArray[np.floating], labels: NDArray[np.integer], loss: str) 
         targets = np.zeros_like(probabilities)
         targets[rows, labels] = 1
         losses = np.square(probabilities - targets).mean(axis=1)
-    predictions = wide.argmax(axis=1)
+    predictions = logits.argmax(axis=1)
     return Score(float(losses.mean()), float((predictions == labels).mean()), predictions, probabilities)
+
+
+def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logarithms of the probabilities that logits (examples, classes) stand for."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    return wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
 
 
 def wilson_interval(num_right: int, num_examples: int) -> tuple[float, float]:

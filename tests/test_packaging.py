@@ -1,5 +1,6 @@
 """What is installed, built and run around the program: locks, make targets, the container, the check script."""
 
+import inspect
 import os
 import re
 import shutil
@@ -12,9 +13,10 @@ import pytest
 from packaging.requirements import Requirement
 
 import cnn_trainer
+from cnn_trainer.cli import serve
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = ("cpu", "gpu", "dev")
+LOCKS = ("cpu", "gpu", "serve", "dev")
 LOCKED_LINE = re.compile(
     r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][0-9a-z.+!]*)"
     r"( ; (?P<marker>[a-z_0-9'.<>=!() ]+))?"
@@ -45,12 +47,24 @@ def wanted(lock: str) -> list[str]:
         return list(content["dependency-groups"]["dev"])
     project = content["project"]
     extras = project["optional-dependencies"]
-    return project["dependencies"] + extras[lock] + extras["offline"] + content["build-system"]["requires"]
+    more = () if lock == "serve" else ("offline", "onnx", "litert", "serve")
+    names = [*project["dependencies"], *extras[lock], *content["build-system"]["requires"]]
+    return names + [name for extra in more for name in extras[extra]]
 
 
 def instructions() -> list[str]:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
-    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [re.sub(r"\s+", " ", line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def serving_stage() -> dict[str, str]:
+    """The instructions of the stage serve, each once; of what is copied, where from."""
+    lines = instructions()
+    start = lines.index("FROM ${BASE_IMAGE} AS serve")
+    end = next(place for place in range(start + 1, len(lines)) if lines[place].startswith("FROM "))
+    pairs = [line.split(" ", 1) for line in lines[start + 1 : end]]
+    copied = [words.split()[0] for name, words in pairs if name == "COPY"]
+    return {**dict(pairs), "COPY": " ".join(copied)}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -76,9 +90,13 @@ def test_the_lock_holds_what_the_project_asks_for(lock: str) -> None:
 
 
 def test_all_locks_agree_on_versions() -> None:
-    cpu, gpu, dev = map(locked_versions, LOCKS)
-    assert [name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]] == []
-    assert [name for name in cpu.keys() & dev.keys() if cpu[name] != dev[name]] == []
+    cpu, *others = map(locked_versions, LOCKS)
+    for other in others:
+        assert [name for name in cpu.keys() & other.keys() if cpu[name] != other[name]] == []
+
+
+def test_what_serves_needs_no_tensorflow() -> None:
+    assert {"tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx"} & locked_versions("serve").keys() == set()
 
 
 def test_packages_that_nothing_imports_stay_out_of_the_locks() -> None:
@@ -110,6 +128,21 @@ def test_the_image_takes_its_base_from_a_build_argument() -> None:
 def test_the_program_is_process_1_of_the_container() -> None:
     # Through a shell it would never get the SIGTERM of `docker stop`.
     assert instructions()[-1] == 'ENTRYPOINT ["cnn-train"]'
+
+
+def test_the_image_that_is_built_unless_another_is_asked_for_is_the_one_that_trains() -> None:
+    last = [line for line in instructions() if line.startswith("FROM ")][-1]
+    assert last == "FROM ${BASE_IMAGE}"
+
+
+def test_the_serving_image_has_no_tensorflow_no_root_and_a_health_check() -> None:
+    stage = serving_stage()
+    assert stage["COPY"] == "--from=serve-dependencies --from=package"
+    assert int(stage["USER"].split(":")[0]) > 0
+    port = inspect.signature(serve.serve).parameters["port"].default
+    assert stage["EXPOSE"] == str(port)
+    assert f"http://127.0.0.1:{port}/v2/health/ready" in stage["HEALTHCHECK"]
+    assert stage["ENTRYPOINT"] == '["cnn-train", "serve", "--host", "0.0.0.0"]'
 
 
 def test_what_the_image_copies_is_not_ignored() -> None:

@@ -31,7 +31,7 @@ _PATH = re.compile(
 )
 _KEY = re.compile(r"(?<![\w.])(data|model|training|runtime)\.(?!keras|py|yaml)([a-z][a-z_0-9]*)")
 # Options of other programs that the README names.
-_FOREIGN = {"--rm", "--user", "--gpus", "--build-arg"}
+_FOREIGN = {"--rm", "--user", "--gpus", "--build-arg", "--target"}
 _OF_TYPER = {"--help", "--install-completion", "--show-completion"}
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cnn_trainer import __version__
-from cnn_trainer.cli import benchmark, config, data, doctor, evaluate, export, runs, serve, train
+from cnn_trainer.cli import benchmark, config, data, doctor, evaluate, export, predict, runs, serve, train
 from cnn_trainer.cli.output import print_text
 
 # Frames and colours for people at a terminal that has room for them; plain text for a file or a pipe, where Rich's
@@ -58,6 +58,7 @@ app.command(rich_help_panel=_RUN)(evaluate.evaluate)
 app.command(rich_help_panel=_RUN)(benchmark.benchmark)
 app.add_typer(runs.app, name="runs", rich_help_panel=_RUN)
 
+app.command(rich_help_panel=_USE)(predict.predict)
 app.command(rich_help_panel=_USE)(export.export)
 app.command(rich_help_panel=_USE)(serve.serve)
 

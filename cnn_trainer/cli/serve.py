@@ -44,7 +44,7 @@ def serve(
         f"model: {manifest.name}, test accuracy {manifest.test_accuracy:.2%} on {manifest.test_examples:,} test images "
         f"of {words.data_name(manifest.data.source, manifest.data.requested)}"
     )
-    if not server.is_loopback(host):
+    if not server.is_loopback(listener):
         say(f"WARNING: {host} is not this machine alone: whoever reaches it can use the model, unasked and unencrypted")
     say(f"{served.exported.path} in {served.runtime} at {server.address(listener)}; stop with Ctrl-C")
     server.run(served, listener, max_in_flight, say)

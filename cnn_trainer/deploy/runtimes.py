@@ -4,6 +4,7 @@ Neither TensorFlow nor Keras is imported here, so that what serves a model can b
 neither runtime is given a library of further operators, and LiteRT has its builtin operators alone.
 """
 
+import os
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -78,6 +79,8 @@ def _runtime(name: Format) -> _Runtime:
 
 
 def _start_onnx(path: Path, threads: int) -> Predict:
+    # Left alone, it reports its use to its maker over the network, and keeps a number of this machine for that.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -17,6 +17,31 @@ runtime: {device: cpu, towers: 2, intra_op_threads: 1, inter_op_threads: 2}
 """
 
 
+DIGITS_CONFIG = """\
+name: digits
+data: {source: mnist-5k}
+model: {builder: cnn, filters: [16, 32]}
+training:
+  epochs: 12
+  batch_size: 64
+  learning_rate: 0.006
+  label_smoothing: 0.05
+  schedule: {name: one-cycle}
+  augmentation: {shift_pixels: 2, rotation_radians: 0.2, zoom: 0.12, shear: 0.15}
+runtime: {device: cpu, towers: 2, intra_op_threads: 1, inter_op_threads: 2}
+"""
+
+
+@pytest.fixture(scope="session")
+def digits_run(cnn_train, tmp_path_factory):
+    """The directory of a run that reads digits, 98 of 100 right; nothing may be written into it."""
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "digits.yaml").write_text(DIGITS_CONFIG)
+    answer = cnn_train("train", "digits.yaml", "--json", cwd=folder)
+    assert answer.code == 0, answer.err
+    return folder / answer.run
+
+
 @pytest.fixture(scope="session")
 def finished_run(cnn_train, strokes, tmp_path_factory):
     """The directory of a run that nothing may be written into."""

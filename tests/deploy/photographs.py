@@ -46,9 +46,27 @@ KINDS = {
     ),
     "shadow": (("white", "cream"), _DARK_INKS, (0.3, 0.7), (0.1, 0.3), True, False, (5, 12), (0.8, 2.0), "JPEG"),
     "small on a page": (
-        ("white", "cream", "grey"), _DARK_INKS, (0.1, 0.2), (0.1, 0.3), False, False, (4, 10), (0.6, 1.4), "JPEG",
+        ("white", "cream", "grey"),
+        _DARK_INKS,
+        (0.1, 0.2),
+        (0.1, 0.3),
+        False,
+        False,
+        (4, 10),
+        (0.6, 1.4),
+        "JPEG",
     ),
-    "ruled paper": (("white", "cream"), ("black", "blue"), (0.3, 0.6), (0.1, 0.3), False, True, (4, 10), (0.8, 1.8), "JPEG"),
+    "ruled paper": (
+        ("white", "cream"),
+        ("black", "blue"),
+        (0.3, 0.6),
+        (0.1, 0.3),
+        False,
+        True,
+        (4, 10),
+        (0.8, 1.8),
+        "JPEG",
+    ),
     "blackboard": (("board", "slate"), ("chalk",), (0.3, 0.7), (0.1, 0.4), False, False, (4, 10), (0.8, 2.0), "JPEG"),
 }
 
@@ -81,7 +99,7 @@ def photograph(digit, kind, seed):
 
 
 def _cover(digit, size, random):
-    """How much ink covers each point, 0 to 1: the digit enlarged, its edges sharp again, its line thinner or thicker."""
+    """How much ink covers each point, 0 to 1: the digit enlarged, its edges sharp again, its line of another width."""
     large = Image.fromarray(digit).rotate(random.uniform(-8, 8), Image.Resampling.BICUBIC)
     smooth = np.asarray(large.resize((size, size), Image.Resampling.BICUBIC), np.float64) / 255
     edge = random.uniform(0.35, 0.6)

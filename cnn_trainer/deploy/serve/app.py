@@ -20,7 +20,9 @@ from cnn_trainer.deploy.serve.traces import Traces
 
 def build_app(served: Served, traces: Traces, hosts: Collection[str] | None, max_in_flight: int) -> ASGIApp:
     """The whole application for one model, with its bounds; ``guard`` says what the arguments mean."""
-    app = FastAPI(title=served.manifest.name, version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=served.manifest.name, version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     tensorflow_serving.add_routes(app, served, traces)
     open_inference.add_routes(app, served, traces)
     pages.add_routes(app, served, traces)

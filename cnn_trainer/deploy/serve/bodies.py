@@ -27,7 +27,8 @@ _NUM_DIGITS = np.array([len(str(value)) if value < 256 else -1 for value in rang
 
 def check_media_type(request: Request, known: Sequence[str]) -> None:
     """Refuse a body of another type than ``known``; an empty one there stands for a missing type."""
-    given = request.headers["content-type"] if "content-type" in request.headers else ""
+    headers = dict(request.scope["headers"])
+    given = headers[b"content-type"].decode("latin-1") if b"content-type" in headers else ""
     if given.partition(";")[0].strip().lower() not in known:
         expected = " or ".join(filter(None, known))
         raise RefusedError(415, f"content-type: got {printable(given)[:60]}; expected {expected}")
@@ -163,3 +164,12 @@ def to_pixels(values: list[Any], where: str) -> Images:
             shown = printable(json.dumps(value))[:40]
             raise RefusedError(400, f"{where}: pixels are whole numbers from 0 to 255, got {shown}")
     return np.array(values, np.uint8)
+
+
+def format_rows(rows: NDArray[np.float32]) -> str:
+    """Finite float32 (rows, columns) as JSON: a list of lists, each number with the 9 digits that tell it from others.
+
+    Twice as fast as ``json.dumps``, which writes the 17 digits of a float64.
+    """
+    row = f"[{', '.join(['%.9g'] * rows.shape[1])}]"
+    return f"[{', '.join(row % tuple(values) for values in rows.tolist())}]"

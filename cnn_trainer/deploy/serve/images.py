@@ -41,8 +41,10 @@ def read_pictures(files: Sequence[bytes], data: DataRecord, places: Sequence[str
         RefusedError: for the first that is no picture or shows nothing, and for more than MAX_PIXELS in all.
     """
     height, width, channels = data.image_shape
+    pixels_left = MAX_PIXELS - len(files) * height * width * channels
+    if pixels_left <= 0:
+        raise RefusedError(400, f"{len(files)} images of {height}x{width}x{channels} are too many for one request")
     images = np.empty((len(files), height, width, channels), np.uint8)
-    pixels_left = MAX_PIXELS - images.size
     for number, (content, place) in enumerate(zip(files, places, strict=True)):
         try:
             picture = pictures.decode(content, place, pictures.color_of(data), pixels_left)

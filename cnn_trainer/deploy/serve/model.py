@@ -26,7 +26,7 @@ _SERVED: Final[tuple[Format, ...]] = ("onnx", "litert", "litert-float16", "liter
 """From the best liked on: the first that an export has is served."""
 
 _CHUNK_VALUES = 100_000  # that the network is given at once: 127 images of MNIST, some 5 ms and 15 MB of activations
-_AT_ONCE = 8  # images that the event loop computes itself, because handing them to a thread takes longer
+_AT_ONCE_VALUES = 8_000  # that the event loop computes itself, because handing ten images of MNIST on takes as long
 
 Result = TypeVar("Result")
 
@@ -55,7 +55,7 @@ class Served:
 
     async def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (batch, classes) of uint8 images (batch, height, width, channels), a batch of 1 or more."""
-        if len(images) <= _AT_ONCE and self._lock.acquire(blocking=False):
+        if images.size <= _AT_ONCE_VALUES and self._lock.acquire(blocking=False):
             try:
                 return self.compute(images)
             finally:
@@ -65,6 +65,10 @@ class Served:
     async def in_worker(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Do what takes longer than a millisecond in the one thread for it, while the event loop goes on."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
+
+    def close(self) -> None:
+        """Begin no further work."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _compute_all(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """In pieces, so that memory stays level and the lock is never held for long."""

@@ -57,11 +57,11 @@ def add_routes(app: FastAPI, served: Served, traces: Traces) -> None:
         probabilities = await served.predict(batch)
         traces.num_images.inc(len(batch))
         target = {"name": OUTPUT_NAME, "shape": list(probabilities.shape), "datatype": "FP32"}
-        answer = {"model_name": name, "model_version": VERSION}
+        answer: dict[str, Any] = {"model_name": name, "model_version": VERSION}
         if "id" in document and document["id"] is not None:
             answer["id"] = document["id"]
-        outputs = [{**target, "data": probabilities.ravel().tolist()}]
-        return Response(json.dumps({**answer, "outputs": outputs}), media_type="application/json")
+        answer["outputs"] = [{**target, "data": probabilities.ravel().tolist()}]
+        return Response(json.dumps(answer), media_type="application/json")
 
     tensor = {"name": INPUT_NAME, "shape": [1, *served.image_shape], "datatype": "UINT8", "data": ["..."]}
     extra = {"requestBody": {"content": {"application/json": {"example": {"inputs": [tensor]}}}}}

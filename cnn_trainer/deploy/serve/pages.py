@@ -62,6 +62,7 @@ def add_routes(app: FastAPI, served: Served, traces: Traces) -> None:
     folder = resources.files(__package__) / "page"
     data = served.manifest.data
     page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
+    docs_page = Template((folder / "docs.html").read_text("utf-8"))
 
     async def index() -> Response:
         return HTMLResponse(page, headers=SECURITY_HEADERS)
@@ -86,8 +87,8 @@ def add_routes(app: FastAPI, served: Served, traces: Traces) -> None:
         height, width, channels = map(str, served.image_shape)
         words = {"name": served.manifest.name, "height": height, "width": width, "classes": str(served.num_classes)}
         words["channels"] = "1 value" if channels == "1" else f"{channels} values"
-        template = Template((folder / "docs.html").read_text("utf-8"))
-        return HTMLResponse(template.substitute(words, operations=_operations(app.openapi())), headers=SECURITY_HEADERS)
+        text = docs_page.substitute(words, operations=_operations(app.openapi()))
+        return HTMLResponse(text, headers=SECURITY_HEADERS)
 
     extra: dict[str, Any] = {"requestBody": {"content": {"image/png": {}}}}
     app.post("/page/picture", tags=["Page"], openapi_extra=extra)(picture)

@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError, UnicodeError) as error:
         problem = f"--host {printable(host)} --port {port}: cannot be listened at: {printable(error)}"
-        raise UsageError(f"{problem}; choose another port with --port") from None
+        raise UsageError(f"{problem}; choose another one") from None
 
 
 def address(listener: socket.socket) -> str:
@@ -41,16 +41,15 @@ def address(listener: socket.socket) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens at ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches what listens there."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def run(served: Served, listener: socket.socket, max_in_flight: int, write_line: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish, for ``STOP_SECONDS`` at most.
+
+    It returns then, for the command to end with exit code 0: a signal is how a server is told that its work is done.
 
     Args:
         served: what is served.
@@ -60,7 +59,8 @@ def run(served: Served, listener: socket.socket, max_in_flight: int, write_line:
     """
     warnings.simplefilter("ignore")  # Pillow warns of harmless flaws in pictures, once for each place in its code
     host = listener.getsockname()[0]
-    hosts = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host} if is_loopback(host) else None
+    own_names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
+    hosts = own_names if is_loopback(listener) else None
     traces = Traces(served.manifest, served.exported.format, write_line)
     config = uvicorn.Config(
         build_app(served, traces, hosts, max_in_flight),
@@ -91,3 +91,4 @@ def run(served: Served, listener: socket.socket, max_in_flight: int, write_line:
     gc.freeze()  # what is there now stays: there is no use in looking through it for garbage
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(serve())
+    served.close()

@@ -4,7 +4,6 @@ Beyond it, an image may be a picture's file in base64: ``{"b64": "..."}`` in the
 Serving such a value is a string tensor, which an exported SavedModel does not take.
 """
 
-import json
 from typing import Any
 
 import numpy as np
@@ -53,8 +52,8 @@ def add_routes(app: FastAPI, served: Served, traces: Traces) -> None:
         bodies.check_count(len(batch), key)
         probabilities = await served.predict(batch)
         traces.num_images.inc(len(batch))
-        answer = {"predictions" if key == "instances" else "outputs": probabilities.tolist()}
-        return Response(json.dumps(answer), media_type="application/json")
+        name = "predictions" if key == "instances" else "outputs"
+        return Response(f'{{"{name}": {bodies.format_rows(probabilities)}}}', media_type="application/json")
 
     extra = {"requestBody": {"content": {"application/json": {"example": {"instances": [{"b64": "..."}]}}}}}
     for path in (f"/v1/models/{served.manifest.name}", f"/v1/models/{served.manifest.name}/versions/{VERSION}"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -82,7 +83,13 @@ class Traces:
 
 def _now() -> str:
     """The time in UTC, ISO 8601, to the millisecond."""
-    return f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    seconds, fraction = divmod(time.time(), 1)
+    return f"{_as_second(seconds)}.{int(fraction * 1000):03}Z"
+
+
+@lru_cache(maxsize=1)
+def _as_second(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 _as_json = lru_cache(maxsize=128)(json.dumps)

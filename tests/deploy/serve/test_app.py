@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import shutil
 
 import httpx
 import numpy as np
@@ -61,6 +62,26 @@ def test_a_defect_behind_the_routing_is_the_same(tiny_export, monkeypatch):
     assert (answer.status_code, "secret" in answer.text) == (500, False)
     assert answer.json().keys() == {"error"}
     assert any("ZeroDivisionError: secret" in line for line in lines)
+
+
+def test_an_export_in_litert_alone_is_served_in_it(exported, strokes, tmp_path):
+    folder, _ = exported
+    body = {"instances": strokes["x_test"][:20, ..., None].tolist()}
+    path = "/v1/models/small:predict"
+    expected = serve(folder)[0]("POST", path, json=body).json()["predictions"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    models = {"litert": manifest["models"]["litert"]}
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "models": models}))
+    shutil.copy(folder / "model.tflite", tmp_path)
+    ask, _ = serve(tmp_path)
+    assert ask("GET", "/v2/models/small").json()["platform"] == "litert_tflite"
+    for instances in body["instances"], body["instances"][:1]:
+        found = ask("POST", path, json={"instances": instances}).json()["predictions"]
+        np.testing.assert_allclose(found, expected[: len(instances)], atol=1e-5)
+
+
+def test_a_path_with_a_slash_at_its_end_is_not_redirected(tiny_export):
+    assert serve(tiny_export)[0]("GET", "/v2/").status_code == 404
 
 
 @pytest.fixture(scope="module")

@@ -98,3 +98,10 @@ def test_only_whole_numbers_from_0_to_255_are_pixels(values):
         assert are_pixels
         assert found.dtype == np.uint8
         assert found.tolist() == values
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 12))
+def test_formatted_numbers_are_read_back_to_the_bit(seed, rows, columns):
+    numbers = np.random.default_rng(seed).random((rows, columns), np.float32) ** 20
+    text = bodies.format_rows(numbers)
+    np.testing.assert_array_equal(np.array(json.loads(text), np.float32), numbers)

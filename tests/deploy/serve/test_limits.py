@@ -153,11 +153,25 @@ def test_a_head_without_end_is_431(server):
     server.wait_for_status(431)
 
 
-def test_what_is_no_http_is_400_in_json(server):
+ODD = {
+    b"\x16\x03\x01 hello\r\n\r\n": 400,
+    b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n": 400,
+    b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n": 404,
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": 400,
+    b"GET http://localhost/v2/%ff%00 HTTP/1.1\r\nHost: localhost\r\n\r\n": 404,
+    b"GET /v2/x HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n": 404,
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n": 400,
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n": 400,
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nab": 400,
+}
+
+
+@pytest.mark.parametrize("sent", ODD)
+def test_odd_http_is_answered_in_json(server, sent):
     with connect(server) as connection:
-        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        connection.sendall(sent)
         status, headers, answer = read_answer(connection)
-    assert (status, headers["content-type"]) == (400, "application/json")
+    assert (status, headers["content-type"]) == (ODD[sent], "application/json")
     assert answer.keys() == {"error"}
 
 

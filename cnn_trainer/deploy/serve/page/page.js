@@ -228,14 +228,14 @@ async function ask() {
   isChanged = true;
   if (isAsking) return;
   isAsking = true;
-  $("bars").ariaBusy = "true";
+  $("bars").setAttribute("aria-busy", "true");
   while (isChanged) {
     isChanged = false;
     const asked = isEmpty() ? null : await question(state.picture ? "picture" : "drawing");
     if (!isChanged || asked) show(isEmpty() ? null : asked);
   }
   isAsking = false;
-  $("bars").ariaBusy = "false";
+  $("bars").setAttribute("aria-busy", "false");
 }
 
 function drawing() {
@@ -265,7 +265,7 @@ async function question(kind) {
 
 // Showing what it says.
 
-const percent = (share) => (share > 0.999 && share < 1 ? ">99.9%" : `${(100 * share).toFixed(1)}%`);
+const percent = (share) => (share > 0.999 ? ">99.9%" : `${(100 * share).toFixed(1)}%`);
 const rows = classes.slice(0, SHOWN).map((label) => {
   const row = document.createElement("li");
   row.innerHTML = '<span class="label"></span><span class="track"><span class="fill"></span></span><span class="value"></span>';

@@ -1,0 +1,124 @@
+"""``cnn-train predict``: what a run makes of real pictures."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, DeviceOption, RunArgument, RunsDir
+from cnn_trainer.cli.output import print_text, say
+
+if TYPE_CHECKING:
+    from cnn_trainer.deploy.predict import Answer, Picture
+
+_SHADES = " ░▒▓█"
+_ASCII_SHADES = " .:*#"
+_SHOWN_SIDE = 32  # rows of characters, and twice as many columns
+_MANY = 20  # pictures from which on a bar shows how far it is
+
+
+def predict(
+    run: RunArgument,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or BMP files, folders of them, or - for stdin.")
+    ],
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
+    prepare: Annotated[
+        bool | None,
+        typer.Option(
+            "--prepare/--resize",
+            help="Find the ink and make the picture like MNIST's images, or only resize it; else as the data asks for.",
+            show_default=False,
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show what the network sees.")] = False,
+    device: DeviceOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each picture.")] = False,
+) -> None:
+    """Say what is on pictures: of any size, grey or colour, dark on light or light on dark.
+
+    A picture that cannot be read is named and the others go on; the exit code is then 4.
+    """
+    from cnn_trainer import run_dirs, runs
+    from cnn_trainer.cli.tables import stdout_width, table
+    from cnn_trainer.deploy import pictures
+    from cnn_trainer.deploy import predict as predictions
+    from cnn_trainer.errors import DataError, UsageError
+    from cnn_trainer.files import printable
+
+    opened = runs.open_run(run_dirs.resolve_run(run, runs_dir))
+    data = opened.record.data
+    if prepare and data.image_shape != [28, 28, 1]:
+        shape = "x".join(map(str, data.image_shape))
+        raise UsageError(f"--prepare makes images of 28x28x1, and the run was trained on {shape}; leave it out")
+    found = predictions.find_pictures(images, _read_stdin)
+    compute = predictions.load(opened, device.value if device else None)
+    prepared = pictures.prepares(data) if prepare is None else prepare
+    rows, num_wrong = [], 0
+    with _progress(found) as shown:
+        for answer in predictions.predict(data, shown, compute, prepared):
+            if isinstance(answer, DataError):
+                num_wrong += 1
+                say(f"error: {answer}")
+                continue
+            likely = _likely(answer, data.class_names, top)
+            if show:
+                say(f"{printable(answer.name)}:\n{_picture(answer)}")
+            if as_json:
+                print_text(json.dumps(_as_json(answer, likely)) + "\n")
+            else:
+                rows.append((printable(answer.name), *(f"{name} {share:.1%}" for name, share in likely)))
+    if rows:
+        heading = ("picture", "prediction", *(f"{place}." for place in range(2, len(rows[0]))))
+        print_text(table(heading, rows, stdout_width()))
+    if num_wrong:
+        raise DataError(f"{num_wrong} of {len(found)} pictures could not be read")
+
+
+def _read_stdin() -> bytes:
+    """Standard input, but no more of it than shows that it is too much."""
+    from cnn_trainer.data.folder import MAX_PICTURE_BYTES
+
+    return sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1)
+
+
+@contextmanager
+def _progress(found: "list[Picture]") -> "Iterator[Iterable[Picture]]":
+    """The pictures, with a bar on a terminal where there are many."""
+    if len(found) < _MANY or not sys.stderr.isatty():
+        yield found
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield track(found, "predicting", console=Console(file=sys.stderr), transient=True)
+
+
+def _likely(answer: "Answer", class_names: list[str], top: int) -> list[tuple[str, float]]:
+    """The ``top`` likeliest classes with their probabilities, the likeliest first."""
+    order = (-answer.probabilities).argsort(kind="stable")[:top]
+    return [(class_names[label], float(answer.probabilities[label])) for label in order]
+
+
+def _as_json(answer: "Answer", likely: list[tuple[str, float]]) -> dict[str, object]:
+    return {
+        "picture": answer.name,
+        "label": int(answer.probabilities.argmax()),
+        "class_name": likely[0][0],
+        "probability": likely[0][1],
+        "top": [{"class_name": name, "probability": share} for name, share in likely],
+    }
+
+
+def _picture(answer: "Answer") -> str:
+    """What the network sees in characters, two a pixel, which makes them about square."""
+    step = -(-answer.image.shape[0] // _SHOWN_SIDE)
+    grey = answer.image[::step, ::step].mean(axis=2)
+    encoding = sys.stderr.encoding or "ascii"
+    shades = _SHADES if _SHADES.encode(encoding, "replace").decode(encoding) == _SHADES else _ASCII_SHADES
+    rows = ["".join(2 * shades[round(value / 255 * (len(shades) - 1))] for value in row).rstrip() for row in grey]
+    return "\n".join(rows)
