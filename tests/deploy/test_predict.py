@@ -120,7 +120,8 @@ def test_standard_input_is_a_picture_too(digits_run, digits):
 @pytest.mark.parametrize(("encoding", "shade"), [("utf-8", "█"), ("ascii", "#")])
 def test_what_the_network_sees_is_shown(encoding, shade, digits_run, picture):
     words = [sys.executable, "-m", "cnn_trainer", "predict", str(digits_run), str(picture), "--show"]
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONIOENCODING"] = encoding
     done = subprocess.run(words, capture_output=True, encoding=encoding, env=environment, check=True)
     shown = done.stderr.splitlines()
     assert shown[0] == f"{picture}:"
