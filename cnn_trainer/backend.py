@@ -37,8 +37,8 @@ RECORDED_ENVIRONMENT = (
     "XLA_FLAGS",
 )
 
-# Instructions that make bfloat16 faster than float32. AVX512_BF16 is none of them: where it was measured, on a Xeon with
-# its AMX hidden, products of bfloat16 took twice as long as those of float32.
+# What makes bfloat16 faster than float32. AVX512_BF16 is no part of it: where it was measured, on a Xeon with
+# no AMX at hand, products of bfloat16 took twice as long as those of float32.
 FAST_BFLOAT16 = ("amx_bf16", "svebf16")
 
 # Fewer images than this in one tower cost more in bookkeeping than the tower wins.

@@ -245,12 +245,16 @@ def test_wrong_words_are_refused(refused, kind):
 def test_a_runs_folder_that_cannot_be_written_is_refused(refused, small_config, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    refused(RUN, "closed.*no run can be created: .*closed cannot be written to", "train", small_config, "--runs-dir", closed)
+    refused(
+        RUN, "closed.*no run can be created: .*closed cannot be written to", "train", small_config, "--runs-dir", closed
+    )
 
 
 def test_a_place_that_cannot_hold_runs_is_refused(refused, small_config):
     for place in ("/proc/runs", small_config, small_config / "runs"):
-        refused(RUN, f"error: {place}: (cannot|no run can) be created: .*; ", "train", small_config, "--runs-dir", place)
+        refused(
+            RUN, f"error: {place}: (cannot|no run can) be created: .*; ", "train", small_config, "--runs-dir", place
+        )
 
 
 def test_a_validation_split_without_every_class_is_refused(refused, small_config):
