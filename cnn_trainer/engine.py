@@ -8,7 +8,6 @@ function of the seed and the step, so there is no random state, and a call may b
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import keras
@@ -21,11 +20,11 @@ from cnn_trainer.optimizer import loss_scale, without_loss_scale
 from cnn_trainer.rewrite import Operation, Tensor
 from cnn_trainer.schema import Experiment
 
-# Images that evaluation computes at a time, fewer where they are larger than 28x28: what a core works on stays in its
+# Images that a tower evaluates at a time, fewer where they are larger than 28x28: what a core works on stays in its
 # cache, and memory is left alone. Compiled code is handed as many as have these values.
 EVALUATION_BATCH = 128
 _EVALUATION_PIXELS = EVALUATION_BATCH * 28 * 28
-_EVALUATION_VALUES = 10_000 * 28 * 28
+_EVALUATION_VALUES = 16_384 * 28 * 28
 _AUGMENTATION, _DROPOUT = 1, 2  # streams of random numbers
 
 Augment = Callable[[Tensor, Tensor], Tensor]
@@ -207,8 +206,7 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
     operations, (height, width) = _plan(model)
     shape = (height, width, model.input_shape[3])
     pixels = model.input_shape[1] * model.input_shape[2]
-    size, dtype = max(towers, min(EVALUATION_BATCH, _EVALUATION_PIXELS // pixels)), tf.as_dtype(model.compute_dtype)
-    bounds = [size * tower // towers for tower in range(towers + 1)]
+    size, dtype = max(1, min(EVALUATION_BATCH, _EVALUATION_PIXELS // pixels)), tf.as_dtype(model.compute_dtype)
     signature = [
         [tf.TensorSpec(variable.shape, variable.dtype) for variable in model.trainable_variables],
         tf.TensorSpec((None, *shape), tf.uint8),
@@ -217,22 +215,25 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
     @tf.function(autograph=False, input_signature=signature)
     def compute(weights: list[Tensor], images: Tensor) -> Tensor:
         num_images = tf.shape(images)[0]
-        steps = -(-num_images // size)
-        images = tf.pad(images, [[0, steps * size - num_images], [0, 0], [0, 0], [0, 0]])
+        steps = -(-num_images // (size * towers))
+        images = tf.pad(images, [[0, steps * size * towers - num_images], [0, 0], [0, 0], [0, 0]])
 
-        def body(step: Tensor, done: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
-            batch = tf.ensure_shape(images[step * size : (step + 1) * size], (size, *shape))
-            parts = [tf.cast(batch[first:last], dtype) for first, last in pairwise(bounds)]
-            logits = [rewrite.compute(operations, part, weights, None, training=False) for part in parts]
-            return step + 1, done.write(step, tf.concat(logits, 0))
+        def tower(first: Tensor) -> Tensor:
+            def body(step: Tensor, done: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
+                start = (first + step) * size
+                batch = tf.cast(tf.ensure_shape(images[start : start + size], (size, *shape)), dtype)
+                return step + 1, done.write(step, rewrite.compute(operations, batch, weights, None, training=False))
 
-        done = tf.TensorArray(dtype, steps, element_shape=(size, model.output_shape[-1]))
-        _, done = tf.while_loop(lambda step, _: step < steps, body, (0, done), parallel_iterations=1)
-        return done.concat()[:num_images]
+            done = tf.TensorArray(dtype, steps, element_shape=(size, model.output_shape[-1]))
+            _, done = tf.while_loop(lambda step, _: step < steps, body, (0, done), parallel_iterations=1)
+            return done.concat()
+
+        # Loops of their own: none of the towers waits for another one before the end.
+        return tf.concat([tower(number * steps) for number in range(towers)], 0)[:num_images]
 
     def logits(weights: Sequence[Any], images: np.ndarray) -> np.ndarray:
         values = [tf.convert_to_tensor(weight) for weight in weights]
-        many = size * max(1, _EVALUATION_VALUES // (size * math.prod(images.shape[1:])))
+        many = size * towers * max(1, _EVALUATION_VALUES // (size * towers * math.prod(images.shape[1:])))
         return np.concatenate(
             [
                 compute(values, images[start : start + many, :height, :width]).numpy()
@@ -246,7 +247,7 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
 def _plan(model: keras.Sequential) -> tuple[list[Operation], tuple[int, int]]:
     """The rewritten operations of ``model``, and the height and width of the part of an image that they read."""
     operations = rewrite.pool_first(rewrite.read_model(model))
-    return operations, rewrite.cropped_size(operations, *model.input_shape[1:3])
+    return rewrite.join_pools(operations), rewrite.cropped_size(operations, *model.input_shape[1:3])
 
 
 def _wide(logits: Tensor) -> Tensor:

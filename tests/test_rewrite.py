@@ -86,9 +86,10 @@ def plain_gradients(model, images, labels, training):
 
 
 def rewritten_gradients(model, images, labels, training):
-    """The same through pool_first, the crop and compute."""
+    """The same through pool_first, the crop, join_pools and compute."""
     operations = rewrite.pool_first(rewrite.read_model(model))
     height, width = rewrite.cropped_size(operations, *model.input_shape[1:3])
+    operations = rewrite.join_pools(operations)
     weights = [tf.convert_to_tensor(variable) for variable in model.trainable_variables]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
@@ -172,6 +173,12 @@ def test_pooling_moves_before_bias_and_monotone_activations_alone(architecture):
             assert isinstance(after[place - 1], allowed[kind])
 
 
+@pytest.mark.parametrize("more", [{"activation": "tanh"}, {"activation": "gelu"}, {"batch_normalization": True}])
+def test_nothing_is_joined_that_a_convolution_does_not_compute_with_its_bias_and_relu(more):
+    operations = rewrite.pool_first(rewrite.read_model(documented(**more)))
+    assert rewrite.join_pools(operations) == operations
+
+
 def documented(**more):
     return build({"builder": "cnn", **more}, (28, 28, 1))
 
@@ -199,6 +206,9 @@ def test_the_documented_model_is_read_and_rewritten_as_it_says():
     assert [type(operation).__name__ for operation in operations] == names + end
     block = ["Convolve", "MaxPool", "AddBias", "Activate"]
     assert [type(operation).__name__ for operation in rewrite.pool_first(operations)] == ["Scale", *block, *block, *end]
+    joined = rewrite.join_pools(rewrite.pool_first(operations))
+    block = ["Convolve", "AddBiasReluPool"]
+    assert [type(operation).__name__ for operation in joined] == ["Scale", *block, *block, *end]
     kernels = [operation.kernel for operation in operations if isinstance(operation, Convolve | MatMul)]
     assert kernels == [0, 2, 4, 6]
     assert [operation.bias for operation in operations if isinstance(operation, AddBias)] == [1, 3, 5, 7]

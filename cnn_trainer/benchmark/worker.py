@@ -46,7 +46,8 @@ def train_with_keras(experiment: Experiment) -> Figures:
 
     model = build_model(experiment, train.images.shape[1:], int(train.labels.max()) + 1)
     batch_size = experiment.training.batch_size
-    optimizer = build_optimizer(experiment, model, -(-len(train.labels) // batch_size))
+    steps_per_epoch = -(-len(train.labels) // batch_size)
+    optimizer = build_optimizer(experiment, model, steps_per_epoch, keras.optimizers.Adam)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     epochs = experiment.training.epochs
     model.fit(train.images, train.labels, batch_size, epochs, verbose=0, callbacks=[EpochSeconds()])
