@@ -214,6 +214,9 @@ def _report(
 
 
 def _steady(found: dict[str, Any]) -> float:
-    """The median of all epochs, or evaluations, but the first, which compiles; of the one where there is no other."""
+    """Images over seconds of all epochs, or evaluations, but the first, which compiles; of the one where it is alone.
+
+    No median: ``Model.fit`` has epochs of two speeds, and a program's speed is what all of its epochs come to.
+    """
     rates = found["images_per_second"]
-    return statistics.median(rates[1:] or rates)
+    return statistics.harmonic_mean(rates[1:] or rates)
