@@ -5,6 +5,7 @@ and moved the centre of mass to the middle of 28x28 (Y. LeCun, C. Cortes, C. Bur
 does so with a photograph, whose ink it has to find first.
 """
 
+import math
 from typing import Final, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from cnn_trainer.data.folder import decode_picture as decode
 from cnn_trainer.data.folder import resize_picture
-from cnn_trainer.deploy.ink import Values, find_ink, is_light_on_dark, thicken
+from cnn_trainer.deploy.ink import Values, find_ink, find_sheet, is_light_on_dark, thicken
 from cnn_trainer.errors import DataError
 from cnn_trainer.records import DataRecord
 
@@ -85,16 +86,14 @@ def like_mnist(picture: Grey) -> Grey:
         DataError: where nothing stands out from the background.
     """
     rough = _shrink(picture)
+    picture = _cut(picture, rough, find_sheet(rough), 0)
+    rough = _shrink(picture)
     if is_light_on_dark(rough):
         picture, rough = 255 - picture, 255 - rough
-    rows, columns = _extent(find_ink(rough))
     # A second look, closer: what is small in the picture has all its pixels here, and its own background.
-    scale = picture.shape[0] / rough.shape[0]
-    margin = _MARGIN * max(rows.stop - rows.start, columns.stop - columns.start) + 2
-    near = tuple(
-        slice(max(0, int((side.start - margin) * scale)), int((side.stop + margin) * scale)) for side in (rows, columns)
-    )
-    ink = find_ink(_shrink(picture[near]))
+    inked = _extent(find_ink(rough))
+    margin = _MARGIN * max(side.stop - side.start for side in inked) + 2
+    ink = find_ink(_shrink(_cut(picture, rough, inked, margin)))
     return _place(thicken(ink[_extent(ink)]))
 
 
@@ -120,6 +119,15 @@ def _shrink(picture: Grey) -> Grey:
     scale = min(1, _LOOK / max(picture.shape))
     height, width = (max(1, round(length * scale)) for length in picture.shape)
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+
+
+def _cut(picture: Grey, rough: Grey, part: tuple[slice, slice], margin: float) -> Grey:
+    """What is ``part``, and a margin in pixels, of ``rough``, which is ``picture`` made smaller: of ``picture``."""
+    scale = picture.shape[0] / rough.shape[0]
+    rows, columns = (
+        slice(max(0, int((side.start - margin) * scale)), math.ceil((side.stop + margin) * scale)) for side in part
+    )
+    return picture[rows, columns]
 
 
 def _extent(ink: Values) -> tuple[slice, slice]:

@@ -1,11 +1,12 @@
 """Digits of MNIST as people have them: photographed and scanned, made by transformation from a seed.
 
 A digit becomes ink of some pen on a larger page, off centre and a little askew; the page has a colour, a grain, specks,
-perhaps ruled lines; it is lit from one side, seen through a lens that is not quite sharp, by a sensor with noise, and
-kept as JPEG or PNG.
+perhaps ruled lines, and may lie on a desk; it is lit from one side, seen through a lens that is not quite sharp, by a
+sensor with noise, and kept as JPEG or PNG.
 """
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -27,47 +28,35 @@ INKS = {
     "pencil": (96, 96, 98),
     "chalk": (228, 228, 220),
 }
-_DARK_INKS = ("black", "blue", "red", "green", "pencil")
+DESKS = {"walnut": (84, 56, 38), "oak": (132, 98, 62), "black": (38, 38, 40)}
 
-# What a picture is like: papers, inks, the digit's height as a share of the page's shorter side, how much light is lost
-# at the dark end, whether there is a shadow, ruled lines, noise (standard deviation), blur (radius in pixels), format.
+
+@dataclass(frozen=True)
+class Kind:
+    """What a picture is like; pairs are the bounds of what chance chooses from."""
+
+    papers: tuple[str, ...] = ("white", "cream")
+    inks: tuple[str, ...] = ("black", "blue", "red", "green", "pencil")
+    size: tuple[float, float] = (0.3, 0.7)  # of the digit, as a share of the page's shorter side
+    lost: tuple[float, float] = (0.1, 0.3)  # share of the light that is missing at the dark end
+    noise: tuple[float, float] = (4, 10)  # standard deviation, of 255
+    blur: tuple[float, float] = (0.8, 2.0)  # pixels
+    shaded: bool = False
+    ruled: bool = False
+    on_desk: bool = False
+    form: str = "JPEG"
+
+
 KINDS = {
-    "scan": (("white", "cream"), _DARK_INKS, (0.25, 0.7), (0.0, 0.05), False, False, (2, 5), (0.4, 1.0), "PNG"),
-    "photograph": (
-        ("white", "cream", "grey", "yellow note", "blue note"),
-        _DARK_INKS,
-        (0.3, 0.7),
-        (0.2, 0.5),
-        False,
-        False,
-        (5, 14),
-        (0.8, 2.2),
-        "JPEG",
+    "scan": Kind(size=(0.25, 0.7), lost=(0.0, 0.05), noise=(2, 5), blur=(0.4, 1.0), form="PNG"),
+    "photograph": Kind(
+        papers=("white", "cream", "grey", "yellow note", "blue note"), lost=(0.2, 0.5), noise=(5, 14), blur=(0.8, 2.2)
     ),
-    "shadow": (("white", "cream"), _DARK_INKS, (0.3, 0.7), (0.1, 0.3), True, False, (5, 12), (0.8, 2.0), "JPEG"),
-    "small on a page": (
-        ("white", "cream", "grey"),
-        _DARK_INKS,
-        (0.1, 0.2),
-        (0.1, 0.3),
-        False,
-        False,
-        (4, 10),
-        (0.6, 1.4),
-        "JPEG",
-    ),
-    "ruled paper": (
-        ("white", "cream"),
-        ("black", "blue"),
-        (0.3, 0.6),
-        (0.1, 0.3),
-        False,
-        True,
-        (4, 10),
-        (0.8, 1.8),
-        "JPEG",
-    ),
-    "blackboard": (("board", "slate"), ("chalk",), (0.3, 0.7), (0.1, 0.4), False, False, (4, 10), (0.8, 2.0), "JPEG"),
+    "shadow": Kind(noise=(5, 12), shaded=True),
+    "small on a page": Kind(papers=("white", "cream", "grey"), size=(0.1, 0.2), blur=(0.6, 1.4)),
+    "ruled paper": Kind(inks=("black", "blue"), size=(0.3, 0.6), blur=(0.8, 1.8), ruled=True),
+    "blackboard": Kind(papers=("board", "slate"), inks=("chalk",), lost=(0.1, 0.4)),
+    "note on a desk": Kind(papers=("white", "yellow note", "blue note"), on_desk=True),
 }
 
 
@@ -79,23 +68,25 @@ def photograph(digit, kind, seed):
         kind: one of ``KINDS``.
         seed: decides over everything else.
     """
-    papers, inks, sizes, losses, shaded, ruled, noises, blurs, form = KINDS[kind]
+    asked = KINDS[kind]
     random = np.random.default_rng(seed)
     height, width = (int(side) for side in random.integers(420, 1000, 2))
-    size = int(random.uniform(*sizes) * min(height, width) * 28 / 20)
+    size = int(random.uniform(*asked.size) * min(height, width) * 28 / 20)
     cover = _cover(digit, size, random)
-    page = _colored_page(PAPERS[random.choice(papers)], height, width, random)
-    if ruled:
+    page = _colored_page(PAPERS[random.choice(asked.papers)], height, width, random)
+    if asked.ruled:
         _rule(page, random)
-    _write(page, cover, np.array(INKS[random.choice(inks)], np.float64), random)
-    page *= _light(height, width, random.uniform(*losses), shaded, random)[..., np.newaxis]
+    _write(page, cover, np.array(INKS[random.choice(asked.inks)], np.float64), random)
+    if asked.on_desk:
+        page = _lay_on_desk(page, random)
+    page *= _light(*page.shape[:2], random.uniform(*asked.lost), asked.shaded, random)[..., np.newaxis]
     sharp = Image.fromarray(page.clip(0, 255).astype(np.uint8))
-    seen = np.asarray(sharp.filter(ImageFilter.GaussianBlur(random.uniform(*blurs))), np.float64)
-    seen = seen + random.normal(0, random.uniform(*noises), seen.shape)
+    seen = np.asarray(sharp.filter(ImageFilter.GaussianBlur(random.uniform(*asked.blur))), np.float64)
+    seen = seen + random.normal(0, random.uniform(*asked.noise), seen.shape)
     file = io.BytesIO()
-    options = {"quality": int(random.integers(45, 90))} if form == "JPEG" else {}
-    Image.fromarray(seen.clip(0, 255).astype(np.uint8)).save(file, form, **options)
-    return file.getvalue(), {"JPEG": ".jpg", "PNG": ".png"}[form]
+    options = {"quality": int(random.integers(45, 90))} if asked.form == "JPEG" else {}
+    Image.fromarray(seen.clip(0, 255).astype(np.uint8)).save(file, asked.form, **options)
+    return file.getvalue(), {"JPEG": ".jpg", "PNG": ".png"}[asked.form]
 
 
 def _cover(digit, size, random):
@@ -141,6 +132,21 @@ def _write(page, cover, ink, random):
     y, x = (int(random.uniform(low, high)) for low, high in zip(margin, room - margin, strict=True))
     under = page[y : y + cover.shape[0], x : x + cover.shape[1]]
     under += cover[..., np.newaxis] * (ink - under)
+
+
+def _lay_on_desk(page, random):
+    """The page, turned a little, on something dark that shows on all sides."""
+    sheet = Image.fromarray(page.clip(0, 255).astype(np.uint8))
+    whole = Image.new("L", sheet.size, 255)
+    angle = random.uniform(-7, 7)
+    sheet, whole = (part.rotate(angle, Image.Resampling.BICUBIC, expand=True) for part in (sheet, whole))
+    left, right, top, bottom = (int(share * min(sheet.size)) for share in random.uniform(0.03, 0.25, 4))
+    height, width = sheet.height + top + bottom, sheet.width + left + right
+    desk = np.ones((height, width, 1)) * np.array(DESKS[random.choice(list(DESKS))], np.float64)
+    desk += _grain(height, width, 6, random)[..., np.newaxis] * 5
+    under = Image.fromarray(desk.clip(0, 255).astype(np.uint8))
+    under.paste(sheet, (left, top), whole)
+    return np.array(under, np.float64)
 
 
 def _light(height, width, loss, shaded, random):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from cnn_trainer.deploy import pictures
+from cnn_trainer.deploy.ink import find_sheet
 from cnn_trainer.errors import DataError
 from cnn_trainer.records import DataRecord
 
@@ -132,3 +133,32 @@ def test_the_data_says_whether_pictures_are_made_like_mnist(source, shape, prepa
     record = _record(source, shape)
     assert pictures.prepares(record) is prepares
     assert pictures.color_of(record) == color
+
+
+def desk_with_note(paper=200, desk=60):
+    """A picture of 90 x 120 with a sheet in rows 15 to 69 and columns 20 to 99, on which something is written."""
+    picture = np.full((90, 120), desk, np.uint8)
+    picture[15:70, 20:100] = paper
+    picture[30:55, 55:60] = 20
+    return picture
+
+
+def test_a_sheet_on_something_darker_is_found():
+    rows, columns = find_sheet(desk_with_note())
+    assert abs(rows.start - 15) <= 1
+    assert abs(rows.stop - 70) <= 1
+    assert abs(columns.start - 20) <= 1
+    assert abs(columns.stop - 100) <= 1
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        desk_with_note(desk=200),  # paper alone
+        desk_with_note(paper=60, desk=200),  # something dark on light: no sheet
+        np.where(np.indices((90, 120)).sum(axis=0) < 105, 60, 200).astype(np.uint8),  # half of it in shadow
+        np.zeros((90, 120), np.uint8),
+    ],
+)
+def test_where_no_sheet_lies_the_whole_picture_counts(picture):
+    assert find_sheet(picture) == (slice(0, 90), slice(0, 120))
