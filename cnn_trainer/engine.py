@@ -82,7 +82,7 @@ class Engine:
         if towers > 1 and rewrite.looks_across_batch(self._operations):
             raise ValueError(f"{towers} towers for a model that looks across the batch; it takes 1")
         self.steps_per_epoch = -(-self.num_examples // self._batch_size)
-        # Batches of one known size are about 4 % faster than batches of any size; for that the last one is filled up
+        # Batches of one known size are 1 to 4 % faster than batches of any size; for that the last one is filled up
         # with examples that do not count, where those are few and no layer would see them.
         self._num_missing = self.steps_per_epoch * self._batch_size - self.num_examples
         few = self._num_missing * 20 <= self.num_examples and towers <= self._batch_size
