@@ -146,6 +146,34 @@ def _check_host(headers: Mapping[bytes, bytes], hosts: Collection[str] | None) -
         raise RefusedError(421, f"this server answers to {', '.join(sorted(hosts))} alone; {remedy}")
 
 
+class _Joining:
+    """A transport that writes in one system call what one turn of the event loop has for it: an answer's head and body.
+
+    uvicorn writes them one after the other, and so sends two packets, each of which wakes the client.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(data)
+        if len(self._parts) == 1:
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._transport.write(b"".join(parts))
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP with bounds on the time that a request takes to arrive and on the size of its head.
 
@@ -162,7 +190,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
-        super().connection_made(transport)
+        super().connection_made(_Joining(transport, self.loop))  # type: ignore[arg-type]
         self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
