@@ -207,6 +207,7 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
     shape = (height, width, model.input_shape[3])
     pixels = model.input_shape[1] * model.input_shape[2]
     size, dtype = max(1, min(EVALUATION_BATCH, _EVALUATION_PIXELS // pixels)), tf.as_dtype(model.compute_dtype)
+    at_once = size * towers
     signature = [
         [tf.TensorSpec(variable.shape, variable.dtype) for variable in model.trainable_variables],
         tf.TensorSpec((None, *shape), tf.uint8),
@@ -215,8 +216,8 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
     @tf.function(autograph=False, input_signature=signature)
     def compute(weights: list[Tensor], images: Tensor) -> Tensor:
         num_images = tf.shape(images)[0]
-        steps = -(-num_images // (size * towers))
-        images = tf.pad(images, [[0, steps * size * towers - num_images], [0, 0], [0, 0], [0, 0]])
+        steps = -(-num_images // at_once)
+        images = tf.pad(images, [[0, steps * at_once - num_images], [0, 0], [0, 0], [0, 0]])
 
         def tower(first: Tensor) -> Tensor:
             def body(step: Tensor, done: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
@@ -233,7 +234,7 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
 
     def logits(weights: Sequence[Any], images: np.ndarray) -> np.ndarray:
         values = [tf.convert_to_tensor(weight) for weight in weights]
-        many = size * towers * max(1, _EVALUATION_VALUES // (size * towers * math.prod(images.shape[1:])))
+        many = at_once * max(1, _EVALUATION_VALUES // (at_once * math.prod(images.shape[1:])))
         return np.concatenate(
             [
                 compute(values, images[start : start + many, :height, :width]).numpy()
@@ -246,8 +247,8 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
 
 def _plan(model: keras.Sequential) -> tuple[list[Operation], tuple[int, int]]:
     """The rewritten operations of ``model``, and the height and width of the part of an image that they read."""
-    operations = rewrite.pool_first(rewrite.read_model(model))
-    return rewrite.join_pools(operations), rewrite.cropped_size(operations, *model.input_shape[1:3])
+    operations = rewrite.join_pools(rewrite.pool_first(rewrite.read_model(model)))
+    return operations, rewrite.cropped_size(operations, *model.input_shape[1:3])
 
 
 def _wide(logits: Tensor) -> Tensor:

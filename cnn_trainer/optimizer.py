@@ -1,4 +1,4 @@
-"""Builds the optimizer and the learning-rate schedule that an experiment asks for: Keras' own, seen as functions."""
+"""Builds the optimizer and the learning-rate schedule of an experiment: Keras' own, but for how Adam takes a step."""
 
 import math
 from collections.abc import Callable

@@ -201,14 +201,14 @@ def cropped_size(operations: list[Operation], height: int, width: int) -> tuple[
     spatial = operations[: next(i for i, op in enumerate(operations) if isinstance(op, Flatten))]
     for operation in spatial:
         high, wide = sizes[-1]
-        if isinstance(operation, MaxPool):
+        if isinstance(operation, MaxPool | AddBiasReluPool):
             high, wide = high // operation.size[0], wide // operation.size[1]
         elif isinstance(operation, Convolve) and operation.padding == "VALID":
             high, wide = high - operation.size[0] + 1, wide - operation.size[1] + 1
         sizes.append((high, wide))
     high, wide = sizes[-1]
     for operation, full in zip(reversed(spatial), reversed(sizes[:-1]), strict=True):
-        if isinstance(operation, MaxPool):
+        if isinstance(operation, MaxPool | AddBiasReluPool):
             high, wide = high * operation.size[0], wide * operation.size[1]
         elif isinstance(operation, Convolve) and operation.padding == "VALID":
             high, wide = high + operation.size[0] - 1, wide + operation.size[1] - 1

@@ -188,6 +188,7 @@ def test_the_documented_model_reads_26_by_26_pixels():
     operations = rewrite.read_model(built)
     assert rewrite.cropped_size(operations, 28, 28) == (26, 26)
     assert rewrite.cropped_size(rewrite.pool_first(operations), 28, 28) == (26, 26)
+    assert rewrite.cropped_size(rewrite.join_pools(rewrite.pool_first(operations)), 28, 28) == (26, 26)
     images = tf.constant(batch((28, 28, 1))[0])
     with tf.GradientTape() as tape:
         tape.watch(images)

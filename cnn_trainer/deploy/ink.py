@@ -15,7 +15,7 @@ Values = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 # All chosen with pictures made from MNIST's training images by the maker that the tests use.
-_SHEET_SHARE: Final = 0.25  # of the picture that a sheet on a desk takes at least, and of its edge at most
+_SHEET_SHARE: Final = 0.25  # that a sheet on a desk has of a row or column that counts as its own, and less of the edge
 _SHEET_FILLED: Final = 0.7  # of its bounding rectangle
 _BLUR: Final = 1.0  # pixels, against the sensor's noise
 _MIN_PAPER: Final = 16.0  # of 255: paper in such a darkness is all noise
@@ -24,7 +24,7 @@ _MIN_CONTRAST: Final = 0.08  # of the darkest pixels: the share of the paper's l
 _MIN_NOISES: Final = 5.0  # and how many times the noise of the paper that must be
 _MIN_SHARE: Final = 0.4  # of the darkest pixels' darkness: what is ink at all
 _SPECK: Final = 0.05  # of the largest part's mass: what is smaller is dirt
-_THIN: Final = 1.4  # pixels of the 20 that a digit is high: as thin as 10 % of MNIST's training images
+_THIN: Final = 1.4  # pixels of the 20 that a digit is high: what a thinner line is made
 _SOFT: Final = (0.3, 0.8)  # of the ink's darkness: below is paper, above is full ink, between is an edge
 
 

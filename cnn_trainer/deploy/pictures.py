@@ -86,8 +86,10 @@ def like_mnist(picture: Grey) -> Grey:
         DataError: where nothing stands out from the background.
     """
     rough = _shrink(picture)
-    picture = _cut(picture, rough, find_sheet(rough), 0)
-    rough = _shrink(picture)
+    sheet = find_sheet(rough)
+    if sheet != tuple(slice(0, length) for length in rough.shape):
+        picture = _cut(picture, rough, sheet, 0)
+        rough = _shrink(picture)
     if is_light_on_dark(rough):
         picture, rough = 255 - picture, 255 - rough
     # A second look, closer: what is small in the picture has all its pixels here, and its own background.
