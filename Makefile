@@ -36,10 +36,10 @@ test: .venv/.package .venv/.tools  ## set up .venv and the tools where needed, t
 	.venv/bin/pytest
 
 soak: .venv/.package .venv/.tools  ## the tests of faults in their full form: hundreds of kills, a million broken configs; hours
-	CNN_TRAIN_SOAK=1 .venv/bin/pytest tests/faults tests/test_checkpoint.py tests/test_strict_yaml.py tests/deploy/serve
+	CNN_TRAIN_SOAK=1 .venv/bin/pytest tests/faults tests/runs/test_checkpoint.py tests/config/test_strict_yaml.py tests/serve
 
 load: .venv/.package  ## load test of cnn-train serve beside a bare application (RUN=latest, a run that was exported)
-	.venv/bin/python tests/deploy/serve/load.py "$(RUN)"
+	.venv/bin/python tests/serve/load.py "$(RUN)"
 
 # --fork-strategy fewest: one version of a package for all Pythons, so that all of them run the same code.
 UV_COMPILE = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \

@@ -54,7 +54,7 @@ def _open_closed_streams() -> None:
 def _exit_code() -> int:
     """Run the command that the process was started with; expected failures become a line each."""
     from cnn_trainer.cli import app, output
-    from cnn_trainer.errors import CnnTrainError, ConfigError, StoppedError
+    from cnn_trainer.errors import CnnTrainError, StoppedError
 
     try:
         try:
@@ -62,11 +62,8 @@ def _exit_code() -> int:
         finally:
             output.flush()
     except CnnTrainError as error:
-        from cnn_trainer.files import printable
-
         prefix = "" if isinstance(error, StoppedError) else "error: "
-        for line in error.faults if isinstance(error, ConfigError) else str(error).splitlines():
-            output.say(f"{prefix}{printable(line)}")
+        output.say(*(f"{prefix}{line}" for line in error.lines()))
         return error.exit_code
     return 0
 

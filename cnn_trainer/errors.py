@@ -1,14 +1,49 @@
 """Every failure that a user can cause, each with its exit code.
 
-Raise one of these for what the user, the data or the machine got wrong; the command line turns it into one line (or
-a short list) and the exit code. Anything else is a defect of this program and keeps its traceback.
+Raise one of these for what the user, the data or the machine got wrong; the command line turns it into one line (or a
+short list) and the exit code. Anything else is a defect of this program and keeps its traceback.
+
+Text in an error is as the user, the file or the system gave it. The command line escapes it when it prints.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 
 class CnnTrainError(Exception):
-    """Base of all expected failures. ``str(error)`` says where, the name, the value and the remedy."""
+    """Base of all expected failures; ``str(error)`` is ``place: problem; remedy``.
+
+    Attributes:
+        place: Where it is: a file, a line of it, a key, an option; None if the problem says so itself.
+        problem: What is wrong, with the value that was found.
+        remedy: What to do about it; None if the problem says so itself.
+    """
 
     exit_code = 1
+
+    def __init__(self, problem: str, *, place: object = None, remedy: str | None = None) -> None:
+        super().__init__(problem)
+        self.place = None if place is None else str(place)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return _in_words(self.place, self.problem, self.remedy)
+
+    def at(self, place: object) -> Self:
+        """The same failure, at another place."""
+        return type(self)(self.problem, place=place, remedy=self.remedy)
+
+    def lines(self) -> list[str]:
+        """The failure in words, a line for each fault."""
+        return [str(self)]
+
+
+def _in_words(place: str | None, problem: str, remedy: str | None) -> str:
+    head = "" if place is None else f"{place}: "
+    return f"{head}{problem}" + ("" if remedy is None else f"; {remedy}")
 
 
 class UsageError(CnnTrainError):
@@ -17,14 +52,33 @@ class UsageError(CnnTrainError):
     exit_code = 2
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a config; ``str(fault)`` is one line."""
+
+    place: str
+    """The file with its line, or the option that set the key."""
+    problem: str
+    remedy: str | None = None
+    key: str | None = None
+    """The dotted key; None if the fault is not that of one key."""
+
+    def __str__(self) -> str:
+        return _in_words(self.place if self.key is None else f"{self.place}: {self.key}", self.problem, self.remedy)
+
+
 class ConfigError(CnnTrainError):
-    """An experiment config is wrong. Holds all faults of the config, one line each, in ``faults``."""
+    """An experiment config is wrong. Holds all faults of the config in ``faults``, one or more."""
 
     exit_code = 3
 
-    def __init__(self, *faults: str) -> None:
-        super().__init__("\n".join(faults))
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("\n".join(map(str, faults)))
         self.faults = faults
+
+    def lines(self) -> list[str]:
+        """The faults in words, a line each."""
+        return list(map(str, self.faults))
 
 
 class DataError(CnnTrainError):
@@ -34,13 +88,13 @@ class DataError(CnnTrainError):
 
 
 class DeviceError(CnnTrainError):
-    """The asked device is not there, or TensorFlow cannot run on this machine."""
+    """The device asked for is not there, or TensorFlow cannot run on this machine."""
 
     exit_code = 5
 
 
 class RunDirectoryError(CnnTrainError):
-    """A run directory cannot be found, created, locked, read or written."""
+    """A run directory, or what a later command left in it, cannot be found, created, locked, read or written."""
 
     exit_code = 6
 
@@ -60,6 +114,19 @@ class DivergedError(CnnTrainError):
 class StoppedError(CnnTrainError):
     """A signal asked the program to stop, and it did so in good order; the run can be resumed."""
 
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, signal_number: int, *, remedy: str | None = None) -> None:
+        super().__init__(problem, remedy=remedy)
         self.exit_code = 128 + signal_number
+
+
+class StorageError(CnnTrainError):
+    """A file cannot be read or written, or is not what it should be. Callers say whose file it is: ``raised_as``."""
+
+
+@contextmanager
+def raised_as(kind: type[CnnTrainError]) -> Iterator[None]:
+    """Raise a StorageError of the block, or of the decorated function, as ``kind``, with the same fields."""
+    try:
+        yield
+    except StorageError as error:
+        raise kind(error.problem, place=error.place, remedy=error.remedy) from error

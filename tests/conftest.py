@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn_trainer import backend, data
+from cnn_trainer import data
+from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data import Split
-from cnn_trainer.schema import Experiment
+from cnn_trainer.machine import backend
+
+pytest_plugins = ["finished_runs"]
 
 # A shell's background job may start the tests with Ctrl-C ignored, and what is ignored is so in every child too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +63,7 @@ class Trainer:
         """Run steps of an epoch in the order of the split, or in ``order``."""
         import tensorflow as tf
 
-        from cnn_trainer.engine import Sums
+        from cnn_trainer.training.engine import Sums
 
         if order is None:
             order = np.arange(self.engine.num_examples)
@@ -77,10 +80,10 @@ def make_trainer():
     """A function that builds the network, the optimizer and the engine of an experiment for one training split."""
 
     def make(experiment, split, towers=1):
-        from cnn_trainer.data.augment import build_augment
-        from cnn_trainer.engine import Engine
-        from cnn_trainer.model import build_model
-        from cnn_trainer.optimizer import build_optimizer
+        from cnn_trainer.network.build import build_model
+        from cnn_trainer.training.augment import build_augment
+        from cnn_trainer.training.engine import Engine
+        from cnn_trainer.training.optimizer import build_optimizer
 
         height, width, channels = split.images.shape[1:]
         model = build_model(experiment, (height, width, channels), int(split.labels.max()) + 1)

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from cnn_trainer.cli import app
-from cnn_trainer.schema import Experiment
+from cnn_trainer.config.schema import Experiment
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,13 +15,14 @@ from typing import Any
 
 from pydantic import Field
 
-from cnn_trainer import config, data, runs
-from cnn_trainer.commands import with_data_used
-from cnn_trainer.config import Config
+from cnn_trainer import data
+from cnn_trainer.config.load import Config, change_experiment, dump_config
+from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import CnnTrainError
-from cnn_trainer.records import Record, RunRecord
-from cnn_trainer.schema import Experiment
-from cnn_trainer.schema.training import Augmentation, Constant
+from cnn_trainer.runs import store
+from cnn_trainer.runs.records import RunRecord
+from cnn_trainer.storage.strict_json import Record
+from cnn_trainer.training.run import with_data_used
 
 PLAIN = "Model.fit"
 LOOP = {"float32": "cnn-train, float32", "bfloat16": "cnn-train, bfloat16"}
@@ -79,7 +80,7 @@ class _Task:
 
 
 def benchmark(
-    loaded: Config, num_rounds: int, epochs: int, say: Callable[[str], None], download: data.Progress
+    loaded: Config, num_rounds: int, epochs: int, say: Callable[[str], None], download: data.DownloadProgress
 ) -> BenchmarkRecord:
     """Measure ``num_rounds`` rounds of ``epochs`` epochs.
 
@@ -110,27 +111,26 @@ def benchmark(
 
 def _measured(experiment: Experiment, epochs: int) -> Experiment:
     schedule = experiment.training.schedule
-    training = experiment.training.model_copy(
-        update={
-            "epochs": epochs,
-            "loss": "cross_entropy",
-            "label_smoothing": 0.0,
-            "ema_decay": None,
-            "augmentation": Augmentation(),
-            "early_stopping": None,
-            "schedule": Constant(name="constant") if schedule.name == "plateau" else schedule,
-        }
-    )
-    without = experiment.data.model_copy(update={"validation_fraction": 0.0})
-    return experiment.model_copy(update={"data": without, "training": training})
+    changes = {
+        "data.validation_fraction": 0.0,
+        "training.epochs": epochs,
+        "training.loss": "cross_entropy",
+        "training.label_smoothing": 0.0,
+        "training.ema_decay": None,
+        "training.augmentation": {},
+        "training.early_stopping": None,
+        "training.schedule": {"name": "constant"} if schedule.name == "plateau" else schedule.model_dump(),
+    }
+    return change_experiment(experiment, changes)
 
 
 def _tasks(experiment: Experiment, folder: Path) -> list[_Task]:
     files = {}
     for precision in LOOP:
-        runtime = experiment.runtime.model_copy(update={"precision": precision})
         files[precision] = folder / f"{precision}.yaml"
-        files[precision].write_text(config.dump(experiment.model_copy(update={"runtime": runtime})), encoding="utf-8")
+        files[precision].write_text(
+            dump_config(change_experiment(experiment, {"runtime.precision": precision})), encoding="utf-8"
+        )
 
     def worker(name: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "cnn_trainer.benchmark.worker", name, str(files["float32"]))
@@ -158,12 +158,12 @@ def _measure(task: _Task, experiment: Experiment) -> dict[str, Any]:
         raise error
     if task.name not in LOOP.values():
         return {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds}
-    history = runs.read_metrics(runs.open_run(Path(json.loads(done.stdout)["run"])))
+    history = store.read_metrics(store.open_run(Path(json.loads(done.stdout)["run"])))
     return {"images_per_second": [metrics.images_per_second for metrics in history], "seconds": seconds}
 
 
 def _newest_run(folder: Path) -> RunRecord:
-    return runs.open_run(max((folder / "runs").iterdir())).record
+    return store.open_run(max((folder / "runs").iterdir())).record
 
 
 def _figure(values: Sequence[float]) -> Figure:

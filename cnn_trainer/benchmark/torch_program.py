@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnn_trainer.config.schema import Experiment
+from cnn_trainer.config.schema.model import Cnn, Mlp
 from cnn_trainer.data import Split
-from cnn_trainer.schema import Experiment
-from cnn_trainer.schema.model import Cnn, Mlp
 
 _ACTIVATIONS = {
     "relu": nn.ReLU,

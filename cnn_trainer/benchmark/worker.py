@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnn_trainer import backend, config, data
-from cnn_trainer.schema import Experiment
+from cnn_trainer import data
+from cnn_trainer.config.load import load_config
+from cnn_trainer.config.schema import Experiment
+from cnn_trainer.machine import backend
 
 Figures = dict[str, Any]
 
@@ -31,8 +33,8 @@ def train_with_keras(experiment: Experiment) -> Figures:
     """
     import keras
 
-    from cnn_trainer.model import build_model, keras_file
-    from cnn_trainer.optimizer import build_optimizer
+    from cnn_trainer.network.build import build_model, keras_file
+    from cnn_trainer.training.optimizer import build_optimizer
 
     train, test = _training_split(experiment), _test_split(experiment)
     seconds: list[float] = []
@@ -58,7 +60,7 @@ def train_with_keras(experiment: Experiment) -> Figures:
 
 def evaluate_with_keras(experiment: Experiment) -> Figures:
     """``Model.evaluate`` on the test split, with the batch size of the config."""
-    from cnn_trainer.model import build_model
+    from cnn_trainer.network.build import build_model
 
     test = _test_split(experiment)
     model = build_model(experiment, test.images.shape[1:], int(test.labels.max()) + 1)
@@ -70,15 +72,15 @@ def evaluate_with_keras(experiment: Experiment) -> Figures:
 def evaluate_with_loop(experiment: Experiment) -> Figures:
     """What ``cnn-train evaluate`` does once the model and the test split are there."""
     started = backend.start(experiment)
-    from cnn_trainer.engine import build_logits
-    from cnn_trainer.evaluation import score
-    from cnn_trainer.model import build_model
+    from cnn_trainer.evaluation.scores import score_logits
+    from cnn_trainer.network.build import build_model
+    from cnn_trainer.network.logits import build_logits
 
     test = _test_split(experiment)
     model = build_model(experiment, test.images.shape[1:], int(test.labels.max()) + 1)
     logits = build_logits(model, started.towers)
     return _rate(
-        lambda: score(logits(model.trainable_variables, test.images), test.labels, experiment.training.loss),
+        lambda: score_logits(logits(model.trainable_variables, test.images), test.labels, experiment.training.loss),
         len(test.labels),
     )
 
@@ -87,9 +89,9 @@ def measure_limit(experiment: Experiment) -> Figures:
     """Floating-point operations of training on one image, and how many a second matrix products reach here."""
     import tensorflow as tf
 
-    from cnn_trainer import rewrite
-    from cnn_trainer.benchmark.work import flop_per_image
-    from cnn_trainer.model import build_model
+    from cnn_trainer.network import rewrite
+    from cnn_trainer.network.build import build_model
+    from cnn_trainer.network.work import flop_per_image
 
     train = _training_split(experiment)
     height, width, channels = train.images.shape[1:]
@@ -149,4 +151,4 @@ def _rate(evaluate: Callable[[], Any], num_examples: int) -> Figures:
 
 if __name__ == "__main__":
     name, config_file = sys.argv[1:]
-    print(json.dumps(WORKERS[name](config.load(Path(config_file)).experiment)))  # noqa: T201
+    print(json.dumps(WORKERS[name](load_config(Path(config_file)).experiment)))  # noqa: T201

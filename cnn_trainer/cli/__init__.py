@@ -12,7 +12,7 @@ import typer
 
 from cnn_trainer import __version__
 from cnn_trainer.cli import benchmark, config, data, doctor, evaluate, export, predict, runs, serve, train
-from cnn_trainer.cli.output import print_text
+from cnn_trainer.cli.output import print_lines
 
 # Frames and colours for people at a terminal that has room for them; plain text for a file or a pipe, where Rich's
 # 0.06 s would be wasted.
@@ -32,7 +32,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print_text(f"cnn-train {__version__}\n")
+        print_lines([f"cnn-train {__version__}"])
         raise typer.Exit
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnn_trainer.cli.options import AsJson, DeviceOption, Overrides
-from cnn_trainer.cli.output import next_step, print_json, print_text, say
+from cnn_trainer.cli.output import next_step, print_json, print_lines, say
 
 if TYPE_CHECKING:
     from cnn_trainer.benchmark.compare import BenchmarkRecord, Figure, Program
@@ -28,22 +28,23 @@ def benchmark(
     Every program is a process of its own, and they take turns, so a busy machine slows all of them: trust the ratios,
     and images/s only of a machine that does nothing else.
     """
-    from cnn_trainer import config
     from cnn_trainer.benchmark import compare
     from cnn_trainer.cli import downloads
+    from cnn_trainer.config.load import documented_config
+    from cnn_trainer.network.fits import load_checked
 
     changes = [*(overrides or ()), *([f"runtime.device={device.value}"] if device else [])]
-    loaded = config.load(config_file, changes) if config_file else config.documented(changes)
+    loaded = load_checked(config_file, changes) if config_file else documented_config(changes)
     with downloads.shown_download(quiet=False) as download:
         found = compare.benchmark(loaded, rounds, epochs, say, download)
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:
-        print_text(_words(found))
+        print_lines(_words(found))
     next_step("train", config_file or "configs/mnist.yaml")
 
 
-def _words(found: "BenchmarkRecord") -> str:
+def _words(found: "BenchmarkRecord") -> list[str]:
     from cnn_trainer.cli.tables import stdout_width, table
 
     rounds = "1 round" if found.num_rounds == 1 else f"{found.num_rounds} rounds: median (lowest to highest)"
@@ -54,21 +55,20 @@ def _words(found: "BenchmarkRecord") -> str:
     products = ", ".join(
         f"{figure.median / 1e9:,.0f} GFLOP/s in {precision}" for precision, figure in found.products_per_second.items()
     )
-    return "\n".join(
-        [
-            f"{processor}, {found.machine['cores']} cores; {found.device}, {found.towers} towers; {rounds}",
-            "",
-            f"Training: {found.experiment}, {found.num_train:,} images of {found.data}, batches of {found.batch_size}, "
-            f"{found.epochs} epochs; seconds of the whole process",
-            table(("program", *heading), training, stdout_width()),
-            f"Evaluation: {found.num_test:,} images",
-            table(("program", *heading[:2]), evaluation, stdout_width()),
-            f"An image takes {found.flop_per_image / 1e6:.2f} MFLOP to train on, "
-            f"{found.flop_per_image_cropped / 1e6:.2f} without pixels that no layer reads.",
-            f"Matrix products reach {products}; the limit is what that rate allows.",
-            "",
-        ]
-    )
+    return [
+        f"{processor}, {found.machine['cores']} cores; {found.device}, {found.towers} towers; {rounds}",
+        "",
+        f"Training: {found.experiment}, {found.num_train:,} images of {found.data}, batches of {found.batch_size}, "
+        f"{found.epochs} epochs; seconds of the whole process",
+        *table(("program", *heading), training, stdout_width()),
+        "",
+        f"Evaluation: {found.num_test:,} images",
+        *table(("program", *heading[:2]), evaluation, stdout_width()),
+        "",
+        f"An image takes {found.flop_per_image / 1e6:.2f} MFLOP to train on, "
+        f"{found.flop_per_image_cropped / 1e6:.2f} without pixels that no layer reads.",
+        f"Matrix products reach {products}; the limit is what that rate allows.",
+    ]
 
 
 def _cells(program: "Program") -> tuple[str, ...]:

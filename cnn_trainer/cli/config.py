@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cnn_trainer.cli.options import AsJson, ConfigFile, Overrides
-from cnn_trainer.cli.output import next_step, print_json, print_text, say, with_overrides
-from cnn_trainer.errors import ConfigError
+from cnn_trainer.cli.output import next_step, print_json, print_verbatim, say, with_overrides
+from cnn_trainer.errors import ConfigError, Fault
 
 app = typer.Typer(no_args_is_help=True, help="Check, show and start the YAML files of experiments.")
 
@@ -30,17 +30,18 @@ def check(
 
     All faults of all files are listed, in a moment, without loading TensorFlow.
     """
-    from cnn_trainer import config
+    from cnn_trainer.config.load import summarize_config
+    from cnn_trainer.network.fits import load_checked
 
     results: list[dict[str, object]] = []
-    faults: list[str] = []
+    faults: list[Fault] = []
     for path in configs:
         try:
-            say(f"{path}: ok: {config.summary(config.load(path, overrides or ()).experiment)}")
+            say(f"{path}: ok: {summarize_config(load_checked(path, overrides or ()).experiment)}")
             results.append({"file": str(path), "ok": True, "faults": []})
         except ConfigError as error:
             faults += error.faults
-            results.append({"file": str(path), "ok": False, "faults": list(error.faults)})
+            results.append({"file": str(path), "ok": False, "faults": error.lines()})
     if as_json:
         print_json({"configs": results})
     if faults:
@@ -54,13 +55,14 @@ def show(config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson =
 
     What is printed is itself a config: with all keys, and with what --set changed.
     """
-    from cnn_trainer import config
+    from cnn_trainer.config.load import dump_config
+    from cnn_trainer.network.fits import load_checked
 
-    experiment = config.load(config_file, overrides or ()).experiment
+    experiment = load_checked(config_file, overrides or ()).experiment
     if as_json:
         print_json(experiment.model_dump(mode="json"))
     else:
-        print_text(config.dump(experiment))
+        print_verbatim(dump_config(experiment))
     next_step("train", config_file, *with_overrides(overrides))
 
 
@@ -70,9 +72,9 @@ def schema() -> None:
 
     With it an editor completes keys and marks faults.
     """
-    from cnn_trainer import config_template
+    from cnn_trainer.config import template
 
-    print_json(config_template.json_schema())
+    print_json(template.json_schema())
     next_step("config", "init")
 
 
@@ -87,8 +89,8 @@ def init(
 
     It has every key with its default, explained. The JSON Schema is written beside it, for editors.
     """
-    from cnn_trainer import config_template
+    from cnn_trainer.config import template
 
-    for path in config_template.write_new(file, model.value):
+    for path in template.write_new(file, model.value):
         say(f"written: {path}")
     next_step("config", "check", file)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnn_trainer.cli.options import AsJson, Overrides
-from cnn_trainer.cli.output import next_step, print_json, print_text, say, with_overrides
+from cnn_trainer.cli.output import next_step, print_json, print_lines, say, warn, with_overrides
 from cnn_trainer.cli.tables import stdout_width, table
 from cnn_trainer.errors import DataError, UsageError
 
@@ -44,7 +44,7 @@ def list_data(as_json: AsJson = False) -> None:
         print_json({"sources": [_as_json(status) for status in sources]})
     else:
         rows = [(status.source, _state(status), _where(status)) for status in sources]
-        print_text(table(("data", "at hand", "where, or how to get it"), rows, stdout_width()))
+        print_lines(table(("data", "at hand", "where, or how to get it"), rows, stdout_width()))
     mnist = sources[0]
     next_step("data", "check" if mnist.location else "fetch", mnist.source)
 
@@ -65,12 +65,10 @@ def _state(status: "SourceStatus") -> str:
 
 
 def _where(status: "SourceStatus") -> str:
-    from cnn_trainer.files import printable
-
     if status.problem:
-        return printable(status.problem)
+        return status.problem
     if status.location:
-        return printable(status.location)
+        return str(status.location)
     return how_to_get(status.source)
 
 
@@ -90,14 +88,13 @@ def fetch(
     """
     from cnn_trainer import data
     from cnn_trainer.cli.downloads import shown_download
-    from cnn_trainer.files import printable
 
     with shown_download() as progress:
         location = data.fetch(source.value, progress)
     used = {status.source: status.location for status in data.list_sources()}[source.value]
-    say(f"{source.value}: {printable(location)}: all there, and as published")
+    say(f"{source.value}: {location}: all there, and as published")
     if used != location:
-        say(f"WARNING: what trains is {printable(used)}, which CNN_TRAIN_DATA_DIR names and which is looked at first")
+        warn(f"what trains is {used}, which CNN_TRAIN_DATA_DIR names and which is looked at first")
     if as_json:
         print_json({"source": source.value, "location": str(location)})
     next_step("train", *_CONFIGS[source.value])
@@ -131,18 +128,18 @@ def check(
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
-        print_text(_describe(report))
+        print_lines(_describe(report))
     if _is_wrong(report):
         found = f"{len(report.problems)} problems" if len(report.problems) > 1 else "1 problem"
-        raise DataError(f"{subject}: {found}, see above; correct the data, or the config")
+        raise DataError(f"{found}, see above", place=subject, remedy="correct the data, or the config")
     words = _CONFIGS[subject] if subject in _NAMES else (subject, *with_overrides(overrides))
     next_step("train", *words)
 
 
 def _section(subject: str, overrides: list[str] | None) -> tuple["Data", int]:
     """The data that ``subject`` stands for, and the seed of its splits."""
-    from cnn_trainer import config
-    from cnn_trainer.schema.data import FashionMnist, Mnist, Mnist5k
+    from cnn_trainer.config.schema.data import FashionMnist, Mnist, Mnist5k
+    from cnn_trainer.network.fits import load_checked
 
     named: dict[str, Data] = {
         "mnist": Mnist(source="mnist"),
@@ -151,11 +148,13 @@ def _section(subject: str, overrides: list[str] | None) -> tuple["Data", int]:
     }
     if subject not in named:
         if not Path(subject).suffix and not Path(subject).exists():
-            raise UsageError(f"{subject}: no such file, and no such data set; the named ones are {', '.join(_NAMES)}")
-        experiment = config.load(Path(subject), overrides or ()).experiment
+            raise UsageError(
+                "no such file, and no such data set", place=subject, remedy=f"the named ones are {', '.join(_NAMES)}"
+            )
+        experiment = load_checked(Path(subject), overrides or ()).experiment
         return experiment.data, experiment.seed
     if overrides:
-        raise UsageError(f"--set {overrides[0]}: changes a config, and {subject} is none; give a YAML file")
+        raise UsageError(f"--set {overrides[0]}: changes a config, and {subject} is none", remedy="give a YAML file")
     return named[subject], 0  # nothing in them is drawn by a seed
 
 
@@ -166,9 +165,8 @@ def _is_wrong(report: "DataReport") -> bool:
     return not all(all(split.counts) for split in report.splits.values())
 
 
-def _describe(report: "DataReport") -> str:
+def _describe(report: "DataReport") -> list[str]:
     from cnn_trainer.cli.words import data_name
-    from cnn_trainer.files import printable
 
     width = stdout_width()
     splits = [
@@ -177,15 +175,18 @@ def _describe(report: "DataReport") -> str:
     ]
     counts = zip(*(split.counts for split in report.splits.values()), strict=True)
     classes = [
-        (str(label), printable(name), *(f"{count:,}" for count in row))
+        (str(label), name, *(f"{count:,}" for count in row))
         for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
     ]
-    parts = [
-        f"{data_name(report.source, report.requested)}, from {printable(report.location)}\n",
-        table(("split", "examples", "image", "sha256 of images and labels"), splits, width),
-        table(("label", "class", *report.splits), classes, width),
+    lines = [
+        f"{data_name(report.source, report.requested)}, from {report.location}",
+        "",
+        *table(("split", "examples", "image", "sha256 of images and labels"), splits, width),
+        "",
+        *table(("label", "class", *report.splits), classes, width),
+        "",
     ]
     if not report.problems:
-        return "\n".join([*parts, "nothing wrong: no image is there twice, none is blank, no class is empty\n"])
+        return [*lines, "nothing wrong: no image is there twice, none is blank, no class is empty"]
     title = "wrong:" if _is_wrong(report) else "as published, and to be known:"
-    return "\n".join([*parts, "".join([f"{title}\n", *(f"  {printable(problem)}\n" for problem in report.problems)])])
+    return [*lines, title, *(f"  {problem}" for problem in report.problems)]

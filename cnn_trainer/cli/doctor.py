@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
-from cnn_trainer.cli.output import next_step, print_json, print_text, say
+from cnn_trainer.cli.output import next_step, print_json, print_lines, say
 from cnn_trainer.cli.tables import pairs
 
 if TYPE_CHECKING:
-    from cnn_trainer.doctor import Diagnosis, Finding
+    from cnn_trainer.doctor.examine import Diagnosis, Finding
 
 _INSTRUCTIONS = {"avx2": "AVX2", "avx512": "AVX-512", "avx512_bf16": "AVX512_BF16", "amx": "AMX"}
 
@@ -18,14 +18,14 @@ def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> Non
     Versions, devices, threads, processor, memory, disk, data; and whether a training works, which is tried. The exit
     code is 0 where one on the CPU would work.
     """
-    from cnn_trainer import doctor as examination
+    from cnn_trainer.doctor.examine import examine
 
     say("starting TensorFlow and training three steps on made-up images; this takes some seconds")
-    found = examination.examine(runs_dir)
+    found = examine(runs_dir)
     if as_json:
         print_json(_as_json(found))
     else:
-        print_text(_describe(found))
+        print_lines(_describe(found))
     for finding in found.findings:
         if finding.stops is not None:
             raise finding.stops(f"training would fail here: {finding.problem}; {finding.remedy}")
@@ -46,7 +46,7 @@ def _as_json(found: "Diagnosis") -> dict[str, object]:
     }
 
 
-def _describe(found: "Diagnosis") -> str:
+def _describe(found: "Diagnosis") -> list[str]:
     sections = {
         "versions": [(name, version or "not installed") for name, version in found.versions.items()],
         "device": _device(found),
@@ -55,16 +55,10 @@ def _describe(found: "Diagnosis") -> str:
         "data": [(each["source"], each["problem"] or each["location"] or "not at hand") for each in found.data],
         "environment": _environment(found),
     }
-    parts = []
+    lines: list[str] = []
     for title, rows in sections.items():
-        parts.append(f"{title}\n" + pairs([(_printable(name), _printable(value)) for name, value in rows], indent="  "))
-    return "\n".join([*parts, _wrong(found.findings)])
-
-
-def _printable(value: str) -> str:
-    from cnn_trainer.files import printable
-
-    return printable(value)
+        lines += [title, *pairs(rows, indent="  "), ""]
+    return lines + _wrong(found.findings)
 
 
 def _device(found: "Diagnosis") -> list[tuple[str, str]]:
@@ -109,14 +103,13 @@ def _gibibytes(num_bytes: int | None) -> str:
 
 
 def _environment(found: "Diagnosis") -> list[tuple[str, str]]:
-    from cnn_trainer.doctor import meaning
+    from cnn_trainer.doctor.examine import meaning
 
     rows = [(f"{name}={value}", meaning(name)) for name, value in found.environment.items()]
     return rows or [("nothing is set", "that changes how TensorFlow works")]
 
 
-def _wrong(findings: "list[Finding]") -> str:
+def _wrong(findings: "list[Finding]") -> list[str]:
     if not findings:
-        return "wrong: nothing\n"
-    lines = [f"  {_printable(finding.problem)}\n    remedy: {_printable(finding.remedy)}\n" for finding in findings]
-    return "".join(["wrong:\n", *lines])
+        return ["wrong: nothing"]
+    return ["wrong:", *(line for found in findings for line in (f"  {found.problem}", f"    remedy: {found.remedy}"))]

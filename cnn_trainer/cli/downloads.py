@@ -12,7 +12,7 @@ _MEBIBYTE = 2**20
 
 @contextmanager
 def shown_download(quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
-    """Give a ``data.Progress`` that shows on stderr what it is told, until the block ends, however it ends.
+    """Give a ``data.DownloadProgress`` that shows on stderr what it is told, until the block ends, however it ends.
 
     Nothing is shown, and nothing loaded, before the first bytes come.
     """

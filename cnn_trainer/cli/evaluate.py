@@ -11,7 +11,7 @@ from cnn_trainer.cli.output import next_step, print_json, say
 from cnn_trainer.errors import CheckFailedError
 
 
-class SplitName(StrEnum):
+class ScoredSplit(StrEnum):
     """The splits that a run can be scored on."""
 
     TRAIN = "train"
@@ -22,7 +22,7 @@ class SplitName(StrEnum):
 def evaluate(
     run: RunArgument,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    split: Annotated[SplitName, typer.Option(help="The split to score on.")] = SplitName.TEST,
+    split: Annotated[ScoredSplit, typer.Option(help="The split to score on.")] = ScoredSplit.TEST,
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Read the data here; the score is then shown, not kept.")
     ] = None,
@@ -36,15 +36,16 @@ def evaluate(
 
     Everything is rebuilt from the run directory: the network, its weights, and which data it was trained on.
     """
-    from cnn_trainer import commands, run_dirs, runs
     from cnn_trainer.cli import words
+    from cnn_trainer.evaluation.evaluate import evaluate_run
+    from cnn_trainer.runs import paths, store
 
-    opened = runs.open_run(run_dirs.resolve_run(run, runs_dir))
-    score = commands.evaluate_run(opened, split.value, data, device.value if device else None)
-    say(words.evaluation(score))
+    opened = store.open_run(paths.resolve_run(run, runs_dir))
+    score = evaluate_run(opened, split.value, data, device.value if device else None)
+    say(*words.evaluation(score))
     if as_json:
         print_json(score.model_dump(mode="json"))
     if min_accuracy is not None and score.accuracy < min_accuracy:
         found = f"the {score.split} accuracy is {score.accuracy:.4f}"
-        raise CheckFailedError(f"{opened.dir}: {found}, below the asked minimum {min_accuracy:g}")
+        raise CheckFailedError(f"{found}, below the asked minimum {min_accuracy:g}", place=opened.dir)
     next_step("runs", "show", opened.dir)

@@ -10,7 +10,7 @@ from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsD
 from cnn_trainer.cli.output import next_step, print_json, say
 
 if TYPE_CHECKING:
-    from cnn_trainer.deploy.manifest import Manifest
+    from cnn_trainer.export.manifest import Manifest
 
 
 class FormatName(StrEnum):
@@ -44,27 +44,30 @@ def export(
     Raw images with values 0 to 255 go in, probabilities come out; without --format, in all formats. Each is run again
     by its own runtime on the whole test split; one that differs from the run is refused, with exit code 7.
     """
-    from cnn_trainer import run_dirs, runs
-    from cnn_trainer.deploy.export import export_run
-    from cnn_trainer.deploy.manifest import PATHS
     from cnn_trainer.errors import CheckFailedError
+    from cnn_trainer.export.manifest import PATHS
+    from cnn_trainer.export.publish import export_run
+    from cnn_trainer.runs import paths, store
 
-    opened = runs.open_run(run_dirs.resolve_run(run, runs_dir))
+    opened = store.open_run(paths.resolve_run(run, runs_dir))
     asked = tuple(name.value for name in formats or [FormatName.ALL])
     wanted = [name for name in PATHS if "all" in asked or name.startswith(asked)]
     found = export_run(opened, wanted, output, data, say)
     if found.manifest:
-        say(_table(found.manifest))
+        say(*_table(found.manifest))
     if as_json:
         manifest = found.manifest.model_dump(mode="json") if found.manifest else None
         print_json({"export": str(found.dir), "manifest": manifest, "refused": found.refused})
     if found.refused:
-        raise CheckFailedError("\n".join(found.refused.values()))
+        *others, last = found.refused.values()
+        for reason in others:
+            say(f"error: {reason}")
+        raise CheckFailedError(last)
     if found.manifest and found.manifest.models.keys() - {"saved-model", "keras"}:
         next_step("serve", found.dir)
 
 
-def _table(manifest: "Manifest") -> str:
+def _table(manifest: "Manifest") -> list[str]:
     from cnn_trainer.cli.tables import stdout_width, table
 
     heading = ("format", "file", "bytes", "accuracy", "equal", "difference", "ms an image", "images/s")
@@ -76,4 +79,4 @@ def _table(manifest: "Manifest") -> str:
         rows.append((name, model.path, *cells, f"{parity.max_difference:.1e}", *speed))
     right = f"the run itself has {manifest.test_accuracy:.4f} of {manifest.test_examples:,} test images right"
     legend = "equal: predictions; difference: the largest of a probability; times: with one thread"
-    return f"{table(heading, rows, stdout_width())}{right}; {legend}"
+    return [*table(heading, rows, stdout_width()), f"{right}; {legend}"]

@@ -29,7 +29,7 @@ DEFAULT_RUNS_DIR = Path("runs")
 
 def offer_runs(context: typer.Context, incomplete: str) -> list[str]:
     """The runs that a half-typed word can mean, for shell completion; a path is left to the shell."""
-    from cnn_trainer.run_dirs import run_names
+    from cnn_trainer.runs.paths import run_names
 
     runs_dir = context.params["runs_dir"] if "runs_dir" in context.params else None
     names = run_names(DEFAULT_RUNS_DIR if runs_dir is None else Path(runs_dir))

@@ -1,5 +1,8 @@
 """Where a command's output goes: words to stderr, what a program reads to stdout.
 
+Text from files, names and the system is escaped here, and nowhere else: whatever is handed over as one line is printed
+as one line, without control characters.
+
 Whoever closes the pipe that they read from (``| head``) wants no more of it. That changes nothing about what a command
 does, nor its exit code; it only falls silent.
 """
@@ -15,9 +18,23 @@ from typing import Any, TextIO
 from cnn_trainer.errors import CnnTrainError
 
 
-def say(text: str) -> None:
-    """Print a line of words, for people, to stderr."""
-    _write(sys.stderr, f"{text}\n")
+def printable(text: str) -> str:
+    """``text`` with control characters and undecodable bytes as backslash escapes, fit for a terminal and for UTF-8."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def say(*lines: str) -> None:
+    """Print lines of words, for people, to stderr."""
+    _write(sys.stderr, "".join(f"{printable(line)}\n" for line in lines))
+
+
+def warn(line: str) -> None:
+    """Print a line that a person should not miss to stderr."""
+    say(f"WARNING: {line}")
 
 
 def next_step(*words: str | Path) -> None:
@@ -30,11 +47,20 @@ def with_overrides(overrides: Iterable[str] | None) -> list[str]:
     return [word for override in overrides or () for word in ("--set", override)]
 
 
-def print_text(text: str) -> None:
-    """Print a text that a program may read, such as YAML, to stdout.
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines to stdout.
 
     Raises:
-        CnnTrainError: where it cannot be written, as on a full disk.
+        CnnTrainError: if they cannot be written, as on a full disk.
+    """
+    _write(sys.stdout, "".join(f"{printable(line)}\n" for line in lines))
+
+
+def print_verbatim(text: str) -> None:
+    """Print a text of our own making that a program may read, such as YAML, to stdout. It holds no control characters.
+
+    Raises:
+        CnnTrainError: if it cannot be written, as on a full disk.
     """
     _write(sys.stdout, text)
 
@@ -43,9 +69,9 @@ def print_json(value: dict[str, Any]) -> None:
     """Print the one JSON object of a command to stdout, in ASCII. ``value`` may hold no NaN and no infinity.
 
     Raises:
-        CnnTrainError: where it cannot be written, as on a full disk.
+        CnnTrainError: if it cannot be written, as on a full disk.
     """
-    print_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    print_verbatim(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def flush() -> None:

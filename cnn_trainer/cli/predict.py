@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, DeviceOption, RunArgument, RunsDir
-from cnn_trainer.cli.output import print_text, say
+from cnn_trainer.cli.output import print_lines, say
 
 if TYPE_CHECKING:
-    from cnn_trainer.deploy.predict import Answer, Picture
+    from cnn_trainer.pictures.predict import Answer, Picture
 
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:*#"
@@ -43,45 +43,45 @@ def predict(
 
     A picture that cannot be read is named and the others go on; the exit code is then 4.
     """
-    from cnn_trainer import run_dirs, runs
     from cnn_trainer.cli.tables import stdout_width, table
-    from cnn_trainer.deploy import pictures
-    from cnn_trainer.deploy import predict as predictions
     from cnn_trainer.errors import DataError, UsageError
-    from cnn_trainer.files import printable
+    from cnn_trainer.pictures import like_mnist, predict
+    from cnn_trainer.runs import paths, store
 
-    opened = runs.open_run(run_dirs.resolve_run(run, runs_dir))
+    opened = store.open_run(paths.resolve_run(run, runs_dir))
     data = opened.record.data
     if prepare and data.image_shape != [28, 28, 1]:
         shape = "x".join(map(str, data.image_shape))
-        raise UsageError(f"--prepare makes images of 28x28x1, and the run was trained on {shape}; leave it out")
-    found = predictions.find_pictures(images, _read_stdin)
-    compute = predictions.load(opened, device.value if device else None)
-    prepared = pictures.prepares(data) if prepare is None else prepare
+        raise UsageError(
+            f"--prepare makes images of 28x28x1, and the run was trained on {shape}", remedy="leave it out"
+        )
+    found = predict.find_pictures(images, _read_stdin)
+    compute = predict.load(opened, device.value if device else None)
+    prepared = like_mnist.prepares(data) if prepare is None else prepare
     rows, num_wrong = [], 0
     with _progress(found) as shown:
-        for answer in predictions.predict(data, shown, compute, prepared):
+        for answer in predict.predict(data, shown, compute, prepared):
             if isinstance(answer, DataError):
                 num_wrong += 1
                 say(f"error: {answer}")
                 continue
             likely = _likely(answer, data.class_names, top)
             if show:
-                say(f"{printable(answer.name)}:\n{_picture(answer)}")
+                say(f"{answer.name}:", *_picture(answer))
             if as_json:
-                print_text(json.dumps(_as_json(answer, likely)) + "\n")
+                print_lines([json.dumps(_as_json(answer, likely))])
             else:
-                rows.append((printable(answer.name), *(f"{name} {share:.1%}" for name, share in likely)))
+                rows.append((answer.name, *(f"{name} {share:.1%}" for name, share in likely)))
     if rows:
         heading = ("picture", "prediction", *(f"{place}." for place in range(2, len(rows[0]))))
-        print_text(table(heading, rows, stdout_width()))
+        print_lines(table(heading, rows, stdout_width()))
     if num_wrong:
         raise DataError(f"{num_wrong} of {len(found)} pictures could not be read")
 
 
 def _read_stdin() -> bytes:
     """Standard input, but no more of it than shows that it is too much."""
-    from cnn_trainer.data.folder import MAX_PICTURE_BYTES
+    from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
 
     return sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1)
 
@@ -114,11 +114,10 @@ def _as_json(answer: "Answer", likely: list[tuple[str, float]]) -> dict[str, obj
     }
 
 
-def _picture(answer: "Answer") -> str:
+def _picture(answer: "Answer") -> list[str]:
     """What the network sees in characters, two a pixel, which makes them about square."""
     step = -(-answer.image.shape[0] // _SHOWN_SIDE)
     grey = answer.image[::step, ::step].mean(axis=2)
     encoding = sys.stderr.encoding or "ascii"
     shades = _SHADES if _SHADES.encode(encoding, "replace").decode(encoding) == _SHADES else _ASCII_SHADES
-    rows = ["".join(2 * shades[round(value / 255 * (len(shades) - 1))] for value in row).rstrip() for row in grey]
-    return "\n".join(rows)
+    return ["".join(2 * shades[round(value / 255 * (len(shades) - 1))] for value in row).rstrip() for row in grey]

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
-from cnn_trainer.cli.output import next_step, print_json, print_text, say
+from cnn_trainer.cli.output import next_step, print_json, print_lines, say
 from cnn_trainer.cli.tables import pairs, stdout_width, table
 from cnn_trainer.errors import RunDirectoryError
 
 if TYPE_CHECKING:
-    from cnn_trainer.records import EpochMetrics, RunRecord
-    from cnn_trainer.run_details import RunDetails
-    from cnn_trainer.runs import RunSummary
+    from cnn_trainer.runs.details import RunDetails, RunSummary
+    from cnn_trainer.runs.records import EpochMetrics, RunRecord
 
 app = typer.Typer(no_args_is_help=True, help="List runs and show what came of them.")
 
@@ -26,29 +25,27 @@ def list_runs(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> 
 
     Broken ones too, with what is wrong with them.
     """
-    from cnn_trainer import runs
-    from cnn_trainer.files import printable
+    from cnn_trainer.runs import details
 
-    found = runs.list_runs(runs_dir)
+    found = details.list_runs(runs_dir)
     if as_json:
         print_json({"runs_dir": str(runs_dir), "runs": [_as_json(summary) for summary in found]})
     elif found:
         heading = ("run", "status", "data", "epochs", "test accuracy", "trained")
-        print_text(table(heading, [_row(summary) for summary in found], stdout_width()))
+        print_lines(table(heading, [_row(summary) for summary in found], stdout_width()))
     for summary in found:
         if summary.reason:
             say(summary.reason if summary.record is None else f"{summary.name}: {summary.reason}")
     if found:
-        next_step("runs", "show", printable(found[0].dir))
+        next_step("runs", "show", str(found[0].dir))
     else:
-        say(f"no runs in {printable(runs_dir)}")
-        elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", printable(runs_dir))
+        say(f"no runs in {runs_dir}")
+        elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", str(runs_dir))
         next_step("train", "configs/mnist.yaml", *elsewhere)
 
 
 def _row(summary: "RunSummary") -> tuple[str, ...]:
-    from cnn_trainer.files import printable
-    from cnn_trainer.progress import format_seconds
+    from cnn_trainer.training.display import format_seconds
 
     record = summary.record
     if record is None:
@@ -57,7 +54,7 @@ def _row(summary: "RunSummary") -> tuple[str, ...]:
     return (
         summary.name,
         summary.status,
-        printable(used if used == requested else f"{used} for {requested}"),
+        used if used == requested else f"{used} for {requested}",
         str(summary.epochs_done),
         "-" if summary.test_accuracy is None else f"{summary.test_accuracy:.2%}",
         "-" if record.status == "training" else format_seconds(record.train_seconds),
@@ -87,18 +84,20 @@ def show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson
 
     A broken run is shown as far as it can be read, and the exit code is 6.
     """
-    from cnn_trainer import run_details, run_dirs
-    from cnn_trainer.files import printable
+    from cnn_trainer.runs import details, paths
 
-    run_dir = run_dirs.resolve_run(run, runs_dir)
-    details = run_details.read_details(run_dir)
+    run_dir = paths.resolve_run(run, runs_dir)
+    found = details.read_details(run_dir)
     if as_json:
-        print_json(_details_as_json(details))
+        print_json(_details_as_json(found))
     else:
-        print_text(_describe(details))
-    if details.faults:
-        raise RunDirectoryError("\n".join(details.faults))
-    _name_next(details, printable(run_dir))
+        print_lines(_describe(found))
+    if found.faults:
+        *others, last = found.faults
+        for fault in others:
+            say(f"error: {fault}")
+        raise RunDirectoryError(last)
+    _name_next(found, str(run_dir))
 
 
 def _details_as_json(details: "RunDetails") -> dict[str, object]:
@@ -127,7 +126,7 @@ def _name_next(details: "RunDetails", run_dir: str) -> None:
         next_step("resume", run_dir)
 
 
-def _describe(details: "RunDetails") -> str:
+def _describe(details: "RunDetails") -> list[str]:
     from cnn_trainer.cli import words
 
     summary, width = details.summary, stdout_width()
@@ -135,24 +134,23 @@ def _describe(details: "RunDetails") -> str:
     if summary.reason and summary.record:
         rows.append(("reason", summary.reason))
     if summary.record and details.experiment:
-        from cnn_trainer import config
+        from cnn_trainer.config.load import summarize_config
 
-        rows += [("experiment", f"{config.summary(details.experiment)}, seed {summary.record.seed}")]
+        rows += [("experiment", f"{summarize_config(details.experiment)}, seed {summary.record.seed}")]
         rows += _record_rows(summary.record, summary.epochs_done)
-    parts = [pairs(rows)]
+    lines = pairs(rows)
     if details.metrics:
-        parts.append(_epochs(details.metrics, width))
+        lines += ["", *_epochs(details.metrics, width)]
     if details.evaluation:
-        parts.append(f"{words.evaluation(details.evaluation)}\n")
+        lines += ["", *words.evaluation(details.evaluation)]
     if details.files:
-        parts.append(_files(details.files))
-    return "\n".join(parts)
+        lines += ["", *_files(details.files)]
+    return lines
 
 
 def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str, str]]:
     from cnn_trainer.cli.words import data_words
-    from cnn_trainer.files import printable
-    from cnn_trainer.progress import format_seconds
+    from cnn_trainer.training.display import format_seconds
 
     threads = f"{record.intra_op_threads} threads in an operation, {record.inter_op_threads} operations at a time"
     best = f", result of epoch {record.best_epoch}" if record.best_epoch else ""
@@ -169,10 +167,10 @@ def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str
         ("trained", f"{epochs_done} epochs{took}{best}"),
         ("weights", f"sha256 {record.weights_sha256}" if record.weights_sha256 else ""),
     ]
-    return [(name, printable(value)) for name, value in rows if value]
+    return [(name, value) for name, value in rows if value]
 
 
-def _epochs(metrics: "list[EpochMetrics]", width: int | None) -> str:
+def _epochs(metrics: "list[EpochMetrics]", width: int | None) -> list[str]:
     validated = any(epoch.validation_loss is not None for epoch in metrics)
     shown = metrics[-_SHOWN_EPOCHS:]
     heading = ["epoch", "loss", "accuracy"]
@@ -187,13 +185,12 @@ def _epochs(metrics: "list[EpochMetrics]", width: int | None) -> str:
         row += [f"{epoch.learning_rate:.3g}", f"{epoch.images_per_second:,.0f}", f"{epoch.seconds:.1f}"]
         rows.append(row)
     more = len(metrics) - len(shown)
-    note = f"({more:,} earlier epochs are in metrics.jsonl)\n" if more else ""
+    note = [f"({more:,} earlier epochs are in metrics.jsonl)"] if more else []
     return note + table(heading, rows, width)
 
 
-def _files(found: list[tuple[str, int]]) -> str:
-    from cnn_trainer.files import printable
-    from cnn_trainer.run_dirs import MAX_LISTED
+def _files(found: list[tuple[str, int]]) -> list[str]:
+    from cnn_trainer.runs.paths import MAX_LISTED
 
-    rows = [(printable(name), f"{num_bytes:,}") for name, num_bytes in found[:MAX_LISTED]]
-    return table(("file", "bytes"), rows) + ("and more\n" if found[MAX_LISTED:] else "")
+    rows = [(name, f"{num_bytes:,}") for name, num_bytes in found[:MAX_LISTED]]
+    return table(("file", "bytes"), rows) + (["and more"] if found[MAX_LISTED:] else [])

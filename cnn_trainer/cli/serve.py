@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, RunsDir, offer_runs
-from cnn_trainer.cli.output import say
+from cnn_trainer.cli.output import say, warn
 
 
 def serve(
@@ -33,10 +33,10 @@ def serve(
     from cnn_trainer.errors import DeviceError
 
     try:
-        from cnn_trainer.deploy.serve import model, server
+        from cnn_trainer.serve import model, server
     except ImportError as error:
         remedy = "install what serve needs with: pip install 'cnn-trainer[serve]'"
-        raise DeviceError(f"{error.name} is not installed; {remedy}") from None
+        raise DeviceError(f"{error.name} is not installed", remedy=remedy) from None
     served = model.open_export(model.find_export(run_or_export, runs_dir))
     listener = server.listen(host, port)
     manifest = served.manifest
@@ -45,6 +45,6 @@ def serve(
         f"of {words.data_name(manifest.data.source, manifest.data.requested)}"
     )
     if not server.is_loopback(listener):
-        say(f"WARNING: {host} is not this machine alone: whoever reaches it can use the model, unasked and unencrypted")
+        warn(f"{host} is not this machine alone: whoever reaches it can use the model, unasked and unencrypted")
     say(f"{served.exported.path} in {served.runtime} at {server.address(listener)}; stop with Ctrl-C")
     server.run(served, listener, max_in_flight, say)

@@ -17,18 +17,19 @@ def stdout_width() -> int | None:
     return shutil.get_terminal_size().columns
 
 
-def table(heading: Row, rows: Sequence[Row], width: int | None = None) -> str:
-    """Rows under a heading, each line ended, columns of numbers to the right.
+def table(heading: Row, rows: Sequence[Row], width: int | None = None) -> list[str]:
+    """The lines of a table: rows under a heading, columns of numbers to the right.
 
     Args:
         heading: One word or two for each column.
-        rows: Cells of printable text, as many in each row as in the heading.
-        width: Where a line would be longer than this, each row becomes a block of lines, ``heading  cell``.
+        rows: Cells, as many in each row as in the heading.
+        width: If a line would be longer than this, each row becomes a block of lines, ``heading  cell``.
     """
     columns = list(zip(heading, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
-        return "\n".join(pairs(list(zip(heading, row, strict=True))) for row in rows)
+        blocks = [pairs(list(zip(heading, row, strict=True))) for row in rows]
+        return [line for number, block in enumerate(blocks) for line in (["", *block] if number else block)]
     right = [all(_NUMBER.fullmatch(cell) for cell in column[1:]) for column in columns]
     lines = []
     for row in (heading, *rows):
@@ -36,11 +37,11 @@ def table(heading: Row, rows: Sequence[Row], width: int | None = None) -> str:
             cell.rjust(size) if is_right else cell.ljust(size)
             for cell, size, is_right in zip(row, widths, right, strict=True)
         ]
-        lines.append("  ".join(cells).rstrip() + "\n")
-    return "".join(lines)
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
-def pairs(rows: Sequence[tuple[str, str]], indent: str = "") -> str:
-    """Lines of a name and a value, each ended, the values under one another."""
+def pairs(rows: Sequence[tuple[str, str]], indent: str = "") -> list[str]:
+    """Lines of a name and a value, the values under one another."""
     size = max((len(name) for name, _ in rows), default=0)
-    return "".join(f"{indent}{name.ljust(size)}  {value}".rstrip() + "\n" for name, value in rows)
+    return [f"{indent}{name.ljust(size)}  {value}".rstrip() for name, value in rows]

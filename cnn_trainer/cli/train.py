@@ -1,7 +1,9 @@
-"""``cnn-train train`` and ``cnn-train resume``: from a config, or from a run that was cut, to a result."""
+"""``cnn-train train`` and ``cnn-train resume``: from a config, or from an interrupted run, to a result."""
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,13 +19,13 @@ from cnn_trainer.cli.options import (
     RunArgument,
     RunsDir,
 )
-from cnn_trainer.cli.output import next_step, print_json, say, with_overrides
+from cnn_trainer.cli.output import next_step, print_json, say, warn, with_overrides
 
 if TYPE_CHECKING:
-    from cnn_trainer.commands import Prepared
-    from cnn_trainer.runs import Run
+    from cnn_trainer.runs.records import RunOutcome
+    from cnn_trainer.training.run import Feedback, Prepared
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and errors alone.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")]
 
 
 def train(
@@ -38,60 +40,47 @@ def train(
 ) -> None:
     """Train an experiment, evaluate it on the test split, and leave a run directory.
 
-    The test split is opened once, at the end. Stop with Ctrl-C; go on with cnn-train resume.
+    The test split is opened once, at the end. Stop with Ctrl-C; continue with cnn-train resume.
     """
-    from cnn_trainer import commands, config, run_dirs, runs
-    from cnn_trainer.cli import words
+    from cnn_trainer.network.fits import load_checked
+    from cnn_trainer.training import run as recipe
 
     changes = [*(overrides or ()), *_as_overrides(name, device)]
-    loaded = config.load(config_file, changes)
-    if not dry_run:
-        run_dirs.require_writable(runs_dir)
-    with downloads.shown_download(quiet) as download:
-        prepared = commands.prepare(loaded, say, download)
-    if not quiet:
-        say(words.preparation(prepared))
-    if dry_run:
-        if not quiet:
-            say(words.layers(prepared.session.model))
-            say("dry run: nothing was written")
-        if as_json:
-            print_json(prepared.experiment.model_dump(mode="json"))
-        if not quiet:
-            next_step("train", config_file, *with_overrides(changes))
-        return
-    run = commands.create_run(prepared, runs_dir)
-    with runs.lock_run(run):
-        _run(run, prepared, quiet, as_json, resume=False)
+    config = load_checked(config_file, changes)
+    with _feedback(quiet) as feedback:
+        if dry_run:
+            _say_dry_run(recipe.prepare(config, feedback), quiet, as_json)
+        else:
+            _say_outcome(recipe.train_config(config, runs_dir, feedback), quiet, as_json)
+    if dry_run and not quiet:
+        next_step("train", config_file, *with_overrides(changes))
 
 
 def resume(
     run: RunArgument,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Train on to so many epochs, also a finished run.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Train to this many epochs in all, even if the run is finished.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Go on with a run that was cut, to the bits that it would have had.
+    """Continue an interrupted run, to the same bits as if it had not been interrupted.
 
     A finished run is left as it is, unless --epochs asks for more.
     """
-    from cnn_trainer import commands, run_dirs, runs
-    from cnn_trainer.cli import words
+    from cnn_trainer.runs import paths, store
+    from cnn_trainer.training import run as recipe
 
-    opened = runs.open_run(run_dirs.resolve_run(run, runs_dir))
-    if opened.record.status == "finished" and (epochs is None or epochs <= opened.experiment.training.epochs):
+    opened = store.open_run(paths.resolve_run(run, runs_dir))
+    if recipe.is_done(opened, epochs):
         say(f"{opened.dir}: the run is finished after {opened.record.epochs_done} epochs; nothing to do")
         if as_json:
-            print_json(commands.finished_outcome(opened).model_dump(mode="json"))
+            print_json(recipe.finished_outcome(opened).model_dump(mode="json"))
         next_step("resume", opened.dir, "--epochs", str(opened.experiment.training.epochs + 1))
         return
-    with runs.lock_run(opened):  # before the seconds that TensorFlow takes: a second process is refused at once
-        with downloads.shown_download(quiet) as download:
-            prepared = commands.prepare_resume(opened, epochs, say, download)
-        if not quiet:
-            say(words.preparation(prepared))
-        _run(opened, prepared, quiet, as_json, resume=True)
+    with _feedback(quiet) as feedback:
+        _say_outcome(recipe.resume_run(opened, epochs, feedback), quiet, as_json)
 
 
 def _as_overrides(name: str | None, device: Device | None) -> list[str]:
@@ -100,18 +89,38 @@ def _as_overrides(name: str | None, device: Device | None) -> list[str]:
     return changes if device is None else [*changes, f"runtime.device={device.value}"]
 
 
-def _run(run: "Run", prepared: "Prepared", quiet: bool, as_json: bool, resume: bool) -> None:
-    from cnn_trainer import commands, progress, stopping
+@contextmanager
+def _feedback(quiet: bool) -> "Iterator[Feedback]":
+    from cnn_trainer.cli import words
+    from cnn_trainer.training import display
+    from cnn_trainer.training.run import Feedback
+
+    tell = (lambda *_: None) if quiet else say
+    with downloads.shown_download(quiet) as download:
+        yield Feedback(
+            warn=warn,
+            download=download,
+            prepared=lambda prepared: tell(*words.preparation(prepared)),
+            created=lambda run: tell(f"run: {run.dir}"),
+            display=display.Display(sys.stderr, display.choose_mode(sys.stderr, quiet)),
+        )
+
+
+def _say_dry_run(prepared: "Prepared", quiet: bool, as_json: bool) -> None:
     from cnn_trainer.cli import words
 
     if not quiet:
-        say(f"run: {run.dir}")
-    display = progress.Display(sys.stderr, progress.choose_mode(sys.stderr, quiet))
-    with stopping.stop_requests() as stop:
-        outcome = commands.train_run(run, prepared, display, stop, say, resume)
+        say(*words.layers(prepared.session.model), "dry run: nothing was written")
+    if as_json:
+        print_json(prepared.experiment.model_dump(mode="json"))
+
+
+def _say_outcome(outcome: "RunOutcome", quiet: bool, as_json: bool) -> None:
+    from cnn_trainer.cli import words
+
     if not quiet:
-        say(words.outcome(outcome))
+        say(*words.outcome(outcome))
     if as_json:
         print_json(outcome.model_dump(mode="json"))
     if not quiet:
-        next_step("evaluate", run.dir)
+        next_step("evaluate", outcome.run)

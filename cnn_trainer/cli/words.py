@@ -3,12 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from cnn_trainer.cli.tables import table
-from cnn_trainer.files import printable
-from cnn_trainer.progress import format_seconds
-from cnn_trainer.records import DataRecord, EvaluationRecord, RunOutcome
+from cnn_trainer.runs.records import DataRecord, EvaluationRecord, RunOutcome
+from cnn_trainer.training.display import format_seconds
 
 if TYPE_CHECKING:
-    from cnn_trainer.commands import Prepared
+    from cnn_trainer.training.run import Prepared
 
 
 def data_name(source: str, requested: str) -> str:
@@ -16,17 +15,16 @@ def data_name(source: str, requested: str) -> str:
     return source if source == requested else f"{source} (the fallback: {requested} was not at hand)"
 
 
-def preparation(prepared: "Prepared") -> str:
+def preparation(prepared: "Prepared") -> list[str]:
     """What is about to be trained, on what, with what."""
     experiment, backend, data = prepared.experiment, prepared.backend, prepared.data
-    lines = [
+    return [
         f"experiment: {experiment.name}, seed {experiment.seed}",
         f"data: {data_words(data)}",
         f"model: {experiment.model.builder}, {prepared.session.model.count_params():,} parameters",
         f"device: {backend.device} ({backend.reason}), {experiment.runtime.precision}, towers {backend.towers}, "
         f"threads {backend.intra_op_threads} in an operation, {backend.inter_op_threads} operations at a time",
     ]
-    return "\n".join(lines)
 
 
 def data_words(data: DataRecord) -> str:
@@ -35,32 +33,30 @@ def data_words(data: DataRecord) -> str:
     if data.num_validation:
         words += f" and {data.num_validation:,} validation"
     shape = "x".join(map(str, data.image_shape))
-    return f"{words} images of {shape}, {len(data.class_names)} classes, from {printable(data.location)}"
+    return f"{words} images of {shape}, {len(data.class_names)} classes, from {data.location}"
 
 
-def layers(model: Any) -> str:
+def layers(model: Any) -> list[str]:
     """One line a layer: its name, its type, the shape of its output, its parameters."""
     rows = []
     for layer in model.layers:
         shape = "x".join(str(size) for size in layer.output.shape[1:])
         rows.append((layer.name, type(layer).__name__, shape, f"{layer.count_params():,}"))
-    return table(("layer", "type", "output", "parameters"), rows).rstrip()
+    return table(("layer", "type", "output", "parameters"), rows)
 
 
-def outcome(found: RunOutcome) -> str:
-    """The end of a run."""
-    low, high = found.test_accuracy_interval
+def outcome(found: RunOutcome) -> list[str]:
+    """The end of a run that was scored on the test split."""
+    low, high = found.test_accuracy_interval or (0.0, 1.0)
     data = data_name(found.data, found.requested_data)
     best = f", result of epoch {found.best_epoch} (lowest validation loss)" if found.best_epoch else ""
-    return "\n".join(
-        [
-            f"test accuracy {found.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-            f"loss {found.test_loss:.4f}, on {found.test_examples:,} test images of {data}",
-            f"trained {count(found.epochs, 'epoch')} in {format_seconds(found.train_seconds)}{best}",
-            f"weights sha256 {found.weights_sha256}",
-            f"run directory {printable(found.run)}",
-        ]
-    )
+    return [
+        f"test accuracy {found.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+        f"loss {found.test_loss:.4f}, on {found.test_examples:,} test images of {data}",
+        f"trained {count(found.epochs, 'epoch')} in {format_seconds(found.train_seconds)}{best}",
+        f"weights sha256 {found.weights_sha256}",
+        f"run directory {found.run}",
+    ]
 
 
 def count(number: int, noun: str) -> str:
@@ -68,19 +64,17 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def evaluation(found: EvaluationRecord) -> str:
+def evaluation(found: EvaluationRecord) -> list[str]:
     """A score, class by class."""
     low, high = found.accuracy_interval
     rows: list[tuple[str, ...]] = []
     for score in found.classes:
         shares = ("-" if share is None else f"{share:.4f}" for share in (score.precision, score.recall, score.f1))
-        rows.append((printable(score.name), f"{score.support:,}", *shares))
-    return "\n".join(
-        [
-            table(("class", "examples", "precision", "recall", "F1"), rows).rstrip(),
-            f"{found.split} accuracy {found.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-            f"loss {found.loss:.4f}, on {found.num_examples:,} {found.split} images of "
-            f"{data_name(found.source, found.requested)}",
-            f"images sha256 {found.images_sha256}",
-        ]
-    )
+        rows.append((score.name, f"{score.support:,}", *shares))
+    return [
+        *table(("class", "examples", "precision", "recall", "F1"), rows),
+        f"{found.split} accuracy {found.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+        f"loss {found.loss:.4f}, on {found.num_examples:,} {found.split} images of "
+        f"{data_name(found.source, found.requested)}",
+        f"images sha256 {found.images_sha256}",
+    ]

@@ -1,10 +1,10 @@
 """Where images come from: read under limits, checked, split, and found again by their digests.
 
-Augmentation, which needs TensorFlow, is in ``cnn_trainer.data.augment`` and is not imported here.
+Augmentation, which needs TensorFlow, is in ``cnn_trainer.training.augment`` and is not imported here.
 """
 
 from cnn_trainer.data.check import DataReport, SharedImages, SplitReport, check_data
-from cnn_trainer.data.download import Progress
+from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.load import Data, TrainingData, data_used, load_split, load_training
 from cnn_trainer.data.places import SourceStatus, fetch, list_sources
 from cnn_trainer.data.splits import Split, order_of_examples, split_digest
@@ -12,7 +12,7 @@ from cnn_trainer.data.splits import Split, order_of_examples, split_digest
 __all__ = [
     "Data",
     "DataReport",
-    "Progress",
+    "DownloadProgress",
     "SharedImages",
     "SourceStatus",
     "Split",
@@ -24,6 +24,7 @@ __all__ = [
     "list_sources",
     "load_split",
     "load_training",
+    "no_progress",
     "order_of_examples",
     "split_digest",
 ]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from cnn_trainer.data.splits import Split, counts_per_class
 from cnn_trainer.errors import DataError
-from cnn_trainer.files import printable
 
-SplitName = Literal["train", "test"]
+SourceSplit = Literal["train", "test"]
+"""What a source holds; the validation split is carved out of train."""
 
 MAX_ARRAY_BYTES = 4 * 2**30
 MAX_CLASSES = 1000
@@ -57,18 +57,18 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
     try:
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
     except FileNotFoundError:
-        raise DataError(f"{printable(path)}: no such file; expected {expected}") from None
+        raise DataError("no such file", place=path, remedy=f"expected {expected}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         problem = getattr(error, "strerror", None) or error
-        raise DataError(f"{printable(path)}: cannot be opened: {problem}; expected {expected}") from None
+        raise DataError(f"cannot be opened: {problem}", place=path, remedy=f"expected {expected}") from None
     with file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{printable(path)}: is no regular file; expected {expected}")
+            raise DataError("is no regular file", place=path, remedy=f"expected {expected}")
         if not status.st_size:
-            raise DataError(f"{printable(path)}: is empty; expected {expected}")
+            raise DataError("is empty", place=path, remedy=f"expected {expected}")
         if looks_like_web_page(file.read(512)):
-            raise DataError(f"{printable(path)}: looks like a web page; expected {expected}; download it again")
+            raise DataError(f"looks like a web page; expected {expected}", place=path, remedy="download it again")
         file.seek(0)
         yield file, status.st_size
 
@@ -85,7 +85,7 @@ def looks_like_web_page(head: bytes) -> bool:
 def check_deflate_ratio(where: str, num_bytes: int, stored_bytes: int) -> None:
     """Refuse a header that declares more bytes than the compressed bytes behind it can unpack to."""
     if num_bytes > _MAX_DEFLATE_RATIO * (stored_bytes + 1):
-        raise DataError(f"{where}: declares {num_bytes} bytes, more than its {stored_bytes} packed bytes can hold")
+        raise DataError(f"declares {num_bytes} bytes, more than its {stored_bytes} packed bytes can hold", place=where)
 
 
 def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8]:
@@ -97,15 +97,19 @@ def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8
     try:
         data = np.empty(num_bytes, np.uint8)
     except MemoryError:
-        raise DataError(f"{where}: needs {num_bytes} bytes of memory, more than there are; use fewer images") from None
+        raise DataError(
+            f"needs {num_bytes} bytes of memory, more than there are", place=where, remedy="use fewer images"
+        ) from None
     done = 0
     while part := source.read(min(CHUNK_BYTES, num_bytes - done + 1)):
         if done + len(part) > num_bytes:
-            raise DataError(f"{where}: holds more than the {num_bytes} bytes that its header declares")
+            raise DataError(f"holds more than the {num_bytes} bytes that its header declares", place=where)
         data[done : done + len(part)] = np.frombuffer(part, np.uint8)
         done += len(part)
     if done < num_bytes:
-        raise DataError(f"{where}: ends after {done} of the {num_bytes} bytes that its header declares; get it again")
+        raise DataError(
+            f"ends after {done} of the {num_bytes} bytes that its header declares", place=where, remedy="get it again"
+        )
     return data
 
 
@@ -117,10 +121,12 @@ def check_images_header(where: str, dtype: np.dtype[np.generic], shape: tuple[in
     """
     if dtype != np.uint8:
         convert = "(x * 255).round().astype('uint8') converts from 0 to 1" if dtype.kind == "f" else "use uint8"
-        raise DataError(f"{where}: images are {dtype.name}; expected uint8, values 0 to 255; {convert}")
+        raise DataError(f"images are {dtype.name}; expected uint8, values 0 to 255", place=where, remedy=convert)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
         wanted = "(n, height, width) or (n, height, width, 1 or 3)"
-        raise DataError(f"{where}: images have the shape {shape}; expected {wanted}; use reshape or transpose")
+        raise DataError(
+            f"images have the shape {shape}; expected {wanted}", place=where, remedy="use reshape or transpose"
+        )
     _check_size(where, dtype, shape)
 
 
@@ -132,18 +138,22 @@ def check_labels_header(where: str, dtype: np.dtype[np.generic], shape: tuple[in
     """
     if dtype.kind not in "iu":
         convert = "make sure that none is NaN or a fraction, then convert with astype('int64')"
-        raise DataError(f"{where}: labels are {dtype.name}; expected integers from 0; {convert}")
+        raise DataError(f"labels are {dtype.name}; expected integers from 0", place=where, remedy=convert)
     if len(shape) != 1:
         convert = "for one-hot rows use argmax(axis=1), for a single column reshape(-1)"
-        raise DataError(f"{where}: labels have the shape {shape}; expected (n,); {convert}")
+        raise DataError(f"labels have the shape {shape}; expected (n,)", place=where, remedy=convert)
     _check_size(where, dtype, shape)
 
 
 def _check_size(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
     if min(shape) < 1:
-        raise DataError(f"{where}: has the shape {shape}, which holds nothing; expected at least one example")
+        raise DataError(
+            f"has the shape {shape}, which holds nothing", place=where, remedy="expected at least one example"
+        )
     if (size := num_bytes_of(dtype, shape)) > MAX_ARRAY_BYTES:
-        raise DataError(f"{where}: would take {size} bytes of memory; at most {MAX_ARRAY_BYTES}; use fewer images")
+        raise DataError(
+            f"would take {size} bytes of memory; at most {MAX_ARRAY_BYTES}", place=where, remedy="use fewer images"
+        )
 
 
 def num_bytes_of(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> int:
@@ -168,14 +178,18 @@ def make_split(images_where: str, images: NDArray[np.integer], labels_where: str
     """
     if len(images) != len(labels):
         raise DataError(
-            f"{labels_where}: {len(labels)} labels for the {len(images)} images of {images_where}; expected one each"
+            f"{len(labels)} labels for the {len(images)} images of {images_where}",
+            place=labels_where,
+            remedy="expected one each",
         )
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0:
-        raise DataError(f"{labels_where}: holds the label {lowest}; expected integers from 0")
+        raise DataError(f"holds the label {lowest}", place=labels_where, remedy="expected integers from 0")
     if highest >= MAX_CLASSES:
         limit = f"expected at most {MAX_CLASSES - 1}, as {MAX_CLASSES} classes is the limit"
-        raise DataError(f"{labels_where}: holds the label {highest}; {limit}; number the classes 0, 1, 2, …")
+        raise DataError(
+            f"holds the label {highest}; {limit}", place=labels_where, remedy="number the classes 0, 1, 2, …"
+        )
     four = images if images.ndim == 4 else images[..., np.newaxis]
     return Split(np.ascontiguousarray(four, dtype=np.uint8), labels.astype(np.int32))
 
@@ -191,14 +205,16 @@ def count_classes(where: str, labels: NDArray[np.integer]) -> int:
         empty = counts.index(0)
         remedy = f"number the classes of the training examples 0 to {sum(map(bool, counts)) - 1} without a gap"
         raise DataError(
-            f"{where}: no training example has the label {empty}, and some have {len(counts) - 1}; {remedy}"
+            f"no training example has the label {empty}, and some have {len(counts) - 1}", place=where, remedy=remedy
         )
     if len(counts) == 1:
-        raise DataError(f"{where}: all labels are 0; expected two classes or more")
+        raise DataError("all labels are 0", place=where, remedy="expected two classes or more")
     return len(counts)
 
 
 def check_known_labels(where: str, labels: NDArray[np.integer], num_classes: int) -> None:
     """Refuse labels that the training examples do not have. Raises DataError."""
     if (highest := int(labels.max())) >= num_classes:
-        raise DataError(f"{where}: holds the label {highest}; the training labels end at {num_classes - 1}")
+        raise DataError(
+            f"holds the label {highest}", place=where, remedy=f"the training labels end at {num_classes - 1}"
+        )

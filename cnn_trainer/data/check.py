@@ -2,16 +2,13 @@
 
 import hashlib
 from collections import Counter
-from typing import Literal
 
 from pydantic import Field
 
-from cnn_trainer.data.download import Progress, no_progress
+from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.load import Data, data_used, load_split, load_training
-from cnn_trainer.data.splits import Split, counts_per_class, split_digest
-from cnn_trainer.records import Record
-
-SplitLabel = Literal["train", "validation", "test"]
+from cnn_trainer.data.splits import Split, SplitName, counts_per_class, split_digest
+from cnn_trainer.storage.strict_json import Record
 
 
 class SplitReport(Record):
@@ -29,8 +26,8 @@ class SplitReport(Record):
 class SharedImages(Record):
     """Images of one split that are byte for byte images of another."""
 
-    split: SplitLabel
-    other: SplitLabel
+    split: SplitName
+    other: SplitName
     num_images: int = Field(description="How many images of split stand in other too.")
 
 
@@ -41,12 +38,12 @@ class DataReport(Record):
     requested: str = Field(description="Differs from source where the fallback was taken.")
     location: str
     class_names: list[str]
-    splits: dict[SplitLabel, SplitReport]
+    splits: dict[SplitName, SplitReport]
     shared: list[SharedImages]
     problems: list[str] = Field(description="What to look into before training, one line each; empty if all is well.")
 
 
-def check_data(data: Data, seed: int, progress: Progress = no_progress) -> DataReport:
+def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) -> DataReport:
     """Read every split that ``data`` describes and report on it. This opens the test split too, to compare it.
 
     Args:
@@ -61,7 +58,7 @@ def check_data(data: Data, seed: int, progress: Progress = no_progress) -> DataR
     training = load_training(data, seed, problems.append, progress)
     record = training.record
     test = load_split(data_used(data, record), seed, "test", class_names=record.class_names)
-    splits: dict[SplitLabel, Split] = {"train": training.train}
+    splits: dict[SplitName, Split] = {"train": training.train}
     if training.validation:
         splits["validation"] = training.validation
     splits["test"] = test
@@ -107,7 +104,7 @@ def _report(split: Split, hashes: list[bytes], num_classes: int) -> SplitReport:
     )
 
 
-def _find_shared(hashes: dict[SplitLabel, list[bytes]]) -> list[SharedImages]:
+def _find_shared(hashes: dict[SplitName, list[bytes]]) -> list[SharedImages]:
     """Each pair of splits once, the later one looked up in the earlier one."""
     names = list(hashes)
     counts = {name: Counter(hashes[name]) for name in names}
@@ -120,7 +117,7 @@ def _find_shared(hashes: dict[SplitLabel, list[bytes]]) -> list[SharedImages]:
     return found
 
 
-def _find_problems(name: SplitLabel, report: SplitReport, class_names: list[str]) -> list[str]:
+def _find_problems(name: SplitName, report: SplitReport, class_names: list[str]) -> list[str]:
     problems = []
     empty = [class_names[label] for label, count in enumerate(report.counts) if not count]
     if empty:

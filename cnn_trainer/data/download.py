@@ -22,7 +22,7 @@ PAUSE_SECONDS = 0.5  # before the second try; twice that before the third
 _CHUNK_BYTES = 2**16
 _PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
-Progress = Callable[[int, int | None], None]
+DownloadProgress = Callable[[int, int | None], None]
 
 
 def no_progress(done_bytes: int, total_bytes: int | None) -> None:
@@ -33,7 +33,7 @@ class _NoAnswerError(OSError):
     """The server did not begin to answer in time; it is not asked again, so that being offline costs seconds."""
 
 
-def download(name: str, max_bytes: int, progress: Progress = no_progress) -> bytes:
+def download(name: str, max_bytes: int, progress: DownloadProgress = no_progress) -> bytes:
     """The content of the file ``name`` under ``BASE_URL``. What it holds is not checked.
 
     Args:
@@ -54,21 +54,23 @@ def download(name: str, max_bytes: int, progress: Progress = no_progress) -> byt
                 error.close()  # it holds the connection
             if attempt == NUM_TRIES - 1 or not _may_pass(error):
                 tries = f" in {attempt + 1} tries" if attempt else ""
-                raise DataError(f"{url}: cannot be downloaded{tries}: {_describe(error)}") from None
+                raise DataError(f"cannot be downloaded{tries}: {_describe(error)}", place=url) from None
         time.sleep(PAUSE_SECONDS * 2**attempt)
     raise AssertionError("the last try returns or raises")
 
 
-def _try_once(url: str, max_bytes: int, deadline: float, progress: Progress) -> bytes:
+def _try_once(url: str, max_bytes: int, deadline: float, progress: DownloadProgress) -> bytes:
     with _open(url) as response:
         total = response.length
         content = bytearray()
         while part := response.read1(_CHUNK_BYTES):
             content += part
             if max(len(content), total or 0) > max_bytes:
-                raise DataError(f"{url}: is larger than the {max_bytes} bytes that it may take")
+                raise DataError(f"is larger than the {max_bytes} bytes that it may take", place=url)
             if time.monotonic() > deadline:
-                raise DataError(f"{url}: took more than {TOTAL_SECONDS:.0f} seconds; fetch it with another program")
+                raise DataError(
+                    f"took more than {TOTAL_SECONDS:.0f} seconds", place=url, remedy="fetch it with another program"
+                )
             progress(len(content), total)
         if total is not None and len(content) < total:
             raise ConnectionResetError(f"the connection ended after {len(content)} of {total} bytes")

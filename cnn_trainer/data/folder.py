@@ -6,29 +6,19 @@ Pillow's Lanczos filter, which averages over what it shrinks. Of 16-bit greys th
 animation the first picture.
 """
 
-import io
 import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.arrays import SplitName
-from cnn_trainer.data.splits import Images, Split, Stream, choose_stratified
+from cnn_trainer.data.arrays import SourceSplit
+from cnn_trainer.data.pictures import CHANNELS, Color, read_picture
+from cnn_trainer.data.splits import Split, Stream, choose_stratified
 from cnn_trainer.errors import DataError
-from cnn_trainer.files import printable
-
-Color = Literal["grey", "rgb"]
-
-MAX_PICTURE_BYTES = 32 * 2**20
-MAX_PICTURE_PIXELS = 50_000_000
-_FORMATS = ("PNG", "JPEG", "BMP")
-_CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3}
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class Listing:
     labels: NDArray[np.int32]
 
 
-def list_pictures(folder: Path, split: SplitName, test_fraction: float, seed: int) -> Listing:
+def list_pictures(folder: Path, split: SourceSplit, test_fraction: float, seed: int) -> Listing:
     """The pictures of a split.
 
     Where ``folder`` has sub-folders train and test, these are the splits. Else its sub-folders are the classes, and
@@ -56,7 +46,7 @@ def list_pictures(folder: Path, split: SplitName, test_fraction: float, seed: in
     try:
         is_test = choose_stratified(whole.labels, test_fraction, seed, Stream.FOLDER_TEST)
     except DataError as error:
-        raise DataError(f"{printable(folder)}: data.test_fraction: {error}") from None
+        raise DataError(f"data.test_fraction: {error}", place=folder) from None
     chosen = np.flatnonzero(is_test if split == "test" else ~is_test)
     return Listing(whole.class_names, [whole.paths[index] for index in chosen], whole.labels[chosen])
 
@@ -74,7 +64,7 @@ def _is_split(folder: Path) -> bool:
 def _require_folder(folder: Path) -> None:
     if not arrays.is_folder(folder):
         raise DataError(
-            f"{printable(folder)}: no such folder; expected one with a sub-folder of pictures for each class"
+            "no such folder", place=folder, remedy="expected one with a sub-folder of pictures for each class"
         )
 
 
@@ -84,7 +74,7 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"{printable(folder)}: cannot be listed: {error.strerror}; check its permissions") from None
+        raise DataError(f"cannot be listed: {error.strerror}", place=folder, remedy="check its permissions") from None
 
 
 def _class_folders(folder: Path) -> list[os.DirEntry[str]]:
@@ -92,10 +82,10 @@ def _class_folders(folder: Path) -> list[os.DirEntry[str]]:
     if not 2 <= len(classes) <= arrays.MAX_CLASSES:
         found = f"has {len(classes)} sub-folders" if len(classes) != 1 else f"has the one sub-folder {classes[0].name}"
         wanted = f"expected one sub-folder a class, 2 to {arrays.MAX_CLASSES} of them"
-        raise DataError(f"{printable(folder)}: {printable(found)}; {wanted}")
+        raise DataError(f"{found}", place=folder, remedy=wanted)
     for entry in classes:
-        if entry.name != printable(entry.name):
-            raise DataError(f"{printable(entry.path)}: its name is not printable Unicode text; rename the class")
+        if entry.name != str(entry.name):
+            raise DataError("its name is not printable Unicode text", place=entry.path, remedy="rename the class")
     return classes
 
 
@@ -106,7 +96,7 @@ def _list_classes(folder: Path) -> Listing:
     for label, entry in enumerate(classes):
         pictures = [Path(picture.path) for picture in _visible(Path(entry.path))]
         if not pictures:
-            raise DataError(f"{printable(entry.path)}: holds no picture; put some in, or remove the class")
+            raise DataError("holds no picture", place=entry.path, remedy="put some in, or remove the class")
         paths += pictures
         labels += [label] * len(pictures)
     return Listing([entry.name for entry in classes], paths, np.array(labels, np.int32))
@@ -123,92 +113,15 @@ def read_pictures(listing: Listing, image_size: int, color: Color) -> Split:
     Raises:
         DataError: where a file is broken, no picture or too large, or all would take more than the memory allowed.
     """
-    shape = (len(listing.paths), image_size, image_size, _CHANNELS[color])
+    shape = (len(listing.paths), image_size, image_size, CHANNELS[color])
     if (size := arrays.num_bytes_of(np.dtype(np.uint8), shape)) > arrays.MAX_ARRAY_BYTES:
         counted = f"{shape[0]} pictures of {image_size}x{image_size}x{shape[3]} would take {size} bytes of memory"
-        raise DataError(f"{counted}; at most {arrays.MAX_ARRAY_BYTES}; use a smaller data.image_size or fewer pictures")
+        raise DataError(
+            f"{counted}; at most {arrays.MAX_ARRAY_BYTES}", remedy="use a smaller data.image_size or fewer pictures"
+        )
     images = np.empty(shape, np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of harmless flaws, and of sizes that are refused below
         for index, path in enumerate(listing.paths):
             images[index] = read_picture(path, image_size, color)
     return Split(images, listing.labels)
-
-
-def read_picture(path: Path, image_size: int, color: Color) -> Images:
-    """One picture: uint8 (image_size, image_size, 1 or 3).
-
-    Raises:
-        DataError: where the file is broken, no PNG, JPEG or BMP, or too large.
-    """
-    picture = decode_picture(read_picture_file(path), str(path), color)
-    return resize_picture(picture, (image_size, image_size, _CHANNELS[color]))
-
-
-def read_picture_file(path: Path) -> bytes:
-    """The content of a file that should be a picture. Raises DataError where there is none, or it is too large."""
-    with arrays.open_file(path, "a picture (PNG, JPEG or BMP)") as (file, size):
-        _check_bytes(str(path), size)
-        return file.read(MAX_PICTURE_BYTES)
-
-
-def _check_bytes(name: str, size: int) -> None:
-    if size > MAX_PICTURE_BYTES:
-        raise DataError(f"{printable(name)}: is {size} bytes; at most {MAX_PICTURE_BYTES}; make it smaller")
-
-
-def decode_picture(content: bytes, name: str, color: Color, max_pixels: int = MAX_PICTURE_PIXELS) -> Images:
-    """The picture in the content of a PNG, JPEG or BMP file.
-
-    Args:
-        content: of the file.
-        name: of the file, for messages.
-        color: what the picture is made.
-        max_pixels: checked before any pixel is read.
-
-    Returns:
-        uint8 (height, width) in grey, (height, width, 3) in rgb; upright, and on white where it is transparent.
-
-    Raises:
-        DataError: where the content is broken, no PNG, JPEG or BMP, or too large.
-    """
-    _check_bytes(name, len(content))
-    # Pillow's decoders raise errors of many kinds for a broken file, and which ones is not documented.
-    try:
-        picture = Image.open(io.BytesIO(content), formats=_FORMATS)
-    except UnidentifiedImageError:
-        raise DataError(f"{printable(name)}: is no PNG, JPEG or BMP; remove or convert it") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{printable(name)}: has too many pixels; at most {max_pixels}") from None
-    except Exception as error:
-        raise _broken(name, error) from None
-    with picture:
-        if picture.width * picture.height > max_pixels:
-            found = f"{picture.width}x{picture.height} pixels"
-            raise DataError(f"{printable(name)}: has {found}; at most {max_pixels}; make it smaller")
-        try:
-            return np.asarray(_convert(picture, color), np.uint8)
-        except Exception as error:
-            raise _broken(name, error) from None
-
-
-def _broken(name: str, error: Exception) -> DataError:
-    problem = printable(str(error) or type(error).__name__)[:200]
-    return DataError(f"{printable(name)}: broken picture: {problem}; remove it or get it again")
-
-
-def _convert(picture: Image.Image, color: Color) -> Image.Image:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I"):  # Pillow's own conversion from 16 bits cuts off at 255
-        upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return upright.convert("L" if color == "grey" else "RGB")
-
-
-def resize_picture(picture: Images, image_shape: tuple[int, int, int]) -> Images:
-    """A decoded picture, resized to ``image_shape``: uint8 (height, width, channels)."""
-    height, width, _ = image_shape
-    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(resized, np.uint8).reshape(image_shape)

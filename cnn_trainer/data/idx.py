@@ -13,22 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.arrays import SplitName
+from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.splits import Split
 from cnn_trainer.errors import DataError
-from cnn_trainer.files import printable
 
-_PREFIXES: dict[SplitName, str] = {"train": "train", "test": "t10k"}
+_PREFIXES: dict[SourceSplit, str] = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 8
 _GZIP = b"\x1f\x8b"
 
 
-def images_name(split: SplitName) -> str:
+def images_name(split: SourceSplit) -> str:
     """Name of the file of a split's images, without ``.gz``."""
     return f"{_PREFIXES[split]}-images-idx3-ubyte"
 
 
-def labels_name(split: SplitName) -> str:
+def labels_name(split: SourceSplit) -> str:
     """Name of the file of a split's labels, without ``.gz``."""
     return f"{_PREFIXES[split]}-labels-idx1-ubyte"
 
@@ -42,7 +41,7 @@ def find_file(folder: Path, name: str) -> Path:
     return packed if not arrays.is_file(plain) and arrays.is_file(packed) else plain
 
 
-def read_idx(folder: Path, split: SplitName) -> Split:
+def read_idx(folder: Path, split: SourceSplit) -> Split:
     """The images of a split with their labels, from the two files of it in ``folder``; the other two are not opened.
 
     Raises:
@@ -52,10 +51,10 @@ def read_idx(folder: Path, split: SplitName) -> Split:
     labels_path = find_file(folder, labels_name(split))
     images = read_idx_file(images_path, num_dimensions=3)
     labels = read_idx_file(labels_path, num_dimensions=1)
-    return arrays.make_split(printable(images_path), images, printable(labels_path), labels)
+    return arrays.make_split(str(images_path), images, str(labels_path), labels)
 
 
-def read_idx_labels(folder: Path, split: SplitName) -> NDArray[np.uint8]:
+def read_idx_labels(folder: Path, split: SourceSplit) -> NDArray[np.uint8]:
     """The labels of a split alone: uint8 (n,). Raises DataError."""
     return read_idx_file(find_file(folder, labels_name(split)), num_dimensions=1)
 
@@ -74,7 +73,7 @@ def read_idx_file(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
         DataError: where it is missing, broken, or of another kind.
     """
     with arrays.open_file(path, f"an idx{num_dimensions} file, plain or gzipped") as (file, size):
-        return read_idx_stream(printable(path), file, size, num_dimensions)
+        return read_idx_stream(str(path), file, size, num_dimensions)
 
 
 def read_idx_stream(where: str, file: BinaryIO, size: int, num_dimensions: int) -> NDArray[np.uint8]:
@@ -87,7 +86,7 @@ def read_idx_stream(where: str, file: BinaryIO, size: int, num_dimensions: int) 
         with gzip.GzipFile(fileobj=file, mode="rb") as stream:
             return _read(where, stream, size, num_dimensions, packed)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{where}: broken gzip file: {printable(error)}; get it again") from None
+        raise DataError(f"broken gzip file: {error}", place=where, remedy="get it again") from None
 
 
 def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, packed: bool) -> NDArray[np.uint8]:
@@ -96,10 +95,12 @@ def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, p
     if header[:4] != magic:
         found = header[:4].hex(" ") or "nothing"
         raise DataError(
-            f"{where}: opens with the bytes {found}; expected {magic.hex(' ')}, an idx{num_dimensions} file"
+            f"opens with the bytes {found}",
+            place=where,
+            remedy=f"expected {magic.hex(' ')}, an idx{num_dimensions} file",
         )
     if len(header) < 4 + 4 * num_dimensions:
-        raise DataError(f"{where}: ends inside its header; get it again")
+        raise DataError("ends inside its header", place=where, remedy="get it again")
     shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
     dtype = np.dtype(np.uint8)
     (arrays.check_images_header if num_dimensions == 3 else arrays.check_labels_header)(where, dtype, shape)
@@ -108,5 +109,7 @@ def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, p
         arrays.check_deflate_ratio(where, num_bytes, size)
     elif size != len(header) + num_bytes:
         declared = f"its header declares {num_bytes}, of the shape {shape}"
-        raise DataError(f"{where}: holds {size - len(header)} bytes behind its header, where {declared}; get it again")
+        raise DataError(
+            f"holds {size - len(header)} bytes behind its header, where {declared}", place=where, remedy="get it again"
+        )
     return arrays.read_bytes(where, stream, num_bytes).reshape(shape)

@@ -3,16 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from cnn_trainer.config.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
 from cnn_trainer.data import arrays, folder, idx, named, npz, places
-from cnn_trainer.data.arrays import SplitName
-from cnn_trainer.data.download import Progress, no_progress
-from cnn_trainer.data.splits import Split, carve_validation, split_digest
+from cnn_trainer.data.arrays import SourceSplit
+from cnn_trainer.data.download import DownloadProgress, no_progress
+from cnn_trainer.data.splits import Split, SplitName, carve_validation, split_digest
 from cnn_trainer.errors import DataError
-from cnn_trainer.files import printable
-from cnn_trainer.records import DataRecord
-from cnn_trainer.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
+from cnn_trainer.runs.records import DataRecord
 
 Data = Mnist | FashionMnist | Mnist5k | Npz | Idx | Folder
 
@@ -46,7 +44,9 @@ class _Whole:
     location: str
 
 
-def load_training(data: Data, seed: int, say: Callable[[str], None], progress: Progress = no_progress) -> TrainingData:
+def load_training(
+    data: Data, seed: int, warn: Callable[[str], None], progress: DownloadProgress = no_progress
+) -> TrainingData:
     """Read the training split, and set aside the validation split that ``data`` asks for. The test split stays shut.
 
     Where MNIST is neither at hand nor can be fetched, and ``data.fallback`` allows it, mnist-5k takes its place: the
@@ -55,7 +55,7 @@ def load_training(data: Data, seed: int, say: Callable[[str], None], progress: P
     Args:
         data: the section of the config.
         seed: decides which examples become the validation split, and a folder's test split.
-        say: called with one line where the fallback is taken.
+        warn: called with a line where the fallback is taken.
         progress: told of a download, in bytes.
 
     Raises:
@@ -67,8 +67,8 @@ def load_training(data: Data, seed: int, say: Callable[[str], None], progress: P
     except places.NotAvailableError as error:
         if not isinstance(data, Mnist) or data.fallback is None:
             raise _with_remedy(error, data) from None
-        say(f"WARNING: {error}")
-        say(f"WARNING: using the 5,000 images of mnist-5k in place of MNIST; for MNIST {_remedy(data)}")
+        warn(str(error))
+        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {_remedy(data)}")
         data = _fallback(data)
         whole = _read(data, seed, "train", None, progress)
     train, validation = carve_validation(whole.split, data.validation_fraction, seed)
@@ -95,7 +95,7 @@ def _remedy(data: Data) -> str:
 
 def _with_remedy(error: places.NotAvailableError, data: Data) -> DataError:
     more = "; or set data.fallback: mnist-5k to train on 5,000 of its images" if isinstance(data, Mnist) else ""
-    return DataError(f"{error}; {_remedy(data)}{more}")
+    return DataError(error.problem, remedy=f"{_remedy(data)}{more}")
 
 
 def data_used(data: Data, record: DataRecord) -> Data:
@@ -106,11 +106,11 @@ def data_used(data: Data, record: DataRecord) -> Data:
 def load_split(
     data: Data,
     seed: int,
-    split: Literal["train", "validation", "test"],
+    split: SplitName,
     path: Path | None = None,
     *,
     class_names: Sequence[str] | None = None,
-    progress: Progress = no_progress,
+    progress: DownloadProgress = no_progress,
 ) -> Split:
     """Read one split to measure on. There is no fallback here: give what ``data_used`` gives.
 
@@ -128,10 +128,12 @@ def load_split(
     """
     if path is not None:
         if isinstance(data, Mnist5k):
-            raise DataError(f"{printable(path)}: mnist-5k comes with a package and is not looked for elsewhere")
-        data = data.model_copy(update={"path": str(path)})
+            raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
+        data = type(data).model_validate({**data.model_dump(), "path": str(path)})
     if split == "validation" and not data.validation_fraction:
-        raise DataError("there is no validation split: data.validation_fraction is 0; use the split train or test")
+        raise DataError(
+            "there is no validation split: data.validation_fraction is 0", remedy="use the split train or test"
+        )
     try:
         whole = _read(data, seed, "test" if split == "test" else "train", class_names, progress)
     except places.NotAvailableError as error:
@@ -151,10 +153,12 @@ def _refuse_classes(where: str, found: Sequence[str], known: Sequence[str]) -> N
             shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
             parts.append(f"{word} {shown}")
     problem = " and ".join(parts) or "has them in another order"
-    raise DataError(f"{printable(where)}: not the {len(known)} classes of the training split: {printable(problem)}")
+    raise DataError(f"not the {len(known)} classes of the training split: {problem}", place=where)
 
 
-def _read(data: Data, seed: int, split: SplitName, class_names: Sequence[str] | None, progress: Progress) -> _Whole:
+def _read(
+    data: Data, seed: int, split: SourceSplit, class_names: Sequence[str] | None, progress: DownloadProgress
+) -> _Whole:
     """The whole split. Of the test split, labels are checked against ``class_names`` or the training labels."""
     match data:
         case Mnist5k():
@@ -174,13 +178,13 @@ def _path(text: str) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:
-        raise DataError(f"{printable(text)}: no home folder known for ~; write the path out") from None
+        raise DataError("no home folder known for ~", place=text, remedy="write the path out") from None
 
 
-def _read_arrays(data: Npz | Idx, split: SplitName, class_names: Sequence[str] | None) -> _Whole:
+def _read_arrays(data: Npz | Idx, split: SourceSplit, class_names: Sequence[str] | None) -> _Whole:
     place = _path(data.path)
     whole = npz.read_npz(place, split) if data.source == "npz" else idx.read_idx(place, split)
-    where = f"{printable(place)}: {split} labels"
+    where = f"{place}: {split} labels"
     if split == "train":
         num_classes = arrays.count_classes(where, whole.labels)
     elif class_names is not None:
@@ -193,7 +197,7 @@ def _read_arrays(data: Npz | Idx, split: SplitName, class_names: Sequence[str] |
     return _Whole(whole, [str(label) for label in range(num_classes)], str(place))
 
 
-def _read_folder(data: Folder, seed: int, split: SplitName, class_names: Sequence[str] | None) -> _Whole:
+def _read_folder(data: Folder, seed: int, split: SourceSplit, class_names: Sequence[str] | None) -> _Whole:
     place = _path(data.path)
     listing = folder.list_pictures(place, split, data.test_fraction, seed)
     known = folder.list_training_classes(place) if class_names is None else list(class_names)

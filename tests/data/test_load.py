@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from cnn_trainer import data
+from cnn_trainer.config.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
 from cnn_trainer.data import named, places
 from cnn_trainer.errors import DataError
-from cnn_trainer.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
 
 
 def silent(line):

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from cnn_trainer import checkpoint, training
 from cnn_trainer.__main__ import main
+from cnn_trainer.runs import checkpoint
+from cnn_trainer.training import loop
 
 
 def hurry(config: str, runs_dir: str, run: str, call: str, wanted: str) -> None:
@@ -18,8 +19,8 @@ def hurry(config: str, runs_dir: str, run: str, call: str, wanted: str) -> None:
 
     An empty ``run`` is a new one; an empty ``call`` is none.
     """
-    training._PYTHON_EVERY_SECONDS = 0.01
-    training.time = SimpleNamespace(monotonic=lambda: 20 * time.monotonic())
+    loop._PYTHON_EVERY_SECONDS = 0.01
+    loop.time = SimpleNamespace(monotonic=lambda: 20 * time.monotonic())
     if call:
         die_at(call, wanted)
     sys.argv = ["cnn-train", *(["resume", run] if run else ["train", config]), "--runs-dir", runs_dir]
@@ -70,7 +71,7 @@ def train_on_a_jumping_clock(config: str, runs_dir: str) -> None:
     """Train while the clock of the wall goes back by a day each time that someone looks."""
     from datetime import UTC, datetime, timedelta
 
-    from cnn_trainer import records, runs
+    from cnn_trainer.runs import records, store
 
     day = 0
 
@@ -81,7 +82,7 @@ def train_on_a_jumping_clock(config: str, runs_dir: str) -> None:
             day += 1
             return datetime(2030, 1, 1, tzinfo=UTC) - timedelta(days=day)
 
-    records.datetime = runs.datetime = Jumping
+    records.datetime = store.datetime = Jumping
     time.time = lambda: Jumping.now().timestamp()
     sys.argv = ["cnn-train", "train", config, "--runs-dir", runs_dir]
     main()
@@ -89,22 +90,23 @@ def train_on_a_jumping_clock(config: str, runs_dir: str) -> None:
 
 def resume_with_slow_checkpoints(run: str) -> None:
     """Resume, with every checkpoint taking ten seconds."""
-    write = training._write_checkpoint
-    training._write_checkpoint = lambda *arguments: (time.sleep(10), write(*arguments))
+    write = loop._write_checkpoint
+    loop._write_checkpoint = lambda *arguments: (time.sleep(10), write(*arguments))
     sys.argv = ["cnn-train", "resume", run]
     main()
 
 
 def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
     """Damage the newest checkpoint of a finished run, each time elsewhere, and train from the one before it."""
-    from cnn_trainer import commands, runs
-    from cnn_trainer.progress import Display
-    from cnn_trainer.stopping import StopRequest
+    from cnn_trainer.machine.stopping import StopRequest
+    from cnn_trainer.runs import store
+    from cnn_trainer.training.display import Display
+    from cnn_trainer.training.run import prepare_resume
 
     chance, run_dir = np.random.default_rng(int(seed)), Path(run)
-    opened = runs.open_run(run_dir)
+    opened = store.open_run(run_dir)
     digest = opened.record.weights_sha256
-    session = commands.prepare_resume(opened, None, print, lambda *_: None).session
+    session = prepare_resume(opened, None, print, lambda *_: None).session
     newest, before = checkpoint.checkpoint_paths(run_dir / "checkpoints")
     whole, content = newest.read_bytes(), before.read_bytes()
     for number in range(int(count)):
@@ -116,9 +118,9 @@ def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
             damaged[place] ^= 1 << chance.integers(8)
         newest.write_bytes(damaged)
         warnings: list[str] = []
-        with runs.lock_run(opened):
+        with store.lock_run(opened):
             display = Display(sys.stderr, "quiet")
-            found = training.train(opened, session, display, StopRequest(), warnings.append, resume=True)
+            found = loop.train(opened, session, display, StopRequest(), warnings.append, resume=True)
         assert len(warnings) == 1, warnings
         assert "the one before it is taken" in warnings[0]
         assert found == digest

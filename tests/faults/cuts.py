@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from cnn_trainer import commands, config, runs, training
+from cnn_trainer.config.load import load_config
 from cnn_trainer.errors import RunDirectoryError, StoppedError
-from cnn_trainer.runs import Run
-from cnn_trainer.stopping import StopRequest
+from cnn_trainer.machine.stopping import StopRequest
+from cnn_trainer.runs import store
+from cnn_trainer.runs.store import Run
+from cnn_trainer.training import loop
+from cnn_trainer.training.run import create_run, prepare, prepare_resume, train_run
 
 sys.path.insert(0, str(Path(__file__).parent))
 from harness import fingerprint, write_config
 
-training._PYTHON_EVERY_SECONDS = 0  # Python takes over after every step
+loop._PYTHON_EVERY_SECONDS = 0  # Python takes over after every step
 
 SMALL = (("builder: cnn, filters: [4], dense_units: [8]", "builder: mlp, hidden_units: [8]"),)
 NO_STOPPING = ("  early_stopping: {patience: 3, min_delta: 0.02}\n", "")
@@ -50,16 +53,16 @@ def train(
     said: list[str] = []
     resume = run is not None
     if run is None:
-        prepared = commands.prepare(config.load(file), said.append, lambda *_: None)
-        run = commands.create_run(prepared, runs_dir)
+        prepared = prepare(load_config(file), said.append, lambda *_: None)
+        run = create_run(prepared, runs_dir)
     else:
-        run = runs.open_run(run.dir)
-        prepared = commands.prepare_resume(run, epochs, said.append, lambda *_: None)
+        run = store.open_run(run.dir)
+        prepared = prepare_resume(run, epochs, said.append, lambda *_: None)
     stop = StopRequest()
     cutter = Cutter(stop, cut)
-    with runs.lock_run(run):
+    with store.lock_run(run):
         with pytest.raises(StoppedError) if cut else nullcontext():
-            commands.train_run(run, prepared, cutter, stop, said.append, resume)
+            train_run(run, prepared, cutter, stop, said.append, resume)
         assert run.record.status == ("interrupted" if cut else "finished")
     return run, said, cutter.first
 
@@ -108,7 +111,7 @@ def cut_across_a_plateau(place: str) -> None:
     )
     file = write_config(folder_of(place, "plateau"), 6, *SMALL, NO_STOPPING, *plateau)
     whole, _, _ = train(file, Path(place) / "whole")
-    assert len({metrics.learning_rate for metrics in runs.read_metrics(whole)}) >= 3
+    assert len({metrics.learning_rate for metrics in store.read_metrics(whole)}) >= 3
     run = None
     for cut in ((1, 36), (2, 36), (3, 1), (3, 36), (4, 36), (5, 20)):
         run, _, _ = train(file, Path(place) / "cut", run, cut)
@@ -130,7 +133,7 @@ def train_on(place: str) -> None:
         as_one = fingerprint(run.dir) == fingerprint(whole.dir)
         warned = f"WARNING: the schedule {name} depends on the number of epochs" in "\n".join(said)
         assert (as_one, warned) == ((False, True) if name in ("cosine", "one-cycle") else (True, False)), name
-        assert runs.open_run(run.dir).experiment == whole.experiment
+        assert store.open_run(run.dir).experiment == whole.experiment
 
 
 def ask_for_fewer_epochs(place: str) -> None:

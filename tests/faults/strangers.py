@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_trainer import checkpoint, files
-from cnn_trainer.checkpoint import Checkpoint
+from cnn_trainer.runs import checkpoint
+from cnn_trainer.runs.checkpoint import Checkpoint
+from cnn_trainer.storage import strict_json
 
 CANARY = "canary"  # a file that is made where anything of what a stranger brought is run
 
@@ -52,7 +53,7 @@ def change_state(run_dir: Path, **changes: object) -> None:
     """Write the newest checkpoint again with another state, and the right digest."""
     for path in checkpoint.checkpoint_paths(run_dir / "checkpoints"):
         data = path.read_bytes()
-        header = files.parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        header = strict_json.parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = json.loads(header.pop("__metadata__")["checkpoint"])
         types = {"F32": np.float32, "I32": np.int32, "I64": np.int64, "U32": np.uint32}
         expected = {name: (np.dtype(types[it["dtype"]]), tuple(it["shape"])) for name, it in header.items()}

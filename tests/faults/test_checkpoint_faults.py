@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from cnn_trainer import checkpoint
-from cnn_trainer.checkpoint import Checkpoint
+from cnn_trainer.runs import checkpoint
+from cnn_trainer.runs.checkpoint import Checkpoint
 
 from .harness import fingerprint, quick_or_full
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from numpy.random import default_rng
 
-from cnn_trainer import runs
+from cnn_trainer.runs import details
 
 from .harness import (
     FULL,
@@ -79,11 +79,11 @@ def test_a_run_killed_while_its_result_is_written_or_scored_ends_with_the_same_b
         assert child.wait() == -signal.SIGKILL, child.stderr
         run_dir = only_run(tmp_path / "runs")
         assert read_json(run_dir / "run.json")["status"] == "training"
-        assert runs.summarize(run_dir).status == "interrupted"
+        assert details.summarize(run_dir).status == "interrupted"
     zygote.run("resume", run_dir)
     assert fingerprint(run_dir) == reference.fingerprint
     assert_nothing_left_over(run_dir)
-    assert runs.summarize(run_dir).status == "finished"
+    assert details.summarize(run_dir).status == "finished"
 
 
 def test_a_finished_run_killed_while_it_is_trained_on_is_taken_up_again(zygote, reference, tmp_path):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cnn_trainer import backend, commands, runs
+from cnn_trainer.machine import backend
+from cnn_trainer.runs import details, store
+from cnn_trainer.training.run import differences
 
 from .harness import PROGRAM, fingerprint, only_run, wait_until
 
@@ -117,16 +119,16 @@ def test_a_clock_that_jumps_changes_nothing(zygote, reference, tmp_path):
     assert child.wait() == 0, child.stderr
     run_dir = only_run(tmp_path / "runs")
     assert fingerprint(run_dir) == reference.fingerprint
-    record = runs.read_record(run_dir)
+    record = store.read_record(run_dir)
     assert record.updated_at < record.created_at  # the clock did go back
-    assert runs.summarize(run_dir).status == "finished"
+    assert details.summarize(run_dir).status == "finished"
 
 
 def test_what_is_different_from_when_the_run_began_is_named(zygote, reference, monkeypatch):
-    record = runs.read_record(reference.dir)
+    record = store.read_record(reference.dir)
     same = backend.Backend(record.device, "", record.towers, record.intra_op_threads, record.inter_op_threads)
     monkeypatch.setattr(backend, "environment", lambda: record.environment)
-    assert commands.differences(record, same) == []
+    assert differences(record, same) == []
     other = record.model_copy(
         update={
             "versions": {**record.versions, "keras": "3.0.0"},
@@ -136,7 +138,7 @@ def test_what_is_different_from_when_the_run_began_is_named(zygote, reference, m
             "towers": 64,
         }
     )
-    lines = commands.differences(other, same)
+    lines = differences(other, same)
     assert [line.split(" is ")[0] for line in lines] == [
         "TF_ENABLE_ONEDNN_OPTS was 0,",
         "device was gpu x,",

@@ -21,15 +21,16 @@ MAX_SECONDS = 600  # for one child
 
 
 def import_everything() -> None:
-    from cnn_trainer import backend
+    from cnn_trainer.machine import backend
 
     with backend._quiet(), backend._hidden(backend._NOT_NEEDED_BY_KERAS):
         backend._import_tensorflow()
+        import cnn_trainer.training.run
+        import cnn_trainer.runs.details
+
         import cnn_trainer.cli
-        import cnn_trainer.commands
-        import cnn_trainer.evaluation
-        import cnn_trainer.run_details
-        import cnn_trainer.training  # noqa: F401
+        import cnn_trainer.evaluation.evaluate
+        import cnn_trainer.training.loop  # noqa: F401
 
 
 def become(request: dict) -> None:

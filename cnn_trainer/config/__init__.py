@@ -1,0 +1,1 @@
+"""From YAML to a checked, frozen experiment: schema, loading, faults, template, strict YAML."""

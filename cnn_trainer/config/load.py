@@ -1,0 +1,136 @@
+"""From a YAML file to a checked, frozen experiment, or to the list of all that is wrong with it.
+
+``load_config`` is the way in, ``dump_config`` the way out: what ``dump_config`` writes, ``load_config`` takes and gives
+back the same experiment. ``change_experiment`` is the only way to change one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cnn_trainer.config import faults, strict_yaml
+from cnn_trainer.config.schema import Experiment
+from cnn_trainer.config.strict_yaml import KeyPath, Value
+from cnn_trainer.errors import ConfigError, Fault
+
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Values for dotted keys: a mapping, or words of the form ``training.epochs=3`` whose values are read as YAML."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """An experiment together with where each of its keys was written, for messages."""
+
+    experiment: Experiment
+    file: str
+    places: dict[KeyPath, str] = field(default_factory=dict)
+
+    def fault(self, key: str, problem: str, remedy: str | None = None) -> Fault:
+        """What is wrong with the dotted ``key``, at the file and line that set it."""
+        return Fault(faults.place_of(tuple(key.split(".")), self.places, self.file), problem, remedy, key)
+
+
+def load_config(path: Path, overrides: Overrides = ()) -> Config:
+    """Read the experiment at ``path``, with ``overrides`` on top.
+
+    Raises:
+        ConfigError: with every fault of the file and of the overrides, in the order of the file.
+    """
+    document = strict_yaml.read_file(path)
+    if not isinstance(document.value, dict):
+        raise ConfigError(Fault(f"{path}:1", "a config is a mapping of keys", "start one with: cnn-train config init"))
+    places = {key: f"{path}:{line}" for key, line in document.lines.items()}
+    return _check(document.value, places, str(path), overrides)
+
+
+def documented_config(overrides: Overrides = ()) -> Config:
+    """The documented network on MNIST, with every other key at its default, with ``overrides`` on top.
+
+    Raises:
+        ConfigError: with every fault of the overrides.
+    """
+    data: dict[str, Value] = {"source": "mnist", "fallback": "mnist-5k"}
+    return _check({"name": "mnist-cnn", "data": data, "model": {"builder": "cnn"}}, {}, "defaults", overrides)
+
+
+def change_experiment(experiment: Experiment, changes: Mapping[str, Any], file: str = "config") -> Experiment:
+    """The experiment with other values for some dotted keys, checked like one that was read from a file.
+
+    Args:
+        experiment: Which is left as it is.
+        changes: Values by dotted key, such as ``{"training.epochs": 3}``; a section is given as a mapping.
+        file: Where the experiment was written, for messages.
+
+    Raises:
+        ConfigError: if the result is not a valid experiment.
+    """
+    return _check(experiment.model_dump(), {}, file, changes).experiment
+
+
+def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overrides: Overrides) -> Config:
+    override_faults: list[Fault] = []
+    words = overrides.items() if isinstance(overrides, Mapping) else overrides
+    for word in words:
+        try:
+            _override(tree, places, *(_parse(word) if isinstance(word, str) else (*word, f"{word[0]}={word[1]}")))
+        except ConfigError as error:
+            override_faults += error.faults
+    try:
+        experiment = Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(*faults.describe(error, tree, places, file), *override_faults) from None
+    if override_faults:
+        raise ConfigError(*override_faults)
+    return Config(experiment, file, places)
+
+
+def _parse(word: str) -> tuple[str, Value, str]:
+    """Key, value and place of a ``key=value`` word."""
+    key, equals, text = word.partition("=")
+    place = f"--set {word}"
+    if not equals:
+        raise ConfigError(Fault(place, "not of the form key=value, such as training.epochs=3"))
+    return key, strict_yaml.read_text(text, place).value, place
+
+
+def _override(tree: dict[str, Value], places: dict[KeyPath, str], key: str, value: Value, place: str) -> None:
+    """Set one dotted key in ``tree``."""
+    path = tuple(key.split("."))
+    if not all(path):
+        raise ConfigError(Fault(place, "not of the form key=value, such as training.epochs=3"))
+    if len(path) > strict_yaml.MAX_DEPTH:
+        raise ConfigError(Fault(place, f"nested more than {strict_yaml.MAX_DEPTH} levels deep"))
+    section = tree
+    for word in path[:-1]:
+        child = section.setdefault(word, {})
+        if not isinstance(child, dict):
+            raise ConfigError(Fault(place, f"{word} is a value, not a section"))
+        section = child
+    section[path[-1]] = value
+    for old in [known for known in places if known[: len(path)] == path]:
+        del places[old]
+    places[path] = place
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes equal lists out again and again: an alias would be refused on the way back."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- PyYAML's signature
+        """Never an alias."""
+        return True
+
+
+def dump_config(experiment: Experiment) -> str:
+    """The whole experiment as YAML, every default written out. ``load_config`` gives back the same experiment."""
+    return yaml.dump(experiment.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def summarize_config(experiment: Experiment) -> str:
+    """The experiment in a few words: ``mnist-cnn: cnn on mnist, adam, 10 epochs in batches of 128``."""
+    training = experiment.training
+    network = f"{experiment.name}: {experiment.model.builder} on {experiment.data.source}"
+    return f"{network}, {training.optimizer}, {training.epochs} epochs in batches of {training.batch_size}"

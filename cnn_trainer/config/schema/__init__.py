@@ -1,0 +1,49 @@
+"""The schema of an experiment: every key with its default, unit and bounds.
+
+This is the only place where a default stands. The models are frozen and refuse unknown keys, values of another type,
+NaN and infinity. Nothing here reads files or imports TensorFlow.
+"""
+
+from pydantic import Field, model_validator
+
+from cnn_trainer.config.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
+from cnn_trainer.config.schema.model import Cnn, Mlp
+from cnn_trainer.config.schema.section import KeyProblem, Section
+from cnn_trainer.config.schema.training import Runtime, Training
+
+
+class Experiment(Section):
+    """One experiment of cnn-train: data, model, training, and how the machine is used."""
+
+    name: str = Field(
+        "experiment",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="What its runs are called: letters, digits, dots, hyphens and underscores, 64 at most.",
+    )
+    seed: int = Field(
+        1,
+        ge=0,
+        le=2**31 - 1,
+        description="Everything random follows from it: initial weights, order of examples, splits, augmentation, Dropout.",
+    )
+    data: Mnist | FashionMnist | Mnist5k | Npz | Idx | Folder = Field(
+        discriminator="source", description="What to train on."
+    )
+    model: Cnn | Mlp = Field(discriminator="builder", description="Which network.")
+    training: Training = Field(Training(), description="How to train it.")
+    runtime: Runtime = Field(Runtime(), description="How to use the machine.")
+
+    @model_validator(mode="after")
+    def _some_need_validation(self) -> "Experiment":
+        if self.training.early_stopping and not self.data.validation_fraction:
+            raise KeyProblem("training.early_stopping", "needs a validation split", "set data.validation_fraction")
+        if self.training.schedule.name == "plateau" and not self.data.validation_fraction:
+            raise KeyProblem("training.schedule", "plateau needs a validation split", "set data.validation_fraction")
+        return self
+
+    @model_validator(mode="after")
+    def _normalization_needs_one_tower(self) -> "Experiment":
+        if self.model.batch_normalization and self.runtime.towers not in (None, 1):
+            problem = f"got {self.runtime.towers}, but model.batch_normalization looks across the whole batch"
+            raise KeyProblem("runtime.towers", problem, "set runtime.towers to 1 or null")
+        return self

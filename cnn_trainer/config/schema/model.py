@@ -1,0 +1,106 @@
+"""Which network to build."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from cnn_trainer.config.schema.section import AnyNumber, Item, OneOrMore, Section
+
+Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "linear"]
+Units = Annotated[int, Field(ge=1, le=65536)]
+Pixels = Annotated[int, Field(ge=1, le=64)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Penalty = Annotated[float, Field(ge=0, le=1e6)]
+
+
+def _repeat(values: list[Item], info: ValidationInfo, counted: str) -> list[Item]:
+    """One value for each entry of the field ``counted``, which is validated before."""
+    if counted not in info.data:  # that field is wrong itself, and reported as such
+        return values
+    wanted = len(info.data[counted])
+    if len(values) == 1:
+        return values * wanted
+    if len(values) != wanted:
+        raise ValueError(f"{len(values)} values for {wanted} {counted}; give one value, or one for each")
+    return values
+
+
+def _repeat_dropout(values: list[float], info: ValidationInfo, counted: str) -> list[float]:
+    if info.data.get(counted) == [] and any(values):
+        raise ValueError(f"dropout comes after hidden dense layers, and {counted} is empty")
+    return _repeat(values, info, counted)
+
+
+class Cnn(Section):
+    """Convolution and pooling blocks, then fully connected layers, then softmax over the classes."""
+
+    builder: Literal["cnn"]
+    filters: list[Units] = Field(
+        [32, 64],
+        min_length=1,
+        max_length=16,
+        description="Filters of each convolution block; as many blocks as entries.",
+    )
+    kernel_size: OneOrMore[Pixels] = Field(
+        [3], description="Height and width of each block's kernels in pixels; one value serves all blocks."
+    )
+    pool_size: OneOrMore[Pixels] = Field(
+        [2],
+        description="Height, width and stride of each block's max-pooling in pixels; 1 leaves it out; one value serves all blocks.",
+    )
+    padding: Literal["valid", "same"] = Field(
+        "valid", description="What convolutions do at the border: valid (no padding) or same (padded with zeros)."
+    )
+    activation: Activation = Field(
+        "relu", description="Activation after every convolution and every hidden dense layer."
+    )
+    batch_normalization: bool = Field(
+        False, description="Normalise each convolution's output over the batch, before the activation."
+    )
+    conv_dropout: OneOrMore[Rate] = Field(
+        [0.0], description="Share of values dropped after each block in training; one value serves all blocks."
+    )
+    dense_units: list[Units] = Field(
+        [64], max_length=16, description="Units of each hidden dense layer; an empty list leaves only the output layer."
+    )
+    dropout: AnyNumber[Rate] = Field(
+        [0.0],
+        description="Share of values dropped after each hidden dense layer in training; one value serves all of them.",
+    )
+    l1: Penalty = Field(0.0, description="Factor of the sum of the kernels' absolute values, added to the loss.")
+    l2: Penalty = Field(0.0, description="Factor of the sum of the kernels' squares, added to the loss.")
+
+    @field_validator("kernel_size", "pool_size", "conv_dropout")
+    @classmethod
+    def _one_for_each_block(cls, values: list[Any], info: ValidationInfo) -> list[Any]:
+        return _repeat(values, info, "filters")
+
+    @field_validator("dropout")
+    @classmethod
+    def _one_for_each_layer(cls, values: list[float], info: ValidationInfo) -> list[float]:
+        return _repeat_dropout(values, info, "dense_units")
+
+
+class Mlp(Section):
+    """The fully connected network: flattened images, hidden layers, softmax over the classes."""
+
+    builder: Literal["mlp"]
+    hidden_units: list[Units] = Field(
+        [64],
+        max_length=16,
+        description="Units of each hidden layer; an empty list leaves only the output layer (softmax regression).",
+    )
+    activation: Activation = Field("relu", description="Activation after every hidden layer.")
+    batch_normalization: bool = Field(
+        False, description="Normalise each hidden layer's output over the batch, before the activation."
+    )
+    dropout: AnyNumber[Rate] = Field(
+        [0.0], description="Share of values dropped after each hidden layer in training; one value serves all of them."
+    )
+    l1: Penalty = Field(0.0, description="Factor of the sum of the kernels' absolute values, added to the loss.")
+    l2: Penalty = Field(0.0, description="Factor of the sum of the kernels' squares, added to the loss.")
+
+    @field_validator("dropout")
+    @classmethod
+    def _one_for_each_layer(cls, values: list[float], info: ValidationInfo) -> list[float]:
+        return _repeat_dropout(values, info, "hidden_units")

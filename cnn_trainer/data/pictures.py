@@ -1,0 +1,101 @@
+"""Pictures as people have them: PNG, JPEG and BMP files, decoded within bounds, and resized."""
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cnn_trainer.data import arrays
+from cnn_trainer.data.splits import Images
+from cnn_trainer.errors import DataError
+
+Color = Literal["grey", "rgb"]
+
+MAX_PICTURE_BYTES = 32 * 2**20
+
+MAX_PICTURE_PIXELS = 50_000_000
+
+_FORMATS = ("PNG", "JPEG", "BMP")
+
+CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3}
+
+
+def read_picture(path: Path, image_size: int, color: Color) -> Images:
+    """One picture: uint8 (image_size, image_size, 1 or 3).
+
+    Raises:
+        DataError: where the file is broken, no PNG, JPEG or BMP, or too large.
+    """
+    picture = decode_picture(read_picture_file(path), str(path), color)
+    return resize_picture(picture, (image_size, image_size, CHANNELS[color]))
+
+
+def read_picture_file(path: Path) -> bytes:
+    """The content of a file that should be a picture. Raises DataError where there is none, or it is too large."""
+    with arrays.open_file(path, "a picture (PNG, JPEG or BMP)") as (file, size):
+        _check_bytes(str(path), size)
+        return file.read(MAX_PICTURE_BYTES)
+
+
+def _check_bytes(name: str, size: int) -> None:
+    if size > MAX_PICTURE_BYTES:
+        raise DataError(f"is {size} bytes; at most {MAX_PICTURE_BYTES}", place=name, remedy="make it smaller")
+
+
+def decode_picture(content: bytes, name: str, color: Color, max_pixels: int = MAX_PICTURE_PIXELS) -> Images:
+    """The picture in the content of a PNG, JPEG or BMP file.
+
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+        color: what the picture is made.
+        max_pixels: checked before any pixel is read.
+
+    Returns:
+        uint8 (height, width) in grey, (height, width, 3) in rgb; upright, and on white where it is transparent.
+
+    Raises:
+        DataError: where the content is broken, no PNG, JPEG or BMP, or too large.
+    """
+    _check_bytes(name, len(content))
+    # Pillow's decoders raise errors of many kinds for a broken file, and which ones is not documented.
+    try:
+        picture = Image.open(io.BytesIO(content), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise DataError("is no PNG, JPEG or BMP", place=name, remedy="remove or convert it") from None
+    except Image.DecompressionBombError:
+        raise DataError("has too many pixels", place=name, remedy=f"at most {max_pixels}") from None
+    except Exception as error:
+        raise _broken(name, error) from None
+    with picture:
+        if picture.width * picture.height > max_pixels:
+            found = f"{picture.width}x{picture.height} pixels"
+            raise DataError(f"has {found}; at most {max_pixels}", place=name, remedy="make it smaller")
+        try:
+            return np.asarray(_convert(picture, color), np.uint8)
+        except Exception as error:
+            raise _broken(name, error) from None
+
+
+def _broken(name: str, error: Exception) -> DataError:
+    problem = str(error) or type(error).__name__[:200]
+    return DataError(f"broken picture: {problem}", place=name, remedy="remove it or get it again")
+
+
+def _convert(picture: Image.Image, color: Color) -> Image.Image:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):  # Pillow's own conversion from 16 bits cuts off at 255
+        upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return upright.convert("L" if color == "grey" else "RGB")
+
+
+def resize_picture(picture: Images, image_shape: tuple[int, int, int]) -> Images:
+    """A decoded picture, resized to ``image_shape``: uint8 (height, width, channels)."""
+    height, width, _ = image_shape
+    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized, np.uint8).reshape(image_shape)

@@ -1,0 +1,1 @@
+"""Scores, and the score of a run on a split of its data."""

@@ -1,0 +1,220 @@
+"""The score of a run's result: loaded from its directory, scored on images, and recorded, each step on its own.
+
+Importing this module loads neither TensorFlow nor Keras: ``load_result`` starts TensorFlow first.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_trainer import data
+from cnn_trainer.config.load import Config, change_experiment
+from cnn_trainer.data.splits import Split, SplitName
+from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError, raised_as
+from cnn_trainer.evaluation.scores import (
+    Score,
+    class_scores,
+    confusion_matrix,
+    log_softmax,
+    score_logits,
+    wilson_interval,
+)
+from cnn_trainer.machine import backend
+from cnn_trainer.network.fits import check_fits
+from cnn_trainer.network.shapes import ImageShape, count_weights
+from cnn_trainer.runs import checkpoint, store
+from cnn_trainer.runs.paths import CONFIG_FILE, EVALUATION_FILE, WEIGHTS_FILE
+from cnn_trainer.runs.records import EvaluationRecord
+from cnn_trainer.runs.store import Run
+from cnn_trainer.storage import files, strict_json
+from cnn_trainer.storage.strict_json import utc_now
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has learned, ready to score images.
+
+    Attributes:
+        model: The model, with the weights that are the result.
+        weights_sha256: Their digest.
+        towers: Parts of a batch that are computed side by side.
+        loss: The loss that the run minimised.
+    """
+
+    model: keras.Sequential
+    weights_sha256: str
+    towers: int
+    loss: str
+
+    def score(self, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Score:
+        """Score images of any origin.
+
+        Args:
+            images: uint8 (examples, height, width, channels), 0 to 255, of the shape that the run was trained on.
+            labels: Integers (examples,), the classes that are right.
+        """
+        return score_logits(self.logits(images), labels, self.loss)
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Probabilities, float64 (examples, classes), of uint8 images (examples, height, width, channels)."""
+        return np.exp(log_softmax(self.logits(images)))
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """Logits (examples, classes), in the dtype of the weights, of uint8 images (examples, height, ...)."""
+        return self._logits(self.model.trainable_variables, images)
+
+    @cached_property
+    def _logits(self) -> Callable[..., NDArray[np.floating]]:
+        from cnn_trainer.network.logits import build_logits
+
+        return build_logits(self.model, self.towers)
+
+
+def load_result(run: Run, device: str | None = None) -> Result:
+    """Start TensorFlow, and load the result of a run.
+
+    Args:
+        run: A run that has a result.
+        device: Where to compute: auto, cpu or gpu; None for what the run's config says.
+
+    Raises:
+        RunDirectoryError: if the run has no result yet, or its weights are not the ones that run.json names.
+        ConfigError: if the network does not fit the images of the run.
+        DeviceError: if it cannot be computed here.
+    """
+    store.require_result(run)
+    refuse_small(run, [run.dir / WEIGHTS_FILE])
+    experiment = change_experiment(run.experiment, {"runtime.device": device}) if device else run.experiment
+    started = backend.start(experiment)
+    from cnn_trainer.network.build import build_model
+
+    height, width, channels = run.record.data.image_shape
+    model = build_model(run.experiment, (height, width, channels), len(run.record.data.class_names))
+    path = run.dir / WEIGHTS_FILE
+    expected = {variable.path: (np.dtype(variable.dtype), tuple(variable.shape)) for variable in model.weights}
+    arrays = checkpoint.read_weights(path, expected)
+    digest = checkpoint.weights_digest(arrays[variable.path] for variable in model.weights)
+    if digest != run.record.weights_sha256:
+        finished = run.record.status == "finished"
+        resume = f"resume the run: cnn-train resume {shlex.quote(str(run.dir))}"
+        remedy = "restore them from a backup" if finished else resume
+        raise RunDirectoryError("these are not the weights that run.json names", place=path, remedy=remedy)
+    for variable in model.weights:
+        variable.assign(arrays[variable.path])
+    return Result(model, digest, started.towers, run.experiment.training.loss)
+
+
+def refuse_small(run: Run, weight_files: Sequence[Path]) -> None:
+    """Refuse a network that none of these files can hold, before memory is taken for it: a stranger wrote the config.
+
+    Raises:
+        ConfigError: if the network does not fit the images of the run.
+        RunDirectoryError: if all files are too small.
+    """
+    record, place = run.record.data, Config(run.experiment, str(run.dir / CONFIG_FILE))
+    shape = ImageShape(*record.image_shape)
+    check_fits(place, shape, record.num_train + record.num_validation)
+    weights = count_weights(run.experiment.model, shape)
+    for path in weight_files:
+        with raised_as(RunDirectoryError), files.reported(path, "read"):
+            if path.lstat().st_size >= 4 * weights:
+                return
+    if weight_files:
+        problem = f"too small for the {weights:,} weights of the network in {CONFIG_FILE}, which was changed"
+        raise RunDirectoryError(problem, place=weight_files[0], remedy="repeat the run from its config")
+
+
+def score_split(
+    run: Run, result: Result, split_name: SplitName = "test", path: Path | None = None
+) -> tuple[EvaluationRecord, Score, Split]:
+    """Score the result of a run on one split of its data.
+
+    Args:
+        run: Its config and its record say which data.
+        result: Of this run.
+        split_name: Which split.
+        path: Where to read the data; None for where the run's config says.
+
+    Returns:
+        What to record, the score of every example, and the split.
+
+    Raises:
+        DataError: if the data cannot be read, or does not fit the model.
+        DivergedError: if the loss is not finite.
+    """
+    experiment, names = run.experiment, run.record.data.class_names
+    split = data.load_split(experiment.data, experiment.seed, split_name, path, class_names=names)
+    if list(split.images.shape[1:]) != run.record.data.image_shape:
+        found, wanted = ("x".join(map(str, shape)) for shape in (split.images.shape[1:], run.record.data.image_shape))
+        raise DataError(f"the {split_name} split has images of {found}; the run was trained on {wanted}")
+    found_score = result.score(split.images, split.labels)
+    if not math.isfinite(found_score.loss):  # weights that the very last steps made too large
+        raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
+    return describe_score(run, result, found_score, split, split_name, path), found_score, split
+
+
+def describe_score(
+    run: Run, result: Result, score: Score, split: Split, split_name: SplitName, path: Path | None
+) -> EvaluationRecord:
+    """The record of a score on a split of the run's data; ``path`` is where it was read, if not where the config says."""
+    record = run.record.data
+    matrix = confusion_matrix(split.labels, score.predictions, len(record.class_names))
+    return EvaluationRecord(
+        split=split_name,
+        source=record.source,
+        requested=record.requested,
+        location=str(path) if path else record.location,
+        images_sha256=data.split_digest(split),
+        num_examples=len(split.labels),
+        loss=score.loss,
+        accuracy=score.accuracy,
+        accuracy_interval=list(wilson_interval(int(matrix.trace()), len(split.labels))),
+        classes=class_scores(matrix, record.class_names),
+        confusion_matrix=matrix.tolist(),
+        weights_sha256=result.weights_sha256,
+        evaluated_at=utc_now(),
+    )
+
+
+@raised_as(RunDirectoryError)
+def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, labels: NDArray[np.integer]) -> None:
+    """Write evaluation.json and predictions.csv, or for another split than test evaluation-train.json and so on.
+
+    predictions.csv has a line for each image, in the order of the split: index, label, prediction and its probability.
+    """
+    suffix = "" if evaluation.split == "test" else f"-{evaluation.split}"
+    chosen = score.probabilities.max(axis=1)
+    lines = [f"# images sha256 {evaluation.images_sha256}", "index,label,prediction,probability"]
+    rows: Any = zip(labels.tolist(), score.predictions.tolist(), chosen.tolist(), strict=True)
+    lines += [f"{index},{label},{guess},{sure:.6f}" for index, (label, guess, sure) in enumerate(rows)]
+    files.write_atomic(run.dir / f"predictions{suffix}.csv", ("\n".join(lines) + "\n").encode())
+    name = EVALUATION_FILE if not suffix else f"evaluation{suffix}.json"
+    files.write_atomic(run.dir / name, strict_json.to_json(evaluation))
+
+
+def evaluate_run(
+    run: Run, split_name: SplitName = "test", path: Path | None = None, device: str | None = None
+) -> EvaluationRecord:
+    """Score the result of a run on one split, all rebuilt from the run directory.
+
+    The score is written into the run directory, unless the data was read from another ``path``.
+
+    Raises:
+        RunDirectoryError, ConfigError, DeviceError, DataError, DivergedError: as ``load_result`` and ``score_split``.
+    """
+    evaluation, score, split = score_split(run, load_result(run, device), split_name, path)
+    if path is None:
+        write_evaluation(run, evaluation, score, split.labels)
+    return evaluation

@@ -1,0 +1,100 @@
+"""Exports as they are found on a disk: read without trusting what they hold, their files' digests compared."""
+
+import hashlib
+import os
+import stat
+from itertools import islice
+from pathlib import Path
+
+from cnn_trainer.errors import RunDirectoryError, raised_as
+from cnn_trainer.export.manifest import MANIFEST_FILE, PATHS, ExportedModel, Manifest
+from cnn_trainer.storage import files, strict_json
+
+MAX_FILES = 100  # of one exported model; a SavedModel has four or five
+
+
+@raised_as(RunDirectoryError)
+def read(export_dir: Path) -> Manifest:
+    """What the manifest of the export in ``export_dir`` says; no model file is looked at.
+
+    Raises:
+        RunDirectoryError: where there is none, or it is not what this program writes, naming the place and the fault.
+    """
+    path = export_dir / MANIFEST_FILE
+    if not os.path.lexists(path):
+        remedy = "make one with: cnn-train export RUN"
+        raise RunDirectoryError(f"is no export, for it has no {MANIFEST_FILE}", place=export_dir, remedy=remedy)
+    manifest = strict_json.read_record(Manifest, path)
+    for name, model in manifest.models.items():
+        if model.format != name or model.path != PATHS[name]:
+            problem = f"models.{name}: is not where an export has it"
+            raise RunDirectoryError(problem, place=path, remedy="the file was changed")
+    return manifest
+
+
+@raised_as(RunDirectoryError)
+def verify(export_dir: Path, model: ExportedModel) -> Path:
+    """The file or folder of an exported model, once it is found to be the one that the manifest names.
+
+    Args:
+        export_dir: Where ``read`` found the manifest.
+        model: One of its models.
+
+    Raises:
+        RunDirectoryError: where a file is missing, another, too many, a symbolic link, or cannot be read.
+    """
+    path = export_dir / model.path
+    if content(export_dir, model.path, model.num_bytes) != (model.num_bytes, model.sha256):
+        remedy = "export the run again with: cnn-train export RUN"
+        raise RunDirectoryError(f"is not what {MANIFEST_FILE} says it is", place=path, remedy=remedy)
+    return path
+
+
+@raised_as(RunDirectoryError)
+def content(export_dir: Path, path: str, max_bytes: int) -> tuple[int, dict[str, str]]:
+    """Bytes of an exported model's files, and the SHA-256 of each by its path under ``export_dir``, sorted.
+
+    Args:
+        export_dir: The export.
+        path: The model's file or folder under it.
+        max_bytes: Of all files together.
+
+    Raises:
+        RunDirectoryError: for a symbolic link, anything but files and folders, more bytes than ``max_bytes`` (of
+            which none is read then), more files than ``MAX_FILES``, and where there is nothing.
+    """
+    found = _list_files(export_dir, path)
+    with files.reported(export_dir / path, "read"):
+        num_bytes = sum(file.lstat().st_size for file in found)
+    if num_bytes > max_bytes:
+        problem = f"larger than it can be: {num_bytes} bytes, {max_bytes} allowed"
+        raise RunDirectoryError(problem, place=export_dir / path)
+    digests = {}
+    for file in found:
+        data = files.read_bounded(file, max_bytes)
+        digests[file.relative_to(export_dir).as_posix()] = hashlib.sha256(data).hexdigest()
+    return num_bytes, digests
+
+
+def _list_files(export_dir: Path, path: str) -> list[Path]:
+    place = export_dir
+    for part in Path(path).parts[:-1]:
+        place /= part
+        files.require_folder(place)
+    found: list[Path] = []
+    waiting = [export_dir / path]
+    while waiting:
+        place = waiting.pop()
+        with files.reported(place, "read"):
+            mode = place.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                waiting += islice(place.iterdir(), MAX_FILES + 1)
+            elif not stat.S_ISREG(mode):
+                raise RunDirectoryError("is a link, a pipe or a device", place=place, remedy="move it away")
+            else:
+                found.append(place)
+        if len(found) + len(waiting) > MAX_FILES:
+            raise RunDirectoryError(
+                f"holds more than {MAX_FILES} files", place=export_dir / path, remedy="move it away"
+            )
+    return sorted(found)

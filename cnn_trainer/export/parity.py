@@ -1,0 +1,124 @@
+"""Whether an exported model is still the same: run again on the whole test split, and compared with the run itself.
+
+The exported model runs in its own runtime in another process (``parity_process``), which is given a path and images.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from cnn_trainer.errors import CheckFailedError
+from cnn_trainer.export.manifest import Format, ParityRecord
+from cnn_trainer.storage import files
+
+MAX_DIFFERENCE: Final[dict[Format, float | None]] = {
+    "saved-model": 1e-5,
+    "onnx": 1e-5,
+    "litert": 1e-5,
+    "keras": 1e-5,
+    "litert-float16": 5e-3,  # float16 has 11 bits: each weight moves by up to 1 in 2,048
+    "litert-int8": None,  # its probabilities are multiples of 1/256; the accuracy is what counts
+}
+"""How far a probability may be from the run's own; None where the accuracy alone is bounded."""
+
+MAX_ACCURACY_LOSS: Final = 0.005
+"""How far the accuracy may be below the run's own, in every format: a fraction."""
+
+_LEFT_OUT = "this format is left out of the export"
+
+# The child imports this package from where its parent did, and nothing from the working folder besides.
+_CHILD = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from cnn_trainer.deploy import parity_process; parity_process.main()"
+)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the run itself makes of the test split."""
+
+    images: NDArray[np.uint8]
+    """(examples, height, width, channels)."""
+    labels: NDArray[np.int32]
+    probabilities: NDArray[np.floating]
+    """(examples, classes)."""
+    images_sha256: str
+    """Digest of images and labels."""
+
+
+def write_images(path: Path, expected: Expected) -> None:
+    """Write the images that ``check`` hands on. Raises RunDirectoryError."""
+    files.write_atomic(path, safetensors.numpy.save({"images": np.ascontiguousarray(expected.images)}))
+
+
+def check(name: Format, path: Path, images_path: Path, expected: Expected) -> ParityRecord:
+    """Run the exported model at ``path`` again and compare.
+
+    Args:
+        name: Format of the exported model.
+        path: Where it is.
+        images_path: What ``write_images`` wrote; the answer is written beside it.
+        expected: What must come out.
+
+    Raises:
+        CheckFailedError: where the model does not run, or differs by more than its bound.
+    """
+    answer_path = images_path.with_name("answer.safetensors")
+    measured = _run(name, path, images_path, answer_path)
+    probabilities = safetensors.numpy.load_file(answer_path)["probabilities"]
+    _require_probabilities(name, probabilities, expected)
+    predictions, own = probabilities.argmax(axis=1), expected.probabilities.argmax(axis=1)
+    record = ParityRecord(
+        **measured,
+        images_sha256=expected.images_sha256,
+        num_examples=len(expected.labels),
+        max_difference=min(1.0, float(np.abs(probabilities - expected.probabilities).max())),
+        max_difference_allowed=MAX_DIFFERENCE[name],
+        equal_predictions=float((predictions == own).mean()),
+        accuracy=float((predictions == expected.labels).mean()),
+        accuracy_loss_allowed=MAX_ACCURACY_LOSS,
+    )
+    _judge(name, record, float((own == expected.labels).mean()))
+    return record
+
+
+def _run(name: Format, path: Path, images_path: Path, answer_path: Path) -> dict[str, Any]:
+    paths = [str(place) for place in (path, images_path, answer_path)]
+    words = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), name, *paths]
+    ended = subprocess.run(  # noqa: S603 -- this interpreter, and words of ours
+        words, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
+    if ended.returncode:
+        lines = [line for line in ended.stderr.splitlines() if line.strip()]
+        problem = f"exit code {ended.returncode}{f': {str(lines[-1])[:300]}' if lines else ''}"
+        raise CheckFailedError(f"its own runtime cannot run it ({problem})", place=name, remedy=_LEFT_OUT)
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def _require_probabilities(name: Format, probabilities: NDArray[np.floating], expected: Expected) -> None:
+    """Refuse what is not probabilities of this many examples and classes. Raises CheckFailedError."""
+    shape = expected.probabilities.shape
+    if probabilities.shape != shape or probabilities.dtype != np.float32:
+        found = f"gives {probabilities.dtype} {probabilities.shape}, expected float32 {shape}"
+        raise CheckFailedError(found, place=name, remedy=_LEFT_OUT)
+    if not ((probabilities >= 0) & (probabilities <= 1 + 1e-5)).all():  # of NaN, neither holds
+        raise CheckFailedError("gives numbers that are no probabilities", place=name, remedy=_LEFT_OUT)
+
+
+def _judge(name: Format, record: ParityRecord, own_accuracy: float) -> None:
+    """Refuse a model that differs by more than its bound. Raises CheckFailedError."""
+    faults, allowed = [], record.max_difference_allowed
+    if allowed is not None and record.max_difference > allowed:
+        faults.append(f"a probability differs by {record.max_difference:.1e}, allowed are {allowed:g}")
+    if own_accuracy - record.accuracy > record.accuracy_loss_allowed + 1e-9:  # not to fail by rounding
+        lost = f"the accuracy is {record.accuracy:.4f}, the run has {own_accuracy:.4f}"
+        faults.append(f"{lost}, and {record.accuracy_loss_allowed:g} less is allowed")
+    if faults:
+        raise CheckFailedError(f"differs from the run: {'; '.join(faults)}", place=name, remedy=_LEFT_OUT)

@@ -1,0 +1,108 @@
+"""The process in which the parity check runs an exported model again, by its path alone.
+
+This is the one place where TensorFlow's and Keras' loaders are used: on the file that this program has just written.
+The probabilities go to a file, the measurements to stdout as a JSON object, the last line.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from cnn_trainer.config.schema import Experiment
+from cnn_trainer.export import runtimes
+from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
+from cnn_trainer.export.runtimes import SIGNATURE, Predict
+from cnn_trainer.machine import backend
+
+_BATCH_PIXELS = 100 * 28 * 28  # 100 images of MNIST at a time, fewer of larger ones
+_WARM_UP = 20
+_SINGLE_IMAGES = 500
+_SINGLE_SECONDS = 2.0  # no more than this for images one at a time, but one of them at least
+
+
+def main() -> None:
+    """Run the model that the command line names on the images that it names, with one thread."""
+    format_name, path, images_path, answer_path = sys.argv[-4:]
+    images = safetensors.numpy.load_file(images_path)["images"]
+    predict, runtime = _load(format_name, Path(path))
+    size = max(1, _BATCH_PIXELS // (images.shape[1] * images.shape[2]))
+    predict(images[:size])
+    before = time.perf_counter()
+    probabilities = np.concatenate([predict(images[start : start + size]) for start in range(0, len(images), size)])
+    seconds = time.perf_counter() - before
+    safetensors.numpy.save_file({"probabilities": probabilities}, answer_path)
+    measured = {
+        "runtime": runtime,
+        "latency_seconds": _latency(predict, images),
+        "images_per_second": len(images) / seconds,
+    }
+    sys.stdout.write(f"{json.dumps(measured)}\n")
+
+
+def _latency(predict: Predict, images: NDArray[np.uint8]) -> float:
+    """Median of the seconds that one image takes."""
+    seconds: list[float] = []
+    give_up = time.perf_counter() + _SINGLE_SECONDS
+    for number in range(_WARM_UP + _SINGLE_IMAGES):
+        image = images[number % len(images) :][:1]
+        before = time.perf_counter()
+        predict(image)
+        after = time.perf_counter()
+        seconds.append(after - before)
+        if after > give_up:
+            break
+    return statistics.median(seconds[_WARM_UP:] or seconds)
+
+
+def _load(format_name: str, path: Path) -> tuple[Predict, str]:
+    """The model, and the name and version of what runs it."""
+    if format_name in _LOADERS:
+        return _LOADERS[format_name](path)
+    return runtimes.load(path, format_name, 1), runtimes.version(format_name)  # type: ignore[arg-type]
+
+
+def _load_saved_model(path: Path) -> tuple[Predict, str]:
+    tf = _tensorflow()
+    model = tf.saved_model.load(str(path))
+    compute = model.signatures[SIGNATURE]
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return compute(**{INPUT_NAME: tf.constant(images)})[OUTPUT_NAME].numpy()
+
+    return predict, f"TensorFlow {tf.__version__}"
+
+
+def _load_keras(path: Path) -> tuple[Predict, str]:
+    tf = _tensorflow()
+    import keras
+
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    compute = tf.function(
+        lambda images: model(images, training=False),
+        input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)],
+    )
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return compute(images).numpy()
+
+    return predict, f"Keras {keras.__version__} with TensorFlow {tf.__version__}"
+
+
+_LOADERS: dict[str, Callable[[Path], tuple[Predict, str]]] = {"saved-model": _load_saved_model, "keras": _load_keras}
+
+
+def _tensorflow() -> Any:
+    runtime = {"device": "cpu", "towers": 1, "intra_op_threads": 1, "inter_op_threads": 1}
+    some = {"data": {"source": "mnist"}, "model": {"builder": "cnn"}, "runtime": runtime}
+    backend.start(Experiment.model_validate(some))  # which leaves out packages that Keras imports and does not need
+    import tensorflow as tf
+
+    return tf

@@ -1,0 +1,1 @@
+"""The machine: starting TensorFlow, facts that a run records, child processes, signals."""

@@ -1,0 +1,83 @@
+"""Facts about this machine that a run records."""
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from cnn_trainer import __version__
+
+# Environment variables that change how TensorFlow works; the only ones that a run records.
+RECORDED_ENVIRONMENT = (
+    "CUDA_VISIBLE_DEVICES",
+    "LD_PRELOAD",
+    "MALLOC_ARENA_MAX",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+)
+
+
+def available_cores() -> int:
+    """Cores that this process may use: of its affinity mask, and of the limit of its control group (version 2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))  # the word "max" ends in ValueError: no limit
+    return cores
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that decides over a run's bits."""
+    names = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
+    found = {"cnn-trainer": __version__, "python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def machine() -> dict[str, str]:
+    """What the processor and the system call themselves."""
+    found = {"system": platform.platform(), "architecture": platform.machine(), "cores": str(available_cores())}
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        fields = dict(re.findall(r"^(model name|flags|Features)\s*: (.*)$", text, re.MULTILINE))
+        if "model name" in fields:
+            found["processor"] = fields["model name"]
+        flags = " ".join(fields[name] for name in ("flags", "Features") if name in fields).split()
+        wanted = ("avx", "amx", "fma", "sve", "asimd")
+        found["features"] = " ".join(sorted(flag for flag in flags if flag.startswith(wanted)))
+    return found
+
+
+def environment() -> dict[str, str]:
+    """The recorded environment variables that are set."""
+    return {name: os.environ[name] for name in RECORDED_ENVIRONMENT if name in os.environ}
+
+
+def git_commit() -> str | None:
+    """The commit that is checked out in the working folder, with +dirty where files were changed; None without git."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+
+    def answer(*words: str) -> str:
+        # Neither hooks nor a file system monitor that a repository brings are run.
+        command = [git, "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
+        return done.stdout.strip()
+
+    try:
+        changed = answer("status", "--porcelain", "--untracked-files=no")
+        return answer("rev-parse", "HEAD") + ("+dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

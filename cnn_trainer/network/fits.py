@@ -1,0 +1,89 @@
+"""What cannot work together: a network and the images that it is given."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from cnn_trainer.config.faults import in_order
+from cnn_trainer.config.load import Config, Overrides, load_config
+from cnn_trainer.config.schema.model import Cnn, Mlp
+from cnn_trainer.config.strict_yaml import KeyPath
+from cnn_trainer.errors import ConfigError, Fault
+from cnn_trainer.network.shapes import DoesNotFitError, ImageShape, layer_sizes
+
+# Shape of the images and number of training images, before validation is set aside. MNIST and Fashion-MNIST: their
+# own documentation; mnist-5k: 4,000 of the 5,000 images.
+_KNOWN_DATA = {
+    "mnist": (ImageShape(28, 28, 1), 60_000),
+    "fashion-mnist": (ImageShape(28, 28, 1), 60_000),
+    "mnist-5k": (ImageShape(28, 28, 1), 4_000),
+}
+
+# No config, not even a stranger's, may take a machine down. VGG-16 has 138 million parameters, and takes 15 million
+# values for an image of 224x224.
+MAX_PARAMETERS: Final = 150_000_000
+MAX_IMAGE_VALUES: Final = 50_000_000
+
+_REMEDIES = {
+    "model.kernel_size": "use padding: same or fewer blocks",
+    "model.pool_size": "use a smaller pool or fewer blocks",
+}
+
+_Problem = tuple[str, str, str]  # key, problem, remedy
+
+
+def load_checked(path: Path, overrides: Overrides = ()) -> Config:
+    """Read the experiment at ``path``, and check that it fits its data if the data's shape is known beforehand.
+
+    Raises:
+        ConfigError: as ``load_config`` and ``check_fits``.
+    """
+    config = load_config(path, overrides)
+    if known := _KNOWN_DATA.get(config.experiment.data.source):
+        check_fits(config, *known)
+    return config
+
+
+def check_fits(config: Config, shape: ImageShape, num_examples: int) -> None:
+    """Refuse what cannot work on ``num_examples`` training images of ``shape``, before any work is done.
+
+    Raises:
+        ConfigError: if a kernel or a pool is larger than the image that reaches it, a batch than the training split, if
+            the validation split would be empty, or if the network has more than ``MAX_PARAMETERS`` parameters or more
+            than ``MAX_IMAGE_VALUES`` values for one image, its output layer not counted.
+    """
+    found = [*_splits_too_small(config, num_examples), *_layers_that_do_not_fit(config.experiment.model, shape)]
+    if found:
+        faults: list[tuple[KeyPath, Fault]] = [
+            (tuple(key.split(".")), config.fault(key, problem, remedy)) for key, problem, remedy in found
+        ]
+        raise ConfigError(*(fault for _, fault in in_order(faults, config.places)))
+
+
+def _splits_too_small(config: Config, num_examples: int) -> Iterator[_Problem]:
+    fraction, batch_size = config.experiment.data.validation_fraction, config.experiment.training.batch_size
+    num_validation = round(num_examples * fraction)  # as data/splits.py counts
+    if fraction and not num_validation:
+        problem = f"got {fraction}, which is none of {num_examples} examples"
+        yield "data.validation_fraction", problem, "use a larger share, or 0 for no validation"
+    if batch_size > num_examples - num_validation:
+        allowed = f"at most {num_examples - num_validation}, the examples of the training split"
+        yield "training.batch_size", f"got {batch_size}", allowed
+
+
+def _layers_that_do_not_fit(model: Cnn | Mlp, shape: ImageShape) -> list[_Problem]:
+    """The first block that does not fit, or else the first layer with which the network grows beyond a limit."""
+    too_large: list[_Problem] = []
+    parameters, values = 0, shape.height * shape.width * shape.channels
+    try:
+        for layer in layer_sizes(model, shape):
+            parameters, values = parameters + layer.weights, values + layer.values
+            if parameters > MAX_PARAMETERS:
+                problem = f"the network has {parameters:,} parameters up to this layer"
+                too_large.append((layer.key, problem, f"at most {MAX_PARAMETERS:,}"))
+            if values > MAX_IMAGE_VALUES:
+                problem = f"an image of {shape} takes {values:,} values up to this layer"
+                too_large.append((layer.key, problem, f"at most {MAX_IMAGE_VALUES:,}"))
+    except DoesNotFitError as error:
+        return [(error.key, str(error), _REMEDIES[error.key])]
+    return too_large[:1]

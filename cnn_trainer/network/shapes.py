@@ -1,0 +1,94 @@
+"""Shapes of images on their way through a network, and how much each layer holds: arithmetic only, no TensorFlow."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cnn_trainer.config.schema.model import Cnn, Mlp
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """Height, width and channels of the images, in pixels."""
+
+    height: int
+    width: int
+    channels: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}x{self.channels}"
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """One layer with weights."""
+
+    key: str
+    """The dotted key that decides how large it is."""
+    weights: int
+    """Without biases and normalisation."""
+    values: int
+    """That it computes for one image."""
+
+
+class DoesNotFitError(ValueError):
+    """A kernel or a pool is larger than the image that reaches it; ``key`` is the dotted key that sets its size."""
+
+    def __init__(self, key: str, window: int, block: int, size: Size) -> None:
+        super().__init__(f"got {window} for block {block}, but the image that reaches it is {size[0]}x{size[1]}")
+        self.key = key
+
+
+def convolved(size: Size, kernel: Size, padding: str) -> Size:
+    """What a convolution of stride 1 with ``padding`` valid or same makes of an image."""
+    return size if padding.lower() == "same" else (size[0] - kernel[0] + 1, size[1] - kernel[1] + 1)
+
+
+def pooled(size: Size, pool: Size) -> Size:
+    """What pooling with a stride of its own size makes of an image; rows and columns that are left over are dropped."""
+    return size[0] // pool[0], size[1] // pool[1]
+
+
+def read_by_convolution(size: Size, kernel: Size, padding: str, full: Size) -> Size:
+    """How much of an image of size ``full`` the upper left ``size`` of its convolution is computed from."""
+    return full if padding.lower() == "same" else (size[0] + kernel[0] - 1, size[1] + kernel[1] - 1)
+
+
+def read_by_pool(size: Size, pool: Size) -> Size:
+    """How much of an image its pooled form of ``size`` is computed from."""
+    return size[0] * pool[0], size[1] * pool[1]
+
+
+def layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[LayerSize]:
+    """Every layer with weights but the last, in order, for images of ``shape``.
+
+    Raises:
+        DoesNotFitError: at the first block whose kernel or pool is larger than the image that reaches it.
+    """
+    size, channels = (shape.height, shape.width), shape.channels
+    if model.builder == "cnn":
+        blocks = zip(model.filters, model.kernel_size, model.pool_size, strict=True)
+        for block, (filters, kernel, pool) in enumerate(blocks, start=1):
+            if model.padding == "valid" and kernel > min(size):
+                raise DoesNotFitError("model.kernel_size", kernel, block, size)
+            size = convolved(size, (kernel, kernel), model.padding)
+            yield LayerSize("model.filters", kernel * kernel * channels * filters, size[0] * size[1] * filters)
+            if pool > min(size):
+                raise DoesNotFitError("model.pool_size", pool, block, size)
+            size, channels = pooled(size, (pool, pool)), filters
+    width = size[0] * size[1] * channels
+    key, units = ("dense_units", model.dense_units) if model.builder == "cnn" else ("hidden_units", model.hidden_units)
+    for count in units:
+        yield LayerSize(f"model.{key}", width * count, count)
+        width = count
+
+
+def count_weights(model: Cnn | Mlp, shape: ImageShape) -> int:
+    """The weights that the network has at least: biases, normalisation and the output layer are not counted.
+
+    Raises:
+        DoesNotFitError: if the network does not fit images of ``shape``.
+    """
+    return sum(layer.weights for layer in layer_sizes(model, shape))

@@ -1,0 +1,36 @@
+"""How much a training step has to compute: counted from the operations, not measured."""
+
+from collections.abc import Sequence
+
+from cnn_trainer.network.rewrite import Convolve, Flatten, MatMul, MaxPool, Operation
+from cnn_trainer.network.shapes import convolved, pooled
+
+VariableShapes = Sequence[tuple[int, ...]]
+
+
+def flop_per_image(operations: Sequence[Operation], image_shape: tuple[int, int, int], shapes: VariableShapes) -> int:
+    """Floating-point operations that training on one image needs in convolutions and matrix products.
+
+    A multiply-add counts as two. Each of these layers takes as much again for the gradient of its kernel, and again for
+    that of its input; the first layer needs no gradient of its input. All else is small beside this, and is left out.
+
+    Args:
+        operations: Of the network, cropped or not.
+        image_shape: Height, width and channels of the part of an image that is read.
+        shapes: Of the trainable variables, in their order.
+    """
+    height, width, channels = image_shape
+    forward: list[int] = []
+    for operation in operations:
+        match operation:
+            case Convolve(kernel, (rows, columns), padding):
+                height, width = convolved((height, width), (rows, columns), padding)
+                channels = shapes[kernel][-1]
+                forward.append(2 * height * width * rows * columns * shapes[kernel][-2] * channels)
+            case MaxPool(size):
+                height, width = pooled((height, width), size)
+            case Flatten():
+                height, width, channels = 1, 1, height * width * channels
+            case MatMul(kernel):
+                forward.append(2 * shapes[kernel][0] * shapes[kernel][1])
+    return 3 * sum(forward) - forward[0]

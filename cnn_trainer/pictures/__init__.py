@@ -1,0 +1,1 @@
+"""Real pictures, made like the images that a network was trained on, and what it says about them."""

@@ -1,0 +1,193 @@
+"""Finds what is written in a photograph: how much ink there is in each pixel, light and paper taken away.
+
+Only NumPy and Pillow: all of it works on at most some ten thousand pixels.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cnn_trainer.errors import DataError
+
+Values = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+# All chosen with pictures made from MNIST's training images by the maker that the tests use.
+_SHEET_SHARE: Final = 0.25  # that a sheet on a desk has of a row or column that counts as its own, and less of the edge
+_SHEET_FILLED: Final = 0.7  # of its bounding rectangle
+_BLUR: Final = 1.0  # pixels, against the sensor's noise
+_MIN_PAPER: Final = 16.0  # of 255: paper in such a darkness is all noise
+_PEAK_PIXELS: Final = 30  # the darkest so many are ink or dirt
+_MIN_CONTRAST: Final = 0.08  # of the darkest pixels: the share of the paper's light that they swallow
+_MIN_NOISES: Final = 5.0  # and how many times the noise of the paper that must be
+_MIN_SHARE: Final = 0.4  # of the darkest pixels' darkness: what is ink at all
+_SPECK: Final = 0.05  # of the largest part's mass: what is smaller is dirt
+_THIN: Final = 1.4  # pixels of the 20 that a digit is high: what a thinner line is made
+_SOFT: Final = (0.3, 0.8)  # of the ink's darkness: below is paper, above is full ink, between is an edge
+
+
+def find_sheet(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """The rows and columns of a sheet of paper that lies on something darker; all of them where none does.
+
+    A sheet is light, one piece, a large part of the picture, nearly a rectangle, and does not reach the picture's edge.
+    """
+    level = _blur(picture.astype(np.float32), _BLUR) / np.float32(255)
+    parts = _connected(level > _otsu(level))
+    sheet = parts == max(1, np.bincount(parts[parts > 0], minlength=1).argmax())
+    frame = np.concatenate([sheet[0], sheet[-1], sheet[:, 0], sheet[:, -1]])
+    rows, columns = (np.flatnonzero(sheet.mean(axis=axis) > _SHEET_SHARE) for axis in (1, 0))
+    if len(rows) and len(columns) and frame.mean() < _SHEET_SHARE:
+        found = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        large = all(2 * part > whole for part, whole in zip(sheet[found].shape, sheet.shape, strict=True))
+        if large and sheet[found].mean() > _SHEET_FILLED:
+            return found
+    return slice(0, picture.shape[0]), slice(0, picture.shape[1])
+
+
+def is_light_on_dark(picture: NDArray[np.uint8]) -> bool:
+    """Whether what is written on a picture (height, width) is lighter than its background.
+
+    Of the differences from the local background, which a wide median gives, the large ones are ink.
+    """
+    small = _shrink(picture.astype(np.float32), 48)
+    reach = max(small.shape) // 6
+    around = _windows(_windows(np.pad(small, reach, mode="symmetric"), reach, 0), reach, 1)
+    away = small - np.median(around.reshape(*small.shape, -1), axis=-1)
+    return float((away**3).sum()) > 0
+
+
+def find_ink(picture: NDArray[np.uint8]) -> Values:
+    """How much ink is in each pixel.
+
+    Args:
+        picture: uint8 (height, width), dark on light, some hundred pixels wide at most.
+
+    Returns:
+        float32 (height, width), 0 for paper to 1 for ink, specks left out.
+
+    Raises:
+        DataError: where nothing stands out from the background.
+    """
+    level = _blur(picture.astype(np.float32), _BLUR if max(picture.shape) > 64 else 0)
+    # Light falls on ink and paper alike, so what counts is the share of it that is swallowed.
+    paper = _paper(level)
+    swallowed = ((paper - level) / np.maximum(paper, _MIN_PAPER)).clip(0, 1)
+    noise = 1.4826 * float(np.median(np.abs(swallowed - np.median(swallowed))))  # a normal distribution's deviation
+    place = max(0, swallowed.size - _PEAK_PIXELS)
+    peak = float(np.partition(swallowed, place, axis=None)[place])
+    if peak < max(_MIN_CONTRAST, _MIN_NOISES * noise):
+        raise DataError("nothing stands out from the background", remedy="take a picture of one digit, in better light")
+    written = _without_specks(swallowed, swallowed > max(_otsu(swallowed), _MIN_SHARE * peak))
+    full = float(np.percentile(swallowed[written], 75))
+    low, high = (share * full for share in _SOFT)
+    with_edges = _blur(written.astype(np.float32), 1.5) > 0.05
+    return np.where(with_edges, ((swallowed - low) / (high - low)).clip(0, 1), np.float32(0))
+
+
+def thicken(ink: Values) -> Values:
+    """Make the line of a digit as thick as a thin one of MNIST, where it is thinner.
+
+    Args:
+        ink: float32 (height, width), which the digit fills.
+
+    Returns:
+        The same, a little larger to all sides where it was too thin.
+    """
+    inked = np.pad(ink >= 0.5, 1).astype(np.float32)
+    inside = -_highest(-inked, 1)
+    area = float(inked.sum())
+    # The edge of a long line has two sides; its pixels, like MNIST's, are counted by the digit's longer side of 20.
+    thickness = 2 * area / max(1.0, area - float(inside.sum())) * 20 / max(ink.shape)
+    reach = round((_THIN - thickness) / 2 * max(ink.shape) / 20) if thickness < _THIN else 0
+    return _highest(np.pad(ink, 2 * reach), reach)
+
+
+def _paper(level: Values) -> Values:
+    """The level of the paper, also under the ink: a morphological closing, which fills what is dark and narrow."""
+    small = _shrink(level, 64)
+    reach = max(small.shape) // 6
+    padded = np.pad(small, 2 * reach, mode="edge")
+    closed = -_highest(-_highest(padded, reach), reach)
+    size = (level.shape[1], level.shape[0])
+    large = Image.fromarray(_blur(closed, reach / 3)).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(large, np.float32)
+
+
+def _windows(values: Values, reach: int, axis: int) -> Values:
+    """At each place, along one more axis, what is within ``reach`` of it along ``axis``; the margin is used up."""
+    return np.lib.stride_tricks.sliding_window_view(values, 2 * reach + 1, axis)
+
+
+def _highest(values: Values, reach: int) -> Values:
+    """The highest value within ``reach`` of each place; the margin is used up."""
+    return _windows(_windows(values, reach, 0).max(axis=-1), reach, 1).max(axis=-1)
+
+
+def _blur(values: Values, deviation: float) -> Values:
+    """A Gaussian blur."""
+    reach = round(3 * deviation)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(deviation, 1e-9)) ** 2).astype(np.float32)
+    weights /= weights.sum()
+    padded = np.pad(values, reach, mode="edge")
+    return _windows(_windows(padded, reach, 0) @ weights, reach, 1) @ weights
+
+
+def _shrink(values: Values, side: int) -> Values:
+    """Shrunk to ``side`` pixels at most."""
+    scale = min(1, side / max(values.shape))
+    height, width = (max(1, round(length * scale)) for length in values.shape)
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX), np.float32)
+
+
+def _otsu(values: Values) -> float:
+    """The threshold that splits ``values``, 0 to 1, best (N. Otsu, A Threshold Selection Method, 1979)."""
+    counts, edges = np.histogram(values, 256, (0, 1))
+    below = counts.cumsum()[:-1]
+    above = values.size - below
+    sums = (counts * edges[:-1]).cumsum()
+    between = (sums[-1] * below - sums[:-1] * values.size) ** 2 / np.maximum(below * above, 1)
+    return float(edges[1 + int(between.argmax())])
+
+
+def _without_specks(swallowed: Values, dark: Mask) -> Mask:
+    """The connected parts of ``dark`` that count: not what is small, nor what comes in from outside the picture."""
+    parts = _connected(dark)
+    mass = np.bincount(parts.ravel(), swallowed.ravel())
+    mass[0] = 0
+    inside = mass.copy()
+    inside[np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])] = 0
+    if inside.max() > 0.2 * mass.max():
+        mass = inside
+    return (mass >= _SPECK * mass.max())[parts] & dark
+
+
+def _connected(mask: Mask) -> NDArray[np.int64]:
+    """Number the connected parts of ``mask``, neighbours at corners too, from 1; 0 where it is False."""
+    height, width = mask.shape
+    changes = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(changes == 1)  # each run of pixels in a row
+    ends = np.nonzero(changes == -1)[1]
+    # On one line, with a gap between rows: then the runs of the row above that touch a run are neighbours in order.
+    above = (rows - 1) * (width + 2)
+    keys = rows * (width + 2)
+    first = np.searchsorted(keys + ends, above + starts)
+    last = np.searchsorted(keys + starts, above + ends, side="right")
+    counts = np.maximum(last - first, 0)
+    upper = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    lower = np.repeat(np.arange(len(rows)), counts)
+    number = np.arange(len(rows))
+    while True:  # each run takes the lowest number around, and that of the run it was named after
+        before = number.copy()
+        lowest = np.minimum(number[upper], number[lower])
+        np.minimum.at(number, upper, lowest)
+        np.minimum.at(number, lower, lowest)
+        number = number[number]
+        if (number == before).all():
+            break
+    labels = np.zeros((height, width + 1), np.int64)
+    number = np.unique(number, return_inverse=True)[1] + 1
+    labels[rows, starts] += number
+    labels[rows, ends] -= number
+    return labels.cumsum(axis=1)[:, :-1]

@@ -1,0 +1,156 @@
+"""Real pictures, brought to what a run was trained on: decoded under limits, and made like MNIST where that fits.
+
+MNIST's own makers scaled black and white scans of digits into 20x20 pixels, aspect ratio kept and edges anti-aliased,
+and moved the centre of mass to the middle of 28x28 (Y. LeCun, C. Cortes, C. Burges, The MNIST database). ``like_mnist``
+does so with a photograph, whose ink it has to find first.
+"""
+
+import math
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cnn_trainer.data.pictures import decode_picture as decode
+from cnn_trainer.data.pictures import resize_picture
+from cnn_trainer.errors import DataError
+from cnn_trainer.pictures.ink import Values, find_ink, find_sheet, is_light_on_dark, thicken
+from cnn_trainer.runs.records import DataRecord
+
+__all__ = ["color_of", "decode", "fit", "like_mnist", "place_drawing", "prepares"]
+
+Grey = NDArray[np.uint8]
+
+_SIDE: Final = 28
+_BOX: Final = 20
+_MNIST_SHAPE: Final = [_SIDE, _SIDE, 1]
+_SOURCES: Final = frozenset({"mnist", "mnist-5k", "npz", "idx"})
+
+_LOOK: Final = 192  # pixels of the longer side that ink is looked for in
+_MARGIN: Final = 0.4  # around the ink for the closer look, of its longer side
+
+
+def color_of(data: DataRecord) -> Literal["grey", "rgb"]:
+    """What ``decode`` is to make a picture for a run on ``data``."""
+    return "grey" if data.image_shape[2] == 1 else "rgb"
+
+
+def prepares(data: DataRecord) -> bool:
+    """Whether pictures for a run on ``data`` are made like MNIST unless something else is asked for.
+
+    So it is for MNIST, and for arrays of its shape. A folder's own pictures were only resized before training, and
+    clothes fill the image otherwise than digits do.
+    """
+    return data.source in _SOURCES and data.image_shape == _MNIST_SHAPE
+
+
+def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey:
+    """Bring a decoded picture to the shape that a network takes.
+
+    Args:
+        picture: uint8 (height, width) or (height, width, 3), of any size.
+        image_shape: Height, width and channels of the network's images.
+        prepare: Make the picture like MNIST, unless it is 28x28 and light on dark already; only where ``image_shape``
+            is (28, 28, 1). Else the picture is resized to the shape, as pictures in a folder of training data are.
+
+    Returns:
+        uint8 ``image_shape``.
+
+    Raises:
+        DataError: where a picture to be prepared has no ink that stands out; the message does not name the picture.
+    """
+    if prepare and not _is_like_mnist(picture):
+        return like_mnist(picture).reshape(image_shape)
+    return resize_picture(picture, image_shape)
+
+
+def _is_like_mnist(picture: Grey) -> bool:
+    """28x28 and a dark frame. Every image of MNIST has it."""
+    if picture.shape != (_SIDE, _SIDE):
+        return False
+    frame = np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
+    return bool(np.median(frame) < 64)
+
+
+def like_mnist(picture: Grey) -> Grey:
+    """Make a picture of one digit what MNIST's images are: light on dark, its longer side 20 pixels, centred by mass.
+
+    Args:
+        picture: uint8 (height, width) of any size, dark on light or light on dark, of a digit with some room around it.
+
+    Returns:
+        uint8 (28, 28).
+
+    Raises:
+        DataError: where nothing stands out from the background.
+    """
+    rough = _shrink(picture)
+    sheet = find_sheet(rough)
+    if sheet != tuple(slice(0, length) for length in rough.shape):
+        picture = _cut(picture, rough, sheet, 0)
+        rough = _shrink(picture)
+    if is_light_on_dark(rough):
+        picture, rough = 255 - picture, 255 - rough
+    # A second look, closer: what is small in the picture has all its pixels here, and its own background.
+    inked = _extent(find_ink(rough))
+    margin = _MARGIN * max(side.stop - side.start for side in inked) + 2
+    ink = find_ink(_shrink(_cut(picture, rough, inked, margin)))
+    return _place(thicken(ink[_extent(ink)]))
+
+
+def place_drawing(picture: Grey) -> Grey:
+    """Make a drawing what MNIST's images are, as ``like_mnist`` does where the ink need not be found.
+
+    Args:
+        picture: uint8 (height, width) of any size, strokes of 255 on 0 with smoothed edges, and nothing else.
+
+    Returns:
+        uint8 (28, 28).
+
+    Raises:
+        DataError: where there is no stroke.
+    """
+    ink: Values = picture.astype(np.float32) / np.float32(255)
+    if ink.max() < 0.5:
+        raise DataError("the drawing is blank", remedy="draw a digit")
+    return _place(ink[_extent(ink)])
+
+
+def _shrink(picture: Grey) -> Grey:
+    scale = min(1, _LOOK / max(picture.shape))
+    height, width = (max(1, round(length * scale)) for length in picture.shape)
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+
+
+def _cut(picture: Grey, rough: Grey, part: tuple[slice, slice], margin: float) -> Grey:
+    """What is ``part``, and a margin in pixels, of ``rough``, which is ``picture`` made smaller: of ``picture``."""
+    scale = picture.shape[0] / rough.shape[0]
+    rows, columns = (
+        slice(max(0, int((side.start - margin) * scale)), math.ceil((side.stop + margin) * scale)) for side in part
+    )
+    return picture[rows, columns]
+
+
+def _extent(ink: Values) -> tuple[slice, slice]:
+    """The rows and the columns that ink reaches."""
+    reached = (np.flatnonzero(ink.max(axis=axis) >= 0.5) for axis in (1, 0))
+    rows, columns = (slice(int(places[0]), int(places[-1]) + 1) for places in reached)
+    return rows, columns
+
+
+def _place(ink: Values) -> Grey:
+    """Scale ink that touches all four sides into 20x20, and put its centre of mass into the middle of 28x28."""
+    scale = _BOX / max(ink.shape)
+    height, width = (max(1, round(length * scale)) for length in ink.shape)
+    small = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BOX), np.float32)
+    small = (small / small.max()).clip(0, 1)
+    placed = np.zeros((_SIDE, _SIDE), np.uint8)
+    spot = []
+    for axis, length in enumerate(small.shape):
+        # In pixels from 0; MNIST's own centres of mass lie between 13.5 and 14.5.
+        center = float((small.sum(axis=1 - axis) * np.arange(length)).sum() / small.sum())
+        start = min(max(0, round(_SIDE / 2 - center)), _SIDE - length)
+        spot.append(slice(start, start + length))
+    placed[tuple(spot)] = (small * 255).round()
+    return placed

@@ -1,0 +1,124 @@
+"""``predict``: what the network of a run makes of real pictures."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_trainer.data.pictures import read_picture_file
+from cnn_trainer.errors import DataError
+from cnn_trainer.evaluation.evaluate import load_result
+from cnn_trainer.pictures import like_mnist
+from cnn_trainer.runs.records import DataRecord
+from cnn_trainer.runs.store import Run
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+# Pictures that are computed at a time; so many are in memory, however many there are.
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was asked about."""
+
+    name: str
+    """Its path, or ``-`` for standard input."""
+    read: Callable[[], bytes]
+    """Gives the content of its file. Raises DataError."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network makes of a picture."""
+
+    name: str
+    image: NDArray[np.uint8]
+    """What the network sees: (height, width, channels)."""
+    probabilities: NDArray[np.float64]
+    """(classes,)."""
+
+
+def find_pictures(words: Sequence[str], read_stdin: Callable[[], bytes]) -> list[Picture]:
+    """The pictures that ``words`` name: files, folders with all that is under them, and ``-``.
+
+    Of a folder, files count whose name ends as those of PNG, JPEG and BMP do, sorted by path; hidden names do not.
+
+    Raises:
+        DataError: where a folder holds none.
+    """
+    found: list[Picture] = []
+    for word in words:
+        if word == "-":
+            found.append(Picture("-", read_stdin))
+        elif os.path.isdir(word):  # noqa: PTH112 -- never an error, whatever the path is
+            found += [_file(path) for path in _pictures_under(word)]
+        else:
+            found.append(_file(Path(word)))
+    return found
+
+
+def _file(path: Path) -> Picture:
+    return Picture(str(path), lambda: read_picture_file(path))
+
+
+def _pictures_under(folder: str) -> list[Path]:
+    paths: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [Path(place, name) for name in names if not name.startswith(".") and name.lower().endswith(_SUFFIXES)]
+    if not paths:
+        raise DataError(f"holds no picture, whose name ends in {', '.join(_SUFFIXES)}", place=folder)
+    return sorted(paths)
+
+
+def load(run: Run, device: str | None) -> Predict:
+    """Start TensorFlow and load the result of a run.
+
+    Returns:
+        A function from images, uint8 (batch, height, width, channels), to probabilities (batch, classes).
+
+    Raises:
+        RunDirectoryError, ConfigError, DeviceError: as ``load_result`` does.
+    """
+    return load_result(run, device).probabilities
+
+
+def predict(
+    data: DataRecord, found: Iterable[Picture], compute: Predict, prepare: bool
+) -> Iterator[Answer | DataError]:
+    """Answer for each picture, in their order; for one that cannot be read, with the error that says why.
+
+    Args:
+        data: What the network was trained on.
+        found: The pictures.
+        compute: What ``load`` gave.
+        prepare: Make the pictures like MNIST's images; see ``pictures.fit``.
+    """
+    waiting = iter(found)
+    while batch := list(islice(waiting, _BATCH)):
+        read = [_read(picture, data, prepare) for picture in batch]
+        images = [image for image in read if not isinstance(image, DataError)]
+        probabilities = iter(compute(np.stack(images)) if images else ())
+        for picture, image in zip(batch, read, strict=True):
+            if isinstance(image, DataError):
+                yield image
+            else:
+                yield Answer(picture.name, image, next(probabilities))
+
+
+def _read(picture: Picture, data: DataRecord, prepare: bool) -> NDArray[np.uint8] | DataError:
+    height, width, channels = data.image_shape
+    try:
+        decoded = like_mnist.decode(picture.read(), picture.name, like_mnist.color_of(data))
+    except DataError as error:
+        return error
+    try:
+        return like_mnist.fit(decoded, (height, width, channels), prepare)
+    except DataError as error:
+        return error.at(picture.name)

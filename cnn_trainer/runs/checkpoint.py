@@ -1,0 +1,283 @@
+"""Checkpoints and weights: one file each, read without running anything and without trusting what it says.
+
+The format is safetensors (https://github.com/huggingface/safetensors#format): the length of the header in 8 bytes, the
+header as JSON, the arrays one after the other. The header's metadata has one entry, ``checkpoint``, the JSON text
+``{"sha256": "…", "state": {…}}``; one entry, because the library writes several in another order each time. The digest
+is the SHA-256 of the whole file with its own 64 characters set to ``0``, so that one flipped bit anywhere is found.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from cnn_trainer.errors import RunDirectoryError, StorageError, raised_as
+from cnn_trainer.storage import files, strict_json
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+# Name, dtype and shape of every array that a file must hold: what the model of the validated config has.
+ExpectedArrays: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+
+# The header holds the state, and that holds the history: 335 bytes for each of the schema's most epochs, 100,000.
+MAX_HEADER_BYTES = 32 * 1024 * 1024
+
+_DTYPES = {
+    np.dtype("bool"): "BOOL",
+    np.dtype("uint8"): "U8",
+    np.dtype("int32"): "I32",
+    np.dtype("int64"): "I64",
+    np.dtype("uint32"): "U32",
+    np.dtype("uint64"): "U64",
+    np.dtype("float32"): "F32",
+    np.dtype("float64"): "F64",
+}
+_ZEROS = "0" * 64
+# Inside a JSON text the quotes of any other text are escaped, so this stands in a header but once.
+_DIGEST = re.compile(rb'"checkpoint":"\{\\"sha256\\":\\"([0-9a-f]{64})\\",\\"state\\":')
+_FILE_NAME = re.compile(r"step-([0-9]{9,})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that is needed to go on.
+
+    Attributes:
+        arrays: Variables by name, of one of the dtypes bool, uint8, int32, int64, uint32, uint64, float32, float64.
+        state: Everything else, as strict JSON has it.
+    """
+
+    arrays: dict[str, Array]
+    state: dict[str, Any]
+
+
+def encode(checkpoint: Checkpoint) -> bytes:
+    """The content of the checkpoint's file. Equal checkpoints give equal bytes.
+
+    Raises:
+        StorageError: for a state that makes a header of more than ``MAX_HEADER_BYTES``.
+        ValueError: for a state that is not strict JSON, or an array of another dtype.
+    """
+    arrays = {}
+    for name, array in checkpoint.arrays.items():
+        if array.dtype not in _DTYPES:
+            raise ValueError(f"array {name} has the dtype {array.dtype}, which a checkpoint does not hold")
+        arrays[name] = np.asarray(array, order="C")  # the library writes other orders wrongly, without a word
+    text = f'{{"sha256":"{_ZEROS}","state":{strict_json.format_json(checkpoint.state)}}}'
+    data = bytearray(safetensors.numpy.save(arrays, {"checkpoint": text}))
+    header_bytes = int.from_bytes(data[:8], "little")
+    if header_bytes > MAX_HEADER_BYTES:
+        raise StorageError(
+            f"the checkpoint's header takes {header_bytes} bytes, {MAX_HEADER_BYTES} allowed: its history is too long",
+            remedy="train fewer epochs",
+        )
+    place = _digest_place(data, header_bytes)
+    data[place] = hashlib.sha256(data).hexdigest().encode()
+    return bytes(data)
+
+
+def decode(data: bytes, expected: ExpectedArrays) -> Checkpoint:
+    """Read what ``encode`` wrote. Nothing is allocated for an array before the whole header is found right.
+
+    Args:
+        data: The whole file.
+        expected: Name, dtype and shape of all arrays; the file must hold these and no others.
+
+    Returns:
+        The checkpoint, its arrays in the order of ``expected``.
+
+    Raises:
+        StorageError: with the first fault; it does not name the file.
+    """
+    header_bytes = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or header_bytes > len(data) - 8:
+        raise StorageError("is cut short")
+    if header_bytes > MAX_HEADER_BYTES:
+        raise StorageError(f"its header takes {header_bytes} bytes, {MAX_HEADER_BYTES} allowed")
+    _check_digest(data, header_bytes)
+    header = _mapping(strict_json.parse_json(data[8 : 8 + header_bytes]), "header")
+    metadata = _mapping(header.pop("__metadata__", None), "metadata", {"checkpoint"})
+    _check_arrays(header, expected, len(data) - 8 - header_bytes)
+    text = metadata["checkpoint"]
+    content = _mapping(strict_json.parse_json(text) if isinstance(text, str) else None, "content", {"sha256", "state"})
+    state = _mapping(content["state"], "state")
+    try:
+        arrays = safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise StorageError(f"is not a safetensors file: {error}") from None
+    return Checkpoint({name: arrays[name] for name in expected}, state)
+
+
+def _mapping(value: object, name: str, keys: set[str] | None = None) -> dict[str, Any]:
+    """``value``, which must be a mapping, with these keys alone where any are given."""
+    if not isinstance(value, dict) or (keys and value.keys() != keys):
+        raise StorageError(f"its {name} is not what this program writes")
+    return value
+
+
+def _digest_place(data: bytes | bytearray, header_bytes: int) -> slice:
+    """Where the digest's 64 characters stand."""
+    found = [match.span(1) for match in _DIGEST.finditer(data, 8, 8 + header_bytes)]
+    if len(found) != 1:
+        raise StorageError("holds no digest", remedy="it is damaged, or no checkpoint of this program")
+    return slice(*found[0])
+
+
+def _check_digest(data: bytes, header_bytes: int) -> None:
+    place = _digest_place(data, header_bytes)
+    content = memoryview(data)
+    digest = hashlib.sha256(content[: place.start])
+    digest.update(_ZEROS.encode())
+    digest.update(content[place.stop :])
+    if digest.hexdigest().encode() != data[place]:
+        raise StorageError("its content does not have the digest it was written with", remedy="it is damaged")
+
+
+def _num_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    return size
+
+
+def _check_arrays(header: dict[str, Any], expected: ExpectedArrays, data_bytes: int) -> None:
+    """Refuse names, dtypes and shapes that are not the expected ones, and places that leave gaps or overlap."""
+    if header.keys() != expected.keys():
+        missing = [*expected.keys() - header.keys()][:1]
+        unknown = [str(name)[:60] for name in header.keys() - expected.keys()][:1]
+        parts = [f"lacks {name}" for name in missing] + [f"has {name}" for name in unknown]
+        raise StorageError(f"its arrays are not those of the config's model: it {' and '.join(parts)}")
+    places = []
+    for name, (dtype, shape) in expected.items():
+        entry = header[name]
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise StorageError(f"its array {name} is not described as safetensors does")
+        if entry["dtype"] != _DTYPES[dtype] or not _is_list(entry["shape"], shape):
+            found = f"{entry['dtype']} {entry['shape']}"[:120]
+            raise StorageError(f"its array {name} is {found}, where the model has {_DTYPES[dtype]} {[*shape]}")
+        offsets = entry["data_offsets"]
+        if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(offset) is int for offset in offsets):
+            raise StorageError(f"its array {name} has no place in the file")
+        if offsets[1] - offsets[0] != _num_bytes(dtype, shape):
+            raise StorageError(f"its array {name} takes another number of bytes than its shape")
+        places.append(tuple(offsets))
+    end = 0
+    for start, stop in sorted(places):
+        if start != end:
+            raise StorageError("its arrays overlap or leave gaps")
+        end = stop
+    if end != data_bytes:
+        raise StorageError(f"it holds {data_bytes} bytes of arrays, where the model has {end}")
+
+
+def _is_list(value: object, wanted: tuple[int, ...]) -> bool:
+    """Whether ``value`` is a list of these integers; ``true`` and ``1.0`` are no integers, though equal to 1."""
+    return isinstance(value, list) and tuple(value) == wanted and all(type(item) is int for item in value)
+
+
+def _max_bytes(expected: ExpectedArrays) -> int:
+    return 8 + MAX_HEADER_BYTES + sum(_num_bytes(dtype, shape) for dtype, shape in expected.values())
+
+
+def _read(path: Path, expected: ExpectedArrays) -> Checkpoint:
+    data = files.read_bounded(path, _max_bytes(expected))
+    try:
+        return decode(data, expected)
+    except StorageError as error:
+        raise error.at(path) from None
+
+
+@raised_as(RunDirectoryError)
+def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
+    """Write ``folder/step-<step, nine digits>.safetensors``, then remove all but it and the one before it.
+
+    Files of later steps go too: training went on from an earlier one because they could not be read.
+
+    Raises:
+        RunDirectoryError: where it cannot be written; the checkpoints that were there are then intact.
+    """
+    files.require_folder(folder)
+    path = folder / f"step-{step:09d}.safetensors"
+    files.write_atomic(path, encode(checkpoint))
+    paths = checkpoint_paths(folder)
+    kept = [path, *[other for other in paths if _step(other) < step][:1]]
+    for other in paths:
+        if other not in kept:
+            with suppress(OSError):  # what cannot be removed costs space, not the run
+                other.unlink()
+    return path
+
+
+def _step(path: Path) -> int:
+    """The step in a checkpoint's name, -1 where it is no such name."""
+    match = _FILE_NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
+
+
+@raised_as(RunDirectoryError)
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """The checkpoints in ``folder``, newest first; none where it is missing.
+
+    Raises:
+        RunDirectoryError: where ``folder`` is a symbolic link or cannot be read.
+    """
+    if not os.path.lexists(folder):
+        return []
+    files.require_folder(folder)
+    with files.reported(folder, "read"):
+        return sorted((path for path in folder.iterdir() if _step(path) >= 0), key=_step, reverse=True)
+
+
+@raised_as(RunDirectoryError)
+def read_newest(folder: Path, expected: ExpectedArrays, warn: Callable[[str], None]) -> Checkpoint:
+    """The newest checkpoint in ``folder`` that is valid.
+
+    Args:
+        folder: The run's folder of checkpoints.
+        expected: As for ``decode``.
+        warn: Called with one line about each newer file that is not valid.
+
+    Raises:
+        RunDirectoryError: where there is none.
+    """
+    paths = checkpoint_paths(folder)
+    for number, path in enumerate(paths, start=1):
+        try:
+            return _read(path, expected)
+        except StorageError as error:
+            warn(f"{error}; {'the one before it is taken' if number < len(paths) else 'there is none before it'}")
+    problem = f"none of its {len(paths)} checkpoints can be read" if paths else "there is no checkpoint"
+    remedy = "repeat the run from its config: cnn-train train RUN/config.yaml"
+    raise StorageError(problem, place=folder, remedy=remedy)
+
+
+@raised_as(RunDirectoryError)
+def write_weights(path: Path, arrays: dict[str, Array]) -> None:
+    """Write the result of a run: arrays by name, encoded as a checkpoint with no state. Raises RunDirectoryError."""
+    files.write_atomic(path, encode(Checkpoint(arrays, {})))
+
+
+@raised_as(RunDirectoryError)
+def read_weights(path: Path, expected: ExpectedArrays) -> dict[str, Array]:
+    """Read what ``write_weights`` wrote, in the order of ``expected``. Raises RunDirectoryError naming the fault."""
+    return _read(path, expected).arrays
+
+
+def weights_digest(arrays: Iterable[Array]) -> str:
+    r"""SHA-256 over ``arrays`` in their order, as 64 hexadecimal digits.
+
+    For each array are hashed: its dtype's name, a space, its shape as decimal numbers with commas between them, an end
+    of line (all ASCII: ``float32 3,3,1,32\n``; a scalar: ``float32 \n``), then its values in C order, little-endian.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.name} {','.join(map(str, array.shape))}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""All that a run directory tells about its run, read without trusting any of it, and as far as it can be read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from cnn_trainer.config.schema import Experiment
+from cnn_trainer.errors import RunDirectoryError, StorageError, raised_as
+from cnn_trainer.runs import paths, store
+from cnn_trainer.runs.paths import EVALUATION_FILE, METRICS_FILE
+from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord
+from cnn_trainer.storage import files, strict_json
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of ``runs list``. Text in ``record`` is as the file holds it."""
+
+    dir: Path
+    name: str  # of the directory
+    status: str  # one of records.Status, or broken
+    reason: str | None  # why the run is broken, failed, or is not what its record says
+    record: RunRecord | None  # None where the run is broken
+    epochs_done: int | None  # while it trains, as many as metrics.jsonl has lines; None where the run is broken
+    test_accuracy: float | None  # a fraction from 0 to 1
+
+
+def list_runs(runs_dir: Path) -> list[RunSummary]:
+    """Every run under ``runs_dir``, newest first, broken ones too; empty where there is no such folder.
+
+    A run whose record says ``training``, but which no process holds, is ``interrupted``.
+
+    Raises:
+        RunDirectoryError: where ``runs_dir`` itself cannot be read; never for what stands in it.
+    """
+    return [summarize(run_dir) for run_dir in paths.run_dirs(runs_dir)]
+
+
+def summarize(run_dir: Path) -> RunSummary:
+    """What became of the run in ``run_dir``. Never raises; a symbolic link is broken, so resolve the user's own."""
+    name = run_dir.name
+    try:
+        with raised_as(RunDirectoryError):
+            files.require_folder(run_dir)
+        record = store.read_run_record(run_dir)
+        died = record.status == "training" and not store.is_locked(run_dir)
+        if died:  # or finished since the record was read
+            record = store.read_run_record(run_dir)
+            died = record.status == "training"
+    except RunDirectoryError as error:
+        return RunSummary(run_dir, name, "broken", str(error), None, None, None)
+    epochs, accuracy = _epochs_done(run_dir, record), _test_accuracy(run_dir)
+    if died:
+        reason = f"its process ended without a word; go on with: cnn-train resume {name}"
+        return RunSummary(run_dir, name, "interrupted", reason, record, epochs, accuracy)
+    return RunSummary(run_dir, name, record.status, record.error, record, epochs, accuracy)
+
+
+def _epochs_done(run_dir: Path, record: RunRecord) -> int:
+    """run.json is written when a session of training begins and ends; what came after stands in metrics.jsonl."""
+    if record.status != "training":
+        return record.epochs_done
+    try:
+        return files.read_bounded(run_dir / METRICS_FILE, store.MAX_METRICS_BYTES).count(b"\n")
+    except StorageError:
+        return record.epochs_done
+
+
+def _test_accuracy(run_dir: Path) -> float | None:
+    """The accuracy in evaluation.json, where there is one that was measured on the test split."""
+    try:
+        scores = strict_json.read_json(run_dir / EVALUATION_FILE)
+    except StorageError:
+        return None
+    if not isinstance(scores, dict) or not scores.keys() >= {"split", "accuracy"} or scores["split"] != "test":
+        return None
+    accuracy = scores["accuracy"]
+    return float(accuracy) if type(accuracy) in (int, float) and 0 <= accuracy <= 1 else None
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """What ``runs show`` shows. Text in it is as the files hold it."""
+
+    summary: RunSummary
+    experiment: Experiment | None
+    """None where the run is broken."""
+    metrics: list[EpochMetrics]
+    evaluation: EvaluationRecord | None
+    files: list[tuple[str, int]]
+    """Names and bytes, as ``paths.list_files`` gives them."""
+    is_locked: bool
+    """Whether a process works on the run now."""
+    faults: list[str]
+    """What could not be read, and why; empty for a sound run."""
+
+
+def read_details(run_dir: Path) -> RunDetails:
+    """Read what can be read of the run in ``run_dir``. Never raises RunDirectoryError."""
+    real = run_dir.resolve() if run_dir.is_symlink() or run_dir.name in ("", "..") else run_dir
+    faults: list[str] = []
+
+    def read(part: Callable[[], Part]) -> Part | None:
+        try:
+            return part()
+        except RunDirectoryError as error:
+            faults.append(str(error))
+            return None
+
+    run = read(lambda: store.open_run(real))
+    return RunDetails(
+        summary=replace(summarize(real), dir=run_dir),
+        experiment=run.experiment if run else None,
+        metrics=(run and read(lambda: store.read_metrics(run))) or [],
+        evaluation=read(lambda: store.read_evaluation(real)),
+        files=paths.list_files(real),
+        is_locked=store.is_locked(real),
+        faults=faults,
+    )

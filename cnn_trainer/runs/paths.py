@@ -1,0 +1,121 @@
+"""Where runs are: finding and naming run directories without reading them.
+
+Shell completion loads this module, so it imports nothing that takes time.
+"""
+
+import difflib
+import os
+import re
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from cnn_trainer.errors import RunDirectoryError, raised_as
+from cnn_trainer.storage import files
+
+CONFIG_FILE = "config.yaml"
+RECORD_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+EVALUATION_FILE = "evaluation.json"
+WEIGHTS_FILE = "weights.safetensors"
+MODEL_FILE = "model.keras"
+CHECKPOINTS_DIR = "checkpoints"
+LOCK_FILE = ".lock"
+
+MAX_LISTED = 100  # files of a run that are shown; an honest run has about a dozen
+
+_STAMPED = re.compile(r"([0-9]{8}-[0-9]{6})-(.+)", re.DOTALL)
+
+
+@raised_as(RunDirectoryError)
+def resolve_run(text: str, runs_dir: Path) -> Path:
+    """The run directory that ``text`` means: a path, a name under ``runs_dir``, or ``latest``.
+
+    A name never leaves ``runs_dir``: what has a slash in it, or is ``.`` or ``..``, is a path, and symbolic links under
+    ``runs_dir`` are not followed. ``latest`` is the run with the newest time in its name, whatever became of it.
+
+    Raises:
+        RunDirectoryError: where there is no such run, with the nearest names.
+    """
+    if text == "latest":
+        return _latest(runs_dir)
+    run_dir = runs_dir / text
+    if os.sep not in text and text not in ("", ".", "..") and os.path.lexists(run_dir):
+        files.require_folder(run_dir)
+        return _require_run(run_dir)
+    if os.path.lexists(text):
+        return _require_run(Path(text))
+    names = {name: name for name in run_names(runs_dir)}
+    names |= {name[16:]: name for name in reversed(names) if _STAMPED.fullmatch(name)}
+    near = dict.fromkeys(names[word] for word in difflib.get_close_matches(text, names, n=3))
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    place = f"no such path, and no such run under {runs_dir}"
+    raise RunDirectoryError(f"{place}{hint}", place=f"{text!r}", remedy="see: cnn-train runs list")
+
+
+def require_writable(runs_dir: Path) -> None:
+    """Refuse a folder in which no run can be created, before any work is done for one. Raises RunDirectoryError."""
+    nearest = next(place for place in (runs_dir, *runs_dir.absolute().parents) if os.path.lexists(place))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if nearest.is_dir() else "is not a folder"
+        problem = f"no run can be created: {nearest} {reason}; choose another folder with --runs-dir"
+        raise RunDirectoryError(problem, place=runs_dir)
+
+
+def _require_run(path: Path) -> Path:
+    if not os.path.lexists(path / RECORD_FILE):
+        problem = f"is not a run directory, for it has no {RECORD_FILE}; see: cnn-train runs list"
+        raise RunDirectoryError(problem, place=path)
+    return path
+
+
+def _latest(runs_dir: Path) -> Path:
+    for run_dir in run_dirs(runs_dir):
+        stamped = _STAMPED.fullmatch(run_dir.name) and not run_dir.is_symlink()
+        if stamped and os.path.lexists(run_dir / RECORD_FILE):
+            return run_dir
+    remedy = "start one with: cnn-train train configs/mnist.yaml"
+    raise RunDirectoryError(f"there is no run under {runs_dir} yet", place="latest", remedy=remedy)
+
+
+@raised_as(RunDirectoryError)
+def run_dirs(runs_dir: Path) -> list[Path]:
+    """What looks like a run, by its name or by having a run.json, newest first; a linked run is among them."""
+
+    def newest(path: Path) -> tuple[str, int, str]:
+        stamped = _STAMPED.fullmatch(path.name)
+        return stamped[1] if stamped else "", len(path.name), path.name  # of one second: name, name-2, …, name-10
+
+    found = []
+    with files.reported(runs_dir, "read"), suppress(FileNotFoundError), os.scandir(runs_dir) as entries:
+        for entry in entries:
+            stamped = _STAMPED.fullmatch(entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                if stamped or os.path.lexists(Path(entry.path, RECORD_FILE)):
+                    found.append(runs_dir / entry.name)
+            elif stamped and entry.is_symlink():
+                found.append(runs_dir / entry.name)
+    return sorted(found, key=newest, reverse=True)
+
+
+def run_names(runs_dir: Path) -> list[str]:
+    """The names of the runs under ``runs_dir``, newest first, for shell completion. No file is read; never raises."""
+    try:
+        return [path.name for path in run_dirs(runs_dir) if path.name.isprintable()]
+    except RunDirectoryError:
+        return []
+
+
+def list_files(run_dir: Path) -> list[tuple[str, int]]:
+    """The files of a run with their bytes, sorted by name, checkpoints too; ``MAX_LISTED`` at most, plus one.
+
+    Nothing is opened, no symbolic link is followed, and what cannot be looked at is left out. Never raises.
+    """
+    found = []
+    for prefix, folder in (("", run_dir), (f"{CHECKPOINTS_DIR}/", run_dir / CHECKPOINTS_DIR)):
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in islice(entries, MAX_LISTED + 1):
+                with suppress(OSError):
+                    if not entry.is_dir(follow_symlinks=False):
+                        found.append((f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_size))
+    return sorted(found)[: MAX_LISTED + 1]

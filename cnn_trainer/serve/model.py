@@ -1,0 +1,123 @@
+"""The model that is served: chosen from an export, checked, and run without letting anybody wait for long."""
+
+import asyncio
+import os
+import shlex
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.export import folder, runtimes
+from cnn_trainer.export.manifest import EXPORT_DIR, MANIFEST_FILE, ExportedModel, Format, Manifest
+from cnn_trainer.runs.paths import RECORD_FILE, resolve_run
+
+VERSION: Final = "1"
+"""The only version there is, of the model that is served; as in the exported SavedModel."""
+
+_SERVED: Final[tuple[Format, ...]] = ("onnx", "litert", "litert-float16", "litert-int8")
+"""From the best liked on: the first that an export has is served."""
+
+_CHUNK_VALUES = 100_000  # that the network is given at once: 127 images of MNIST, some 5 ms and 15 MB of activations
+_AT_ONCE_VALUES = 8_000  # that the event loop computes itself, because handing ten images of MNIST on takes as long
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded model. The network is in one thread at a time, and so is all work that takes longer."""
+
+    manifest: Manifest
+    exported: ExportedModel
+    runtime: str  # name and version
+    compute: runtimes.Predict
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "predict"))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        height, width, channels = self.manifest.data.image_shape
+        return height, width, channels
+
+    @property
+    def num_classes(self) -> int:
+        """As many as probabilities."""
+        return len(self.manifest.data.class_names)
+
+    async def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities (batch, classes) of uint8 images (batch, height, width, channels), a batch of 1 or more."""
+        if images.size <= _AT_ONCE_VALUES and self._lock.acquire(blocking=False):
+            try:
+                return self.compute(images)
+            finally:
+                self._lock.release()
+        return await self.in_worker(self._compute_all, images)
+
+    async def in_worker(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Do what takes longer than a millisecond in the one thread for it, while the event loop goes on."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
+
+    def close(self) -> None:
+        """Begin no further work."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _compute_all(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """In pieces, so that memory stays level and the lock is never held for long."""
+        size = max(1, _CHUNK_VALUES // images[0].size)
+        parts = []
+        for start in range(0, len(images), size):
+            with self._lock:
+                parts.append(self.compute(images[start : start + size]))
+        return np.concatenate(parts)
+
+
+def find_export(text: str, runs_dir: Path) -> Path:
+    """The folder of the export that ``text`` means: the folder itself, or a run as ``resolve_run`` takes it.
+
+    Raises:
+        RunDirectoryError: where there is none, with the command that makes one.
+    """
+    place = Path(text)
+    if os.path.lexists(place / MANIFEST_FILE):
+        return place
+    if place.is_dir() and not any(os.path.lexists(folder / RECORD_FILE) for folder in (place, runs_dir / text)):
+        problem = f"is neither an export, for it has no {MANIFEST_FILE}, nor a run, for it has no {RECORD_FILE}"
+        raise RunDirectoryError(problem, place=place, remedy="see: cnn-train runs list")
+    run_dir = resolve_run(text, runs_dir)
+    export_dir = run_dir / EXPORT_DIR
+    if not os.path.lexists(export_dir / MANIFEST_FILE):
+        command = shlex.join(["cnn-train", "export", str(run_dir), "--format", "onnx"])
+        raise RunDirectoryError("has no export yet", place=run_dir, remedy=f"make one with: {command}")
+    return export_dir
+
+
+def open_export(export_dir: Path) -> Served:
+    """Load the model of an export that is served: in ONNX, or else in LiteRT. One image is computed once, as a trial.
+
+    Raises:
+        RunDirectoryError: where there is no such export, or it is not what its manifest says.
+        DeviceError: where the model's runtime is not installed.
+    """
+    manifest = folder.read(export_dir)
+    name = next((name for name in _SERVED if name in manifest.models), None)
+    if name is None:
+        problem = f"has none of the formats that are served: {', '.join(_SERVED)}"
+        remedy = f"make one with: cnn-train export {manifest.run} --format onnx"
+        raise RunDirectoryError(problem, place=export_dir, remedy=remedy)
+    exported = manifest.models[name]
+    path = folder.verify(export_dir, exported)
+    compute = runtimes.load(path, name, threads=1)
+    served = Served(manifest, exported, runtimes.version(name), compute)
+    found = compute(np.zeros((1, *served.image_shape), np.uint8)).shape
+    if found != (1, served.num_classes):
+        problem = f"gives probabilities of shape {found} where there are {served.num_classes} classes"
+        raise RunDirectoryError(problem, place=path, remedy="export the run again with: cnn-train export RUN")
+    return served

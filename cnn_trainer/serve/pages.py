@@ -1,0 +1,157 @@
+"""What people see in a browser: a page to draw on, and the list of interfaces; no script or font of anybody else's."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from html import escape
+from importlib import resources
+from string import Template
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from cnn_trainer.pictures import like_mnist
+from cnn_trainer.serve import bodies, images
+from cnn_trainer.serve.model import Served
+from cnn_trainer.serve.traces import Traces
+
+SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+_FILES = {"style.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_PICTURES = ("image/png", "image/jpeg", "image/bmp")
+_DIGITS = [str(digit) for digit in range(10)]
+
+# The page's words for a network that reads what is drawn, and for one that takes pictures of another kind.
+_DRAWN = {
+    "draws": "true",
+    "task": "Draw @",
+    "lead": "Draw, or drop a picture.",
+    "hint": "Draw here",
+    "keys": "Keys: arrows move the pen, Space puts it down and lifts it, Ctrl+Z undoes, Delete clears.",
+    "canvas_label": "Paper to draw on",
+    "canvas_role": "application",
+    "canvas_tab": "0",
+}
+_SHOWN = {
+    "draws": "false",
+    "task": "Show a picture",
+    "lead": "Drop a picture, and the network says what it is.",
+    "hint": "Drop a picture here",
+    "keys": "Keys: Ctrl+Z undoes, Delete clears.",
+    "canvas_label": "The picture",
+    "canvas_role": "img",
+    "canvas_tab": "-1",
+}
+
+
+def add_routes(app: FastAPI, served: Served, traces: Traces) -> None:
+    """Answer at ``/``, under ``/page`` and at ``/docs``."""
+    folder = resources.files(__package__) / "page"
+    data = served.manifest.data
+    page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
+    docs_page = Template((folder / "docs.html").read_text("utf-8"))
+
+    async def index() -> Response:
+        return HTMLResponse(page, headers=SECURITY_HEADERS)
+
+    async def answer(request: Request, read: Callable[[bytes], NDArray[np.uint8]]) -> Response:
+        bodies.check_media_type(request, _PICTURES)
+        batch = await served.in_worker(read, request.scope["body"])
+        probabilities = await served.predict(batch)
+        traces.num_images.inc()
+        found = {"probabilities": probabilities[0].tolist(), "seen": _as_png(batch[0])}
+        return Response(json.dumps(found), media_type="application/json")
+
+    async def picture(request: Request) -> Response:
+        """What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."""
+        return await answer(request, lambda content: images.read_pictures([content], data, ["picture"]))
+
+    async def drawing(request: Request) -> Response:
+        """The same of a drawing: strokes, light on black, every one of which counts."""
+        return await answer(request, lambda content: images.read_drawing(content, data))
+
+    async def docs() -> Response:
+        height, width, channels = map(str, served.image_shape)
+        words = {"name": served.manifest.name, "height": height, "width": width, "classes": str(served.num_classes)}
+        words["channels"] = "1 value" if channels == "1" else f"{channels} values"
+        text = docs_page.substitute(words, operations=_operations(app.openapi()))
+        return HTMLResponse(text, headers=SECURITY_HEADERS)
+
+    extra: dict[str, Any] = {"requestBody": {"content": {"image/png": {}}}}
+    app.post("/page/picture", tags=["Page"], openapi_extra=extra)(picture)
+    if like_mnist.prepares(data):
+        app.post("/page/drawing", tags=["Page"], openapi_extra=extra)(drawing)
+    app.get("/", include_in_schema=False)(index)
+    app.get("/docs", include_in_schema=False)(docs)
+    for name, kind in _FILES.items():
+        _add_file(app, name, (folder / name).read_bytes(), kind)
+
+
+def _add_file(app: FastAPI, name: str, content: bytes, kind: str) -> None:
+    async def file() -> Response:
+        return Response(content, headers=SECURITY_HEADERS, media_type=kind)
+
+    app.get(f"/page/{name}", include_in_schema=False)(file)
+
+
+def _as_png(image: Any) -> str:
+    """A network's image, uint8 (height, width, 1 or 3), as a PNG file in base64."""
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG", compress_level=1)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _words(served: Served) -> dict[str, str]:
+    """What the page's template leaves open, fit for HTML."""
+    manifest, data = served.manifest, served.manifest.data
+    height, width, _ = served.image_shape
+    source = data.source if data.source == data.requested else f"{data.source}, as {data.requested} was not at hand"
+    drawn = "a digit" if data.class_names == _DIGITS else f"one of {', '.join(data.class_names)[:200]}"
+    measured = f"{manifest.test_examples:,} images in the test split of {source}"
+    words = {
+        "name": manifest.name,
+        **(_DRAWN if like_mnist.prepares(data) else _SHOWN),
+        "classes": json.dumps(data.class_names),
+        "width": str(width),
+        "height": str(height),
+        "data": f"{source}, {data.num_train:,} images",
+        "accuracy": f"{manifest.test_accuracy:.2%} of the {measured}",
+        "runtime": served.runtime,
+    }
+    words["task"] = words["task"].replace("@", drawn)
+    return {key: escape(word) for key, word in words.items()}
+
+
+def _as_code(text: str) -> str:
+    """``word`` as HTML."""
+    return re.sub("``(.+?)``", r"<code>\1</code>", escape(text))
+
+
+def _operations(openapi: Mapping[str, Any]) -> str:
+    """Each path with what it does and how to call it, as HTML."""
+    groups: dict[str, list[str]] = {}
+    for path, operations in openapi["paths"].items():
+        if "/versions/" in path:  # the same again
+            continue
+        for method, operation in operations.items():
+            lines = [f"<h3>{method.upper()} {escape(path)}</h3>", f"<p>{_as_code(operation['description'])}</p>"]
+            if "requestBody" in operation:
+                (kind, body), *_ = operation["requestBody"]["content"].items()
+                sent = f"-d '{json.dumps(body['example'])}'" if "example" in body else "--data-binary @7.png"
+                call = f"curl -H 'Content-Type: {kind}' {sent} http://HOST{path}"
+                lines.append(f'<pre tabindex="0">{escape(call)}</pre>')
+            groups.setdefault(operation["tags"][0], []).append("\n".join(lines))
+    return "\n".join(f"<h2>{escape(tag)}</h2>\n" + "\n".join(parts) for tag, parts in groups.items())

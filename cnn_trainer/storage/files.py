@@ -1,0 +1,255 @@
+"""Files that a kill at any instant leaves whole, and that are read under limits.
+
+Written: under a temporary name in the same folder, flushed, fsynced, renamed, and the folder fsynced; what is there
+afterwards is the old content or the new, never a part of either. Read: only regular files of bounded size, symbolic links
+not followed.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cnn_trainer.errors import StorageError
+
+_TEMPORARY = re.compile(r"\.tmp-.*-[0-9]+-[0-9a-f]{8}", re.DOTALL)
+# Not blocking: opening a FIFO would wait for its other end.
+NOT_FOLLOWED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space on its disk",
+    errno.EDQUOT: "free some of your quota on its disk",
+    errno.EROFS: "use a place that can be written to",
+    errno.EACCES: "check the owner and the permissions of the file and of its folder",
+    errno.EPERM: "check the owner and the permissions of the file and of its folder",
+    errno.ENOENT: "check that it, or its folder, has not been moved or removed",
+    errno.ENOTDIR: "put a folder where a file stands in its path",
+    errno.EISDIR: "a folder stands in its place; move that away",
+    errno.ELOOP: "it is a symbolic link, which is not followed here; put the file itself there",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.EIO: "check the disk",
+}
+
+
+@contextmanager
+def reported(path: Path, deed: str, state: str = "") -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError.
+
+    Args:
+        path: What the block works on.
+        deed: What is being done to it, as a participle: ``"written"``.
+        state: What holds after a failure, to end the message.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0) or "try again, or use another place"
+        end = f"; {state}" if state else ""
+        raise StorageError(f"cannot be {deed}: {error.strerror or error}", place=path, remedy=remedy + end) from error
+
+
+def try_lock(file: int, shared: bool = False) -> bool:
+    """Lock the open file or folder until it is closed, which the end of the process does too.
+
+    Args:
+        file: A file descriptor.
+        shared: Whether others may hold a shared lock at the same time.
+
+    Returns:
+        Whether the lock was free.
+
+    Raises:
+        OSError: if the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Make ``data`` the whole content of the file at ``path``, on the disk when this returns.
+
+    A symbolic link at ``path`` is replaced, not followed. Folders on the way to it may be links.
+
+    Raises:
+        StorageError: where the system refuses; what was at ``path`` before is then intact, and nothing else is
+            left in the folder.
+    """
+    with reported(path, "written", "what was there before is intact"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with reported(path, "written", "what was there before is intact"):
+            _replace(folder, path.name, data)
+        with reported(
+            path, "synced to the disk", "it was written, but a power failure may bring back what was there before"
+        ):
+            _sync(folder)
+    finally:
+        os.close(folder)
+
+
+def _replace(folder: int, name: str, data: bytes) -> None:
+    file, temporary = _create_temporary(folder, name)
+    try:
+        _write_all(file, data)
+        os.fsync(file)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    finally:
+        os.close(file)
+
+
+def _create_temporary(folder: int, name: str) -> tuple[int, str]:
+    """A new file, locked for as long as it is open: how ``remove_stray`` tells a living writer from a dead one.
+
+    A process id could not tell them apart: in a container every trainer is process 1.
+    """
+    for _ in range(10):
+        temporary = f".tmp-{name[:40]}-{os.getpid()}-{os.urandom(4).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOT_FOLLOWED
+        file = os.open(temporary, flags, 0o666, dir_fd=folder)
+        try:
+            if try_lock(file) and os.fstat(file).st_nlink:
+                return file, temporary
+        except OSError:  # this file system has no locks
+            return file, temporary
+        os.close(file)  # remove_stray came between the two calls, and removes the file
+    raise OSError(errno.EAGAIN, "temporary files vanish as soon as they are created")
+
+
+def _write_all(file: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]
+
+
+def _sync(folder: int) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems know no fsync of a folder
+            raise
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in the folder at ``path`` survive a power failure. Raises StorageError."""
+    with reported(path, "synced to the disk"):
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _sync(folder)
+        finally:
+            os.close(folder)
+
+
+def remove_stray(folder: Path) -> None:
+    """Remove the temporary files that dead writers left in ``folder``; those of living writers stay. Never raises."""
+    try:
+        paths = list(folder.iterdir())
+    except OSError:
+        return
+    for path in paths:
+        if _TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):
+                _remove_if_dead(path)
+
+
+def _remove_if_dead(path: Path) -> None:
+    file = os.open(path, os.O_RDWR | NOT_FOLLOWED)
+    try:
+        if stat.S_ISREG(os.fstat(file).st_mode) and try_lock(file):
+            path.unlink()
+    finally:
+        os.close(file)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add ``line`` (without its end) to the text file at ``path``, on the disk when this returns.
+
+    The file is created where it is missing. A last line without an end, which a killed writer left, is cut off first.
+
+    Raises:
+        StorageError: where the system refuses, or ``path`` is not a regular file; the lines before are intact.
+    """
+    with reported(path, "added to", "the lines before are intact"):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | NOT_FOLLOWED, 0o666)
+        try:
+            _require_regular(file, path)
+            size = _size_of_whole_lines(file)
+            try:
+                os.ftruncate(file, size)
+                os.lseek(file, size, os.SEEK_SET)
+                _write_all(file, f"{line}\n".encode())
+                os.fsync(file)
+            except BaseException:
+                with suppress(OSError):
+                    os.ftruncate(file, size)
+                raise
+        finally:
+            os.close(file)
+        if not size:
+            sync_folder(path.parent)
+
+
+def _size_of_whole_lines(file: int) -> int:
+    """Bytes up to the last end of a line, and with it."""
+    end = os.fstat(file).st_size
+    while end:
+        start = max(0, end - 65_536)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def _require_regular(file: int, path: Path) -> os.stat_result:
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
+        raise StorageError(f"is {kind}, not a regular file", place=path, remedy="move it away")
+    return status
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The content of the regular file at ``path``, at most ``limit`` bytes; a symbolic link is not followed.
+
+    Raises:
+        StorageError: where the file is missing, larger, of another kind or cannot be read; nothing was read then.
+    """
+    with reported(path, "read"):
+        file = os.open(path, os.O_RDONLY | NOT_FOLLOWED)
+        try:
+            size = _require_regular(file, path).st_size
+            data = b"" if size > limit else _read_all(file, size)
+        finally:
+            os.close(file)
+    if max(size, len(data)) > limit:
+        raise StorageError(f"larger than it can be: {size} bytes, {limit} allowed", place=path)
+    return data
+
+
+def _read_all(file: int, size: int) -> bytes:
+    """``size`` bytes, or fewer where the file is shorter by now, or one more where it is longer."""
+    parts, left = [], size + 1
+    while left and (part := os.read(file, left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def require_folder(path: Path) -> None:
+    """Refuse what is not a folder itself, such as a symbolic link to one. Raises StorageError."""
+    with reported(path, "read"):
+        mode = path.lstat().st_mode
+    if not stat.S_ISDIR(mode):
+        kind = "a symbolic link, which is not followed here" if stat.S_ISLNK(mode) else "a file"
+        raise StorageError(f"is {kind}, not a folder", place=path, remedy="put a folder there")

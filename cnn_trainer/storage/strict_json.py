@@ -1,0 +1,126 @@
+"""JSON that is strict both ways, and records: what the program writes as JSON and reads back under the same schema."""
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cnn_trainer.errors import StorageError
+from cnn_trainer.storage import files
+
+SCHEMA_VERSION: Final = 1
+
+MAX_JSON_BYTES = 1024 * 1024
+# A list of a million empty lists is 3 MB of JSON and 80 MB of Python objects; with this bound and the size bound of
+# the file, what is read takes about 12 times the size of its text at most.
+MAX_CONTAINERS = 250_000
+MAX_DIGITS = 20  # of an integer: what an unsigned 64-bit integer needs
+
+AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, strict, without NaN or infinity (JSON has neither)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+
+
+def utc_now() -> str:
+    """The time now, in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_json(value: object, indent: int | None = None) -> str:
+    """``value`` as strict JSON. Raises ValueError for NaN, infinity and text that is not Unicode."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    text.encode()
+    return text
+
+
+def to_json(record: BaseModel) -> bytes:
+    """A record as strict JSON in UTF-8, indented, with a newline at the end."""
+    return f"{format_json(record.model_dump(), indent=2)}\n".encode()
+
+
+def parse_json(data: bytes | str) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises:
+        StorageError: for anything that ``format_json`` does not write (duplicate keys, NaN, infinity, integers of
+            more than ``MAX_DIGITS`` digits, text that is not Unicode), for nesting deeper than Python's stack, and for
+            more than ``MAX_CONTAINERS`` lists and mappings. It names no place: ``data`` may be a part of a file.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        if text.count("[") + text.count("{") > MAX_CONTAINERS:
+            raise ValueError(f"more than {MAX_CONTAINERS} lists and mappings")
+        value = json.loads(
+            text,
+            object_pairs_hook=_mapping,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
+        format_json(value)  # an escaped half of a surrogate pair is valid JSON, but no Unicode text
+    except UnicodeError:
+        raise StorageError("not valid JSON: not UTF-8 text") from None
+    except ValueError as error:
+        raise StorageError(f"not valid JSON: {error}") from None
+    except RecursionError:
+        raise StorageError("not valid JSON: nested too deeply") from None
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file of at most ``MAX_JSON_BYTES``, strictly read. Raises StorageError naming it."""
+    data = files.read_bounded(path, MAX_JSON_BYTES)
+    try:
+        return parse_json(data)
+    except StorageError as error:
+        raise error.at(path) from None
+
+
+def validated(kind: type[AnyRecord], value: Any, place: object) -> AnyRecord:
+    """``value`` as a record of this kind. Raises StorageError with ``place`` and the first fault."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(map(str, fault["loc"]))[:60]
+        problem = f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}" if key else "not a mapping of the known keys"
+        remedy = "the file was changed, or another version wrote it"
+        raise StorageError(problem, place=place, remedy=remedy) from None
+
+
+def read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
+    """The record that the JSON file at ``path`` holds. Raises StorageError naming the file and the fault."""
+    return validated(kind, read_json(path), path)
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise ValueError(f"the key {key[:60]!r} stands there twice")
+        mapping[key] = value
+    return mapping
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:60]} is beyond 64-bit floating point")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"an integer of more than {MAX_DIGITS} digits")
+    return int(text)

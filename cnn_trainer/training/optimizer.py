@@ -1,0 +1,184 @@
+"""Builds the optimizer and the learning-rate schedule of an experiment: Keras' own, but for how Adam takes a step."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from cnn_trainer.config.schema import Experiment
+from cnn_trainer.config.schema.training import Constant, Cosine, Exponential, OneCycle, Plateau, Step, Training
+
+Scalar = Any  # a float scalar tensor
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras' Adam, and with a weight decay its AdamW, with TensorFlow's one operation for all of its formula.
+
+    Keras' own takes a dozen operations for each variable. The state is the same, and so are the steps but for rounding.
+    """
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Change ``variable`` and its two moments."""
+        number = self._get_variable_index(variable)
+        step = tf.cast(self.iterations.value + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[number].value.handle,
+            v=self._velocities[number].value.handle,
+            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+def build_optimizer(
+    experiment: Experiment, model: keras.Model, steps_per_epoch: int, adam: type[keras.optimizers.Adam] = Adam
+) -> keras.optimizers.Optimizer:
+    """Build the optimizer with its slots, for all trainable variables of ``model``.
+
+    Plain gradient descent is θ ← θ − η∇L. Where ``ema_decay`` is set, the optimizer keeps the moving average of each
+    variable in its own variables; ``averages`` gives them. In float16 it takes the gradients of a scaled loss (see
+    ``loss_scale``), and leaves a step out, with a smaller scale for the next, where they are not finite.
+
+    Args:
+        experiment: What to train, and how.
+        model: Whose trainable variables are trained.
+        steps_per_epoch: Which turns the durations of a schedule into steps.
+        adam: What takes the steps of adam and adamw.
+    """
+    training = experiment.training
+    common = {
+        "learning_rate": learning_rate(training, steps_per_epoch),
+        "weight_decay": training.weight_decay or None,
+        "global_clipnorm": training.gradient_clip_norm,
+        "use_ema": training.ema_decay is not None,
+        "ema_momentum": training.ema_decay or 0.99,  # read by Keras only with use_ema
+    }
+    if training.optimizer in ("adam", "adamw"):  # Keras' AdamW is its Adam with a weight decay
+        optimizer = adam(**common)
+    else:
+        optimizer = _OPTIMIZERS[training.optimizer](training, common)
+    kernels = {id(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
+    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if id(v) not in kernels])
+    if experiment.runtime.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+_OPTIMIZERS: dict[str, Callable[[Training, dict[str, Any]], keras.optimizers.Optimizer]] = {
+    "sgd": lambda _, common: keras.optimizers.SGD(**common),
+    "momentum": lambda training, common: keras.optimizers.SGD(momentum=training.momentum, **common),
+    "nesterov": lambda training, common: keras.optimizers.SGD(momentum=training.momentum, nesterov=True, **common),
+    "rmsprop": lambda _, common: keras.optimizers.RMSprop(**common),
+}
+
+
+def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The moving averages of the weights, in the order of the trainable variables; empty without an EMA."""
+    inner = without_loss_scale(optimizer)
+    return list(inner._model_variables_moving_average) if inner.use_ema else []
+
+
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Scalar:
+    """What the loss is multiplied by before its gradients are taken: 1.0, or with float16 a float32 scalar tensor."""
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return tf.convert_to_tensor(optimizer.dynamic_scale) if scales else 1.0
+
+
+def without_loss_scale(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer that takes the steps."""
+    return optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
+
+
+def learning_rate(training: Training, steps_per_epoch: int) -> "float | ScheduleByFactor":
+    """The learning rate as a number, or as a function of the step (counted from 0)."""
+    schedule = training.schedule
+    total = training.epochs * steps_per_epoch
+    if isinstance(schedule, Plateau) or (isinstance(schedule, Constant) and not schedule.warmup_epochs):
+        return training.learning_rate
+    factor = _FACTORS[schedule.name](schedule, steps_per_epoch, total)
+    warmup = 0.0 if isinstance(schedule, OneCycle) else schedule.warmup_epochs * steps_per_epoch
+    return ScheduleByFactor(training.learning_rate, factor, warmup)
+
+
+def lower_at_plateau(training: Training, optimizer: keras.optimizers.Optimizer, epochs_without: int) -> bool:
+    """Lower the learning rate where the schedule is plateau and its patience is over; say whether that was so.
+
+    The learning rate is one of the optimizer's variables then, so that a checkpoint holds it.
+
+    Args:
+        training: How to train.
+        optimizer: The optimizer that ``build_optimizer`` made for it.
+        epochs_without: Epochs since the lowest validation loss, or since the learning rate was last lowered.
+    """
+    schedule = training.schedule
+    if not isinstance(schedule, Plateau) or epochs_without < schedule.patience:
+        return False
+    optimizer.learning_rate = float(optimizer.learning_rate) * schedule.factor
+    return True
+
+
+class ScheduleByFactor(keras.optimizers.schedules.LearningRateSchedule):
+    """A peak learning rate times a factor between 0 and 1 that depends on the step.
+
+    It rises linearly over ``warmup_steps`` steps, and only then does ``factor`` begin, with its step 0.
+    """
+
+    def __init__(self, peak: float, factor: Callable[[Scalar], Scalar], warmup_steps: float) -> None:
+        self.peak, self.factor, self.warmup_steps = peak, factor, warmup_steps
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate of step number ``step``, counted from 0: a float scalar tensor."""
+        step = tf.cast(step, keras.config.floatx())
+        value = self.peak * self.factor(tf.maximum(step - self.warmup_steps, 0.0))
+        if self.warmup_steps:
+            value *= tf.minimum((step + 1) / self.warmup_steps, 1.0)
+        return value
+
+
+def _step(schedule: Step, steps_per_epoch: int, _: int) -> Callable[[Scalar], Scalar]:
+    return lambda step: schedule.factor ** tf.floor(step / (schedule.epochs * steps_per_epoch))
+
+
+def _exponential(schedule: Exponential, steps_per_epoch: int, _: int) -> Callable[[Scalar], Scalar]:
+    return lambda step: schedule.factor ** (step / steps_per_epoch)
+
+
+def _cosine(schedule: Cosine, steps_per_epoch: int, total: int) -> Callable[[Scalar], Scalar]:
+    """Loshchilov and Hutter, SGDR (2017), equation 5, without restarts; the warm-up is not part of its length."""
+    length = max(1.0, total - schedule.warmup_epochs * steps_per_epoch)
+    return lambda step: _half_wave(1.0, schedule.final_fraction, step / length)
+
+
+def _one_cycle(schedule: OneCycle, _: int, total: int) -> Callable[[Scalar], Scalar]:
+    """Smith and Topin, Super-Convergence (2018), with cosine flanks."""
+    last = max(1, total - 1)
+    top = schedule.rise_fraction * last
+
+    def factor(step: Scalar) -> Scalar:
+        rise = _half_wave(schedule.initial_fraction, 1.0, step / top)
+        fall = _half_wave(1.0, schedule.final_fraction, (step - top) / max(1e-9, last - top))
+        return tf.where(step < top, rise, fall)
+
+    return factor
+
+
+def _half_wave(start: float, end: float, share: Scalar) -> Scalar:
+    """From ``start`` to ``end`` along half a cosine wave, as ``share`` goes from 0 to 1; constant beyond."""
+    return end + (start - end) * 0.5 * (1 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0)))
+
+
+_FACTORS: dict[str, Callable[[Any, int, int], Callable[[Scalar], Scalar]]] = {
+    "constant": lambda *_: tf.ones_like,
+    "step": _step,
+    "exponential": _exponential,
+    "cosine": _cosine,
+    "one-cycle": _one_cycle,
+}

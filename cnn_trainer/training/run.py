@@ -1,0 +1,289 @@
+"""The one recipe: a config in, an outcome out. Whoever trains calls ``train_config`` or ``resume_run``.
+
+Modules that import TensorFlow are imported here only after ``backend.start``, which keeps TensorFlow quiet and sets
+its threads.
+"""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnn_trainer import data
+from cnn_trainer.config.load import Config, change_experiment
+from cnn_trainer.config.schema import Experiment
+from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
+from cnn_trainer.evaluation.evaluate import Result, refuse_small, score_split, write_evaluation
+from cnn_trainer.machine import backend, facts, stopping
+from cnn_trainer.machine.backend import Backend
+from cnn_trainer.network.fits import check_fits
+from cnn_trainer.network.shapes import ImageShape
+from cnn_trainer.runs import checkpoint, paths, store
+from cnn_trainer.runs.paths import CHECKPOINTS_DIR, CONFIG_FILE
+from cnn_trainer.runs.records import DataRecord, EvaluationRecord, RunOutcome, RunRecord
+from cnn_trainer.runs.store import Run
+from cnn_trainer.storage.strict_json import utc_now
+from cnn_trainer.training import tensorboard
+from cnn_trainer.training.display import Display
+
+if TYPE_CHECKING:
+    from cnn_trainer.training.loop import Session
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs, checked and in memory; nothing is written yet."""
+
+    experiment: Experiment
+    """Resolved: the data that is really used, device, threads and towers are filled in."""
+    data: DataRecord
+    backend: Backend
+    session: Session
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Whom the recipe tells what it does. By default only warnings are heard, as Python's."""
+
+    warn: Callable[[str], None] = lambda line: warnings.warn(line, stacklevel=3)
+    """A line that a person should read."""
+    download: data.DownloadProgress = data.no_progress
+    prepared: Callable[[Prepared], None] = _ignore
+    """All is checked and built; nothing is written yet."""
+    created: Callable[[Run], None] = _ignore
+    """The run directory is there and locked, and training begins."""
+    display: Display = field(default_factory=Display)
+
+
+def train_config(config: Config, runs_dir: Path, feedback: Feedback | None = None, evaluate: bool = True) -> RunOutcome:
+    """Train an experiment in a run directory of its own, and score its result on the test split.
+
+    Args:
+        config: A checked config.
+        runs_dir: Where the run directory is created.
+        feedback: Whom to tell.
+        evaluate: Whether to open the test split in the end. Without it the run is left as ``trained``.
+
+    Raises:
+        ConfigError, DataError, DeviceError: before anything is written.
+        RunDirectoryError: if the run directory cannot be created or written.
+        StoppedError, DivergedError: the run directory then says so.
+        DataError: also if the test split is broken; the run keeps its result, and ``resume_run`` scores it later.
+    """
+    told = feedback or Feedback()
+    paths.require_writable(runs_dir)
+    prepared = prepare(config, told)
+    run = _create(prepared, runs_dir)
+    with store.lock_run(run):
+        return _train(run, prepared, told, evaluate, resume=False)
+
+
+def resume_run(
+    run: Run, epochs: int | None = None, feedback: Feedback | None = None, evaluate: bool = True
+) -> RunOutcome:
+    """Train a run that was interrupted to its end, to the same bits as if it had not been.
+
+    Args:
+        run: The run; a finished one is left as it is, unless ``epochs`` asks for more.
+        epochs: Train to this many epochs; None for what the run was asked for.
+        feedback: Whom to tell, also of what differs from the machine that began the run.
+        evaluate: As for ``train_config``.
+
+    Raises:
+        ConfigError: if the config with so many epochs is not valid; the run is as it was.
+        RunDirectoryError: if the training data is no longer what the run was trained on, or the run diverged.
+        DataError, DeviceError, StoppedError, DivergedError: as for ``train_config``.
+    """
+    if is_done(run, epochs):
+        return finished_outcome(run)
+    told = feedback or Feedback()
+    with store.lock_run(run):  # before the seconds that TensorFlow takes: a second process is refused at once
+        prepared = _prepare_resume(run, epochs, told)
+        return _train(run, prepared, told, evaluate, resume=True)
+
+
+def is_done(run: Run, epochs: int | None) -> bool:
+    """Whether there is nothing left to train and to score, also if ``epochs`` are wanted."""
+    return run.record.status == "finished" and (epochs is None or epochs <= run.experiment.training.epochs)
+
+
+def prepare(config: Config, feedback: Feedback) -> Prepared:
+    """Read the training data, check that the network fits it, start TensorFlow and build everything.
+
+    Raises:
+        ConfigError, DataError, DeviceError: before anything is written.
+    """
+    experiment = config.experiment
+    if experiment.runtime.tensorboard and not tensorboard.is_installed():
+        remedy = "install it with: pip install 'cnn-trainer[tensorboard]', or set false"
+        raise ConfigError(config.fault("runtime.tensorboard", "got true, and TensorBoard is not installed", remedy))
+    training_data = data.load_training(experiment.data, experiment.seed, feedback.warn, feedback.download)
+    record = training_data.record
+    _require_unicode(record.location)
+    experiment = with_data_used(experiment, record)
+    whole = record.num_train + record.num_validation
+    check_fits(Config(experiment, config.file, config.places), ImageShape(*record.image_shape), whole)
+    started = backend.start(experiment)
+    if warning := backend.precision_warning(experiment, started.device):
+        feedback.warn(f"{warning}")
+    from cnn_trainer.training import loop
+
+    resolved = {
+        "runtime.device": started.device.split()[0],
+        "runtime.towers": started.towers,
+        "runtime.intra_op_threads": started.intra_op_threads,
+        "runtime.inter_op_threads": started.inter_op_threads,
+    }
+    experiment = change_experiment(experiment, resolved)
+    prepared = Prepared(experiment, record, started, loop.build_session(experiment, training_data, started))
+    feedback.prepared(prepared)
+    return prepared
+
+
+def _require_unicode(location: str) -> None:
+    try:
+        location.encode()
+    except UnicodeEncodeError:
+        problem, remedy = "a run records this path, which is not Unicode text", "rename what is not, or move the data"
+        raise DataError(problem, place=location, remedy=remedy) from None
+
+
+def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
+    """The experiment as it is really run, from whatever folder the next command is started.
+
+    A path is absolute; if the fallback was taken, data and name say so.
+    """
+    if record.source == record.requested:
+        named = "path" in experiment.data.model_dump(exclude_none=True)
+        return change_experiment(experiment, {"data.path": record.location} if named else {})
+    name = f"{experiment.name[: 63 - len(record.source)]}-{record.source}"
+    return change_experiment(experiment, {"name": name, "data": data.data_used(experiment.data, record).model_dump()})
+
+
+def _create(prepared: Prepared, runs_dir: Path) -> Run:
+    started, now = prepared.backend, utc_now()
+    record = RunRecord(
+        status="created",
+        name=prepared.experiment.name,
+        seed=prepared.experiment.seed,
+        created_at=now,
+        updated_at=now,
+        data=prepared.data,
+        num_parameters=prepared.session.model.count_params(),
+        device=started.device,
+        towers=started.towers,
+        intra_op_threads=started.intra_op_threads,
+        inter_op_threads=started.inter_op_threads,
+        machine=facts.machine(),
+        versions=facts.versions(),
+        environment=facts.environment(),
+        git_commit=facts.git_commit(),
+    )
+    return store.create_run(runs_dir, prepared.experiment.name, prepared.experiment, record)
+
+
+def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepared:
+    """Rebuild the session of a run from its own config, and say where this machine is not the one that began it."""
+    if run.record.status == "diverged":
+        raise RunDirectoryError(f"the run diverged and would do so again: {run.record.error}", place=run.dir)
+    config_file = str(run.dir / CONFIG_FILE)
+    if epochs is not None:
+        run.experiment = change_experiment(run.experiment, {"training.epochs": epochs}, config_file)
+        schedule = run.experiment.training.schedule.name
+        if schedule in ("cosine", "one-cycle"):
+            feedback.warn(
+                f"the schedule {schedule} depends on the number of epochs; "
+                "the result differs from that of a run that was asked for as many at once"
+            )
+    refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
+    prepared = prepare(Config(run.experiment, config_file), feedback)
+    if prepared.data.train_sha256 != run.record.data.train_sha256:
+        raise RunDirectoryError(
+            f"these are not the images that the run was trained on (digest {prepared.data.train_sha256[:12]}…, "
+            f"the run has {run.record.data.train_sha256[:12]}…)",
+            place=prepared.data.location,
+        )
+    for difference in differences(run.record, prepared.backend):
+        feedback.warn(f"{difference}; the bits of the result may differ from those of an uninterrupted run")
+    return prepared
+
+
+def differences(record: RunRecord, started: Backend) -> list[str]:
+    """What decides a run's bits and is different now from when ``record`` was written, one line each."""
+    before = {**record.versions, **record.machine, **record.environment, "device": record.device}
+    now = {**facts.versions(), **facts.machine(), **facts.environment(), "device": started.device}
+    for name in ("towers", "intra_op_threads", "inter_op_threads"):
+        before[name], now[name] = str(getattr(record, name)), str(getattr(started, name))
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        was, has_become = (side[name] if name in side else "not set" for side in (before, now))
+        if was != has_become:
+            lines.append(f"{name} was {was}, is {has_become}")
+    return lines
+
+
+def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, resume: bool) -> RunOutcome:
+    """Train a locked run to its end, and score it if ``evaluate``; the test split is opened here first."""
+    from cnn_trainer.training import loop
+
+    feedback.created(run)
+    with stopping.stop_requests() as stop:
+        digest = loop.train(run, prepared.session, feedback.display, stop, feedback.warn, resume)
+        if not evaluate:
+            store.update_record(run, status="trained")
+            return _outcome(run, None)
+        result = Result(prepared.session.model, digest, prepared.backend.towers, run.experiment.training.loss)
+        try:
+            evaluation, score, split = score_split(run, result)
+            write_evaluation(run, evaluation, score, split.labels)
+        except DataError as error:
+            store.note_failure(run, error)
+            score_it = f"once that is repaired, score it with: cnn-train resume {shlex.quote(str(run.dir))}"
+            remedy = f"{error.remedy}; {score_it}" if error.remedy else score_it
+            problem = f"{error.problem}; the run keeps its result"
+            raise DataError(problem, place=error.place, remedy=remedy) from None
+        except DivergedError as error:
+            store.update_record(run, status="diverged", error=str(error))
+            raise
+        except RunDirectoryError as error:
+            store.note_failure(run, error)
+            raise
+        store.update_record(run, status="finished")
+    return _outcome(run, evaluation)
+
+
+def finished_outcome(run: Run) -> RunOutcome:
+    """What a finished run reported when it ended. Raises RunDirectoryError if its evaluation.json is not right."""
+    evaluation = store.read_evaluation(run.dir)
+    if evaluation is None:
+        remedy = f"score it again with: cnn-train evaluate {shlex.quote(str(run.dir))}"
+        problem = "the run is finished, but evaluation.json is not there"
+        raise RunDirectoryError(problem, place=run.dir, remedy=remedy)
+    return _outcome(run, evaluation)
+
+
+def _outcome(run: Run, evaluation: EvaluationRecord | None) -> RunOutcome:
+    record = run.record
+    return RunOutcome(
+        run=str(run.dir),
+        status=record.status,
+        data=record.data.source,
+        requested_data=record.data.requested,
+        epochs=record.epochs_done,
+        best_epoch=record.best_epoch,
+        train_seconds=record.train_seconds,
+        test_loss=evaluation.loss if evaluation else None,
+        test_accuracy=evaluation.accuracy if evaluation else None,
+        test_accuracy_interval=evaluation.accuracy_interval if evaluation else None,
+        test_examples=evaluation.num_examples if evaluation else None,
+        test_images_sha256=evaluation.images_sha256 if evaluation else None,
+        weights_sha256=str(record.weights_sha256),
+    )

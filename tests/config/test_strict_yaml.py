@@ -1,0 +1,234 @@
+"""The strict reader: what it takes, what it refuses and with which line, and that no text breaks it."""
+
+import math
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from cnn_trainer.config import template
+from cnn_trainer.config.load import dump_config, load_config
+from cnn_trainer.config.strict_yaml import MAX_BYTES, MAX_DEPTH, MAX_VALUES, Value, read_bytes, read_file, read_text
+from cnn_trainer.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def fault_of(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_text(text, "f.yaml")
+    [fault] = caught.value.lines()
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1.", 1.0),
+        (".5", 0.5),
+        ("-3", -3),
+        ("+3", 3),
+        ("007", 7),
+        ("1_000", "1_000"),
+        ("0x10", "0x10"),
+        ("0o17", "0o17"),
+        ("12:30", "12:30"),
+        ("2026-01-01", "2026-01-01"),
+        ("no", "no"),
+        ("on", "on"),
+        ("y", "y"),
+        ("true", True),
+        ("False", False),
+        ("tRuE", "tRuE"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        (".inf", math.inf),
+        ("-.INF", -math.inf),
+        ("'1'", "1"),
+        ('"true"', "true"),
+        ("1e", "1e"),
+        ("999999999999999999", 999_999_999_999_999_999),
+    ],
+)
+def test_scalars_follow_yaml_1_2(text: str, value: Value) -> None:
+    read = read_text(f"key: {text}", "f.yaml").value
+    assert read == {"key": value}
+    assert isinstance(read, dict)
+    assert type(read["key"]) is type(value)
+
+
+def test_nan_is_a_number() -> None:
+    value = read_text("key: .nan", "f.yaml").value
+    assert isinstance(value, dict)
+    assert isinstance(value["key"], float)
+    assert math.isnan(value["key"])
+
+
+def test_every_key_and_item_has_its_line() -> None:
+    document = read_text("# comment\na:\n  b: 1\n  c:\n    - 2\n    - 3\nd: {e: 4}\n", "f.yaml")
+    assert document.value == {"a": {"b": 1, "c": [2, 3]}, "d": {"e": 4}}
+    assert document.lines == {
+        (): 2,
+        ("a",): 2,
+        ("a", "b"): 3,
+        ("a", "c"): 4,
+        ("a", "c", 0): 5,
+        ("a", "c", 1): 6,
+        ("d",): 7,
+        ("d", "e"): 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fragment"),
+    [
+        ("a: 1\nb: 2\na: 3\n", 3, "duplicate key a; it stands in line 1 already"),
+        ("a:\n  b: 1\n  b: 1\n", 3, "duplicate key b"),
+        ('a: 1\n"a": 2\n', 2, "duplicate key a"),
+        ("a: &x 1\nb: *x\n", 1, "anchor &x is not allowed"),
+        ("a: 1\nb: *x\n", 2, "alias *x is not allowed"),
+        ("a: 1\n*x : 2\n", 2, "alias or anchor x is not allowed"),
+        ("&x a: 1\n", 1, "anchor"),
+        ("a: !!python/object/apply:os.system [ls]\n", 1, "tag"),
+        ("a: 1\nb: !!int '3'\n", 2, "tag"),
+        ("!!str a: 1\n", 1, "a key must be a plain word"),
+        ("a: 1\n\tb: 2\n", 2, "tab character"),
+        ("a: 1\nb: 'x\ty'\n", 2, "tab character"),
+        ("a: 1\n[b]: 2\n", 2, "a key must be a plain word"),
+        ("a: 1\n---\nb: 2\n", 2, "a second document begins here"),
+        ("a: 1\nb: [1, 2\nc: 3\n", 3, "not valid YAML"),
+        ("a: 1\nb: c: 2\n", 2, "not valid YAML"),
+        ("a: 'x\n", 2, "not valid YAML"),
+        ("a: @x\n", 1, "not valid YAML"),
+        ("%YAML 9.9\n---\na: 1\n", 1, "not valid YAML"),
+        ("a: 1\nb: \x00\n", 2, "character 0x0000 is not allowed"),
+        ("a: 1\nb: \x1b[2J\n", 2, "character 0x001b is not allowed"),
+        ("a: 1\nb: \udcff\n", 2, "character 0xdcff is not allowed"),
+        ("a: 1234567890123456789\n", 1, "more than 18 digits"),
+        ("[" * (MAX_DEPTH + 1), 1, f"more than {MAX_DEPTH} levels"),
+        ("[" * 50_000, 1, f"more than {MAX_DEPTH} levels"),
+        ("{a: " * (MAX_DEPTH + 1), 1, f"more than {MAX_DEPTH} levels"),
+        ("- 1\n" * MAX_VALUES, MAX_VALUES, f"more than {MAX_VALUES} values"),
+    ],
+)
+def test_what_is_not_plain_data_is_refused_with_its_line(text: str, line: int, fragment: str) -> None:
+    fault = fault_of(text)
+    assert fault.startswith(f"f.yaml:{line}: ")
+    assert fragment in fault
+    assert len(fault) < 300
+
+
+def test_the_deepest_and_the_longest_allowed_are_read() -> None:
+    assert read_text("[" * MAX_DEPTH + "]" * MAX_DEPTH, "f.yaml").value is not None
+    items = read_text("- 1\n" * (MAX_VALUES - 1), "f.yaml").value
+    assert items == [1] * (MAX_VALUES - 1)
+
+
+def test_a_file_of_64_kib_is_read_and_a_larger_one_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_bytes(b"a: 1\n" + b"#" * (MAX_BYTES - 6) + b"\n")
+    assert read_file(file).value == {"a": 1}
+    file.write_bytes(b"a: 1\n" + b"#" * (MAX_BYTES - 5) + b"\n")
+    with pytest.raises(ConfigError, match=r"f\.yaml:\d+: the file is larger than 64 KiB"):
+        read_file(file)
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"a: 1\nb: \xff\n", "f.yaml:2: not UTF-8 text (byte 0xff)"),
+        (b"\x89PNG\r\n\x1a\n", "f.yaml:1: not UTF-8 text (byte 0x89)"),
+        ("a: 1\n".encode("utf-16"), "f.yaml:1: not UTF-8 text (byte 0xff)"),
+    ],
+)
+def test_what_is_not_utf8_is_refused_with_its_line(data: bytes, fault: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_bytes(data, "f.yaml")
+    assert caught.value.lines() == [fault]
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    assert read_bytes(b"\xef\xbb\xbfa: 1\n", "f.yaml").value == {"a": 1}
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "~"])
+def test_an_empty_text_is_null(text: str) -> None:
+    assert read_text(text, "f.yaml").value is None
+
+
+PIECES = [
+    *(
+        b"&a ",
+        b"*a",
+        b"!!python/object ",
+        b"[",
+        b"{",
+        b"]",
+        b"}",
+        b": ",
+        b"- ",
+        b"\n",
+        b"\t",
+        b'"',
+        b"'",
+        b"|\n",
+        b">\n",
+    ),
+    *(b"---\n", b"...\n", b"%YAML 9.9\n", b"? ", b"#", b"\x00", b"\xff", b"\xc2\x85", b"\xe2\x80\xa8", b"\xef\xbb\xbf"),
+    *(b"1e999", b"-1", b".nan", b"null", b"99999999999999999999", b"true", b"0.5", b"[" * 30, b"\r", b"<<: *x\n", b","),
+]
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """``data`` with up to eight random changes of bytes, pieces of YAML and lines."""
+    for _ in range(chance.choice([1, 1, 2, 3, 8])):
+        at = chance.randrange(len(data) + 1)
+        match chance.randrange(6):
+            case 0:
+                data = data[:at] + bytes([chance.randrange(256)]) + data[at + 1 :]
+            case 1:
+                data = data[:at] + chance.choice(PIECES) + data[at:]
+            case 2:
+                data = data[:at] + data[at + chance.randrange(1, 20) :]
+            case 3:
+                lines = data.split(b"\n")
+                lines.insert(chance.randrange(len(lines)), chance.choice(lines))
+                data = b"\n".join(lines)
+            case 4:
+                lines = data.split(b"\n")
+                lines.pop(chance.randrange(len(lines)))
+                data = b"\n".join(lines)
+            case 5:
+                data = data[:at] + chance.choice(PIECES) + data[at + chance.randrange(1, 8) :]
+    return data
+
+
+# A thousand in every run of the tests, a million in the full form.
+NUM_MUTATED = 1_000_000 if "CNN_TRAIN_SOAK" in os.environ else 1000
+
+
+def test_mutated_configs_are_each_refused_with_a_line_or_are_valid(tmp_path: Path) -> None:
+    originals = [path.read_bytes() for path in sorted(CONFIGS.glob("*.yaml"))]
+    originals.append(template.template("cnn").encode())
+    chance = random.Random(20261123)  # noqa: S311 -- the same ones every time
+    file = tmp_path / "f.yaml"
+    num_valid = 0
+    for _ in range(NUM_MUTATED):
+        data = mutated(chance.choice(originals), chance)
+        file.write_bytes(data)
+        try:
+            experiment = load_config(file).experiment
+        except ConfigError as error:
+            for fault in error.lines():
+                line, _, problem = fault.removeprefix(f"{file}:").partition(": ")
+                assert line.isdigit() or "more faults" in fault, (fault, data)
+                assert int(line or 1) <= len(data.splitlines()) + 1, (fault, data)
+                assert problem, (fault, data)
+        else:
+            num_valid += 1
+            file.write_text(dump_config(experiment), encoding="utf-8")
+            assert load_config(file).experiment == experiment
+    assert 0.05 < num_valid / NUM_MUTATED < 0.95, "the mutations are to hit and to miss"
