@@ -24,6 +24,17 @@ def serve(
     max_in_flight: Annotated[
         int, typer.Option(min=1, help="How many requests are worked on at a time; more are told to try again.")
     ] = 64,
+    max_body_bytes: Annotated[
+        int, typer.Option(min=1, help="How large the body of a request may be, also once it is decompressed.")
+    ] = 2**20,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Answer to this name too, such as that of a proxy; can be repeated."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Let pages from here read answers: https://a.example; can be repeated."),
+    ] = None,
 ) -> None:
     """Serve an exported model: TensorFlow Serving's REST interface, the Open Inference Protocol, and a page.
 
@@ -33,7 +44,7 @@ def serve(
     from cnn_trainer.errors import DeviceError
 
     try:
-        from cnn_trainer.serve import model, server
+        from cnn_trainer.serve import limits, model, server
     except ImportError as error:
         remedy = "install what serve needs with: pip install 'cnn-trainer[serve]'"
         raise DeviceError(f"{error.name} is not installed", remedy=remedy) from None
@@ -47,4 +58,5 @@ def serve(
     if not server.is_loopback(listener):
         warn(f"{host} is not this machine alone: whoever reaches it can use the model, unasked and unencrypted")
     say(f"{served.exported.path} in {served.runtime} at {server.address(listener)}; stop with Ctrl-C")
-    server.run(served, listener, max_in_flight, say)
+    hosts = server.answered_hosts(listener, allow_host or [])
+    server.run(served, listener, limits.Limits(max_body_bytes, max_in_flight, hosts, allow_origin or []), say)

@@ -24,13 +24,15 @@ _DIGITS = b"0123456789"
 _NUM_DIGITS = np.array([len(str(value)) if value < 256 else -1 for value in range(1000)])
 
 
-def check_media_type(request: Request, known: Sequence[str]) -> None:
-    """Refuse a body of another type than ``known``; an empty one there stands for a missing type."""
+def check_media_type(request: Request, known: Sequence[str]) -> str:
+    """The media type of a body, which must be one of ``known``; an empty one there stands for a missing type."""
     headers = dict(request.scope["headers"])
     given = headers[b"content-type"].decode("latin-1") if b"content-type" in headers else ""
-    if given.partition(";")[0].strip().lower() not in known:
+    media_type = given.partition(";")[0].strip().lower()
+    if media_type not in known:
         expected = " or ".join(filter(None, known))
-        raise RefusedError(415, f"content-type: got {str(given)[:60]}; expected {expected}")
+        raise RefusedError(415, f"content-type: got {given[:60]}; expected {expected}")
+    return media_type
 
 
 def parse_object(body: bytes, image_shape: Sequence[int] | None = None) -> dict[str, Any]:
@@ -160,7 +162,7 @@ def to_pixels(values: list[Any], where: str) -> Images:
         pass
     for value in values:
         if type(value) not in (int, float) or not 0 <= value <= 255 or value != int(value):
-            shown = str(json.dumps(value))[:40]
+            shown = json.dumps(value)[:40]
             raise RefusedError(400, f"{where}: pixels are whole numbers from 0 to 255, got {shown}")
     return np.array(values, np.uint8)
 

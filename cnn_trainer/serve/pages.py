@@ -1,7 +1,6 @@
 """What people see in a browser: a page to draw on, and the list of interfaces; no script or font of anybody else's."""
 
 import base64
-import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -11,15 +10,14 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI
 from numpy.typing import NDArray
-from PIL import Image
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.serve import bodies, images
 from cnn_trainer.serve.model import Served
+from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array, operation, record
 from cnn_trainer.serve.traces import Traces
 
 SECURITY_HEADERS = {
@@ -31,7 +29,6 @@ SECURITY_HEADERS = {
 }
 
 _FILES = {"style.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
-_PICTURES = ("image/png", "image/jpeg", "image/bmp")
 _DIGITS = [str(digit) for digit in range(10)]
 
 # The page's words for a network that reads what is drawn, and for one that takes pictures of another kind.
@@ -57,61 +54,53 @@ _SHOWN = {
 }
 
 
-def add_routes(app: FastAPI, served: Served, traces: Traces) -> None:
-    """Answer at ``/``, under ``/page`` and at ``/docs``."""
+def routes(served: Served, traces: Traces) -> list[Route]:
+    """What is answered at ``/`` and under ``/page``."""
     folder = resources.files(__package__) / "page"
     data = served.manifest.data
-    page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
-    docs_page = Template((folder / "docs.html").read_text("utf-8"))
-
-    async def index() -> Response:
-        return HTMLResponse(page, headers=SECURITY_HEADERS)
 
     async def answer(request: Request, read: Callable[[bytes], NDArray[np.uint8]]) -> Response:
-        bodies.check_media_type(request, _PICTURES)
+        bodies.check_media_type(request, PICTURE_TYPES)
         batch = await served.in_worker(read, request.scope["body"])
         probabilities = await served.predict(batch)
         traces.num_images.inc()
-        found = {"probabilities": probabilities[0].tolist(), "seen": _as_png(batch[0])}
-        return Response(json.dumps(found), media_type="application/json")
+        seen = base64.b64encode(images.as_png(batch[0])).decode()
+        return Response(
+            json.dumps({"probabilities": probabilities[0].tolist(), "seen": seen}), media_type="application/json"
+        )
 
     async def picture(request: Request) -> Response:
-        """What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."""
         return await answer(request, lambda content: images.read_pictures([content], data, ["picture"]))
 
     async def drawing(request: Request) -> Response:
-        """The same of a drawing: strokes, light on black, every one of which counts."""
         return await answer(request, lambda content: images.read_drawing(content, data))
 
-    async def docs() -> Response:
-        height, width, channels = map(str, served.image_shape)
-        words = {"name": served.manifest.name, "height": height, "width": width, "classes": str(served.num_classes)}
-        words["channels"] = "1 value" if channels == "1" else f"{channels} values"
-        text = docs_page.substitute(words, operations=_operations(app.openapi()))
-        return HTMLResponse(text, headers=SECURITY_HEADERS)
-
-    extra: dict[str, Any] = {"requestBody": {"content": {"image/png": {}}}}
-    app.post("/page/picture", tags=["Page"], openapi_extra=extra)(picture)
+    seen = record({"probabilities": array({"type": "number"}, [served.num_classes]), "seen": {"type": "string"}})
+    file: Schema = dict.fromkeys(PICTURE_TYPES, {"schema": {"type": "string", "format": "binary"}})
+    words = "What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."
+    found = [Route("POST", "/page/picture", picture, operation(words, "Page", seen, body=file))]
     if like_mnist.prepares(data):
-        app.post("/page/drawing", tags=["Page"], openapi_extra=extra)(drawing)
-    app.get("/", include_in_schema=False)(index)
-    app.get("/docs", include_in_schema=False)(docs)
-    for name, kind in _FILES.items():
-        _add_file(app, name, (folder / name).read_bytes(), kind)
+        words = "The same of a drawing: strokes, light on black, every one of which counts."
+        found.append(Route("POST", "/page/drawing", drawing, operation(words, "Page", seen, body=file)))
+    page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
+    files = {f"/page/{name}": (folder / name).read_text("utf-8") for name in _FILES}
+    return [*found, _page("/", page, "text/html"), *(_page(path, files[path], _FILES[path[6:]]) for path in files)]
 
 
-def _add_file(app: FastAPI, name: str, content: bytes, kind: str) -> None:
-    async def file() -> Response:
+def docs_route(served: Served, openapi: Mapping[str, Any]) -> Route:
+    """``/docs``: what ``openapi`` lists, for people."""
+    height, width, channels = map(str, served.image_shape)
+    words = {"name": served.manifest.name, "height": height, "width": width, "classes": str(served.num_classes)}
+    words["channels"] = "1 value" if channels == "1" else f"{channels} values"
+    docs_page = Template((resources.files(__package__) / "page" / "docs.html").read_text("utf-8"))
+    return _page("/docs", docs_page.substitute(words, operations=_operations(openapi)), "text/html")
+
+
+def _page(path: str, content: str, kind: str) -> Route:
+    async def say(_: Request) -> Response:
         return Response(content, headers=SECURITY_HEADERS, media_type=kind)
 
-    app.get(f"/page/{name}", include_in_schema=False)(file)
-
-
-def _as_png(image: Any) -> str:
-    """A network's image, uint8 (height, width, 1 or 3), as a PNG file in base64."""
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG", compress_level=1)
-    return base64.b64encode(file.getvalue()).decode()
+    return Route("GET", path, say)
 
 
 def _words(served: Served) -> dict[str, str]:

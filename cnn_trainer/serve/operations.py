@@ -1,0 +1,74 @@
+"""What a route is, and how it is described in OpenAPI, https://spec.openapis.org/oas/v3.1.0."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+Schema = dict[str, Any]
+
+PICTURE_TYPES: Final = ("image/png", "image/jpeg", "image/bmp")
+
+_FAULTS: Final = {
+    400: "The request is not what it must be; the message says where.",
+    421: "The server does not answer to this host.",
+}
+_FAULTS_OF_BODIES: Final = {
+    408: "The body took too long to arrive.",
+    413: "The body is too large.",
+    415: "The body is of a type, or in a coding, that is not read.",
+    500: "A defect of the server.",
+    503: "Too many requests are in flight, or the server is stopping.",
+}
+
+
+class Route(NamedTuple):
+    """A path with one method, the function that answers it, and its OpenAPI operation; None if it is for browsers."""
+
+    method: str
+    path: str
+    answer: Callable[[Request], Awaitable[Response]]
+    operation: Schema | None = None
+
+
+def operation(
+    description: str,
+    tag: str,
+    answer: Schema,
+    media_type: str = "application/json",
+    body: Mapping[str, Schema] | None = None,
+) -> Schema:
+    """An OpenAPI operation.
+
+    Args:
+        description: of what it does.
+        tag: the interface that it belongs to.
+        answer: JSON schema of what is answered.
+        media_type: of what is answered.
+        body: by media type, what may be sent: ``schema``, and ``example``, which must be one that is answered.
+    """
+    fault = {"content": {"application/json": {"schema": record({"error": {"type": "string"}})}}}
+    faults = _FAULTS if body is None else _FAULTS | _FAULTS_OF_BODIES
+    responses: dict[str, Schema] = {
+        "200": {"description": "The answer.", "content": {media_type: {"schema": answer}}},
+        **{str(status): {"description": words, **fault} for status, words in sorted(faults.items())},
+    }
+    found: Schema = {"description": description, "tags": [tag], "responses": responses}
+    if body is not None:
+        found["requestBody"] = {"required": True, "content": dict(body)}
+    return found
+
+
+def record(properties: Mapping[str, Schema], optional: Sequence[str] = (), closed: bool = True) -> Schema:
+    """JSON schema of an object with these keys, and with no others if it is ``closed``."""
+    required = [name for name in properties if name not in optional]
+    rest = {"additionalProperties": False} if closed else {}
+    return {"type": "object", "properties": dict(properties), "required": required, **rest}
+
+
+def array(items: Schema, shape: Sequence[int | None]) -> Schema:
+    """JSON schema of lists in lists; a size of None is any."""
+    for size in reversed(shape):
+        items = {"type": "array", "items": items, **({} if size is None else {"minItems": size, "maxItems": size})}
+    return items
