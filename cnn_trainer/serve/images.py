@@ -27,9 +27,9 @@ _URL_SAFE = str.maketrans("-_", "+/", " \t\r\n=")
 
 
 def decode_base64(text: object, where: str) -> bytes:
-    """The bytes that ``text`` stands for: base64 with or without line breaks, padding, or ``data:...;base64,`` before it.
+    """The bytes that ``text`` stands for. Raises RefusedError naming ``where``.
 
-    The alphabet is the ordinary one or that for URLs. Raises RefusedError naming ``where``.
+    It is base64 in the ordinary alphabet or the one for URLs, with or without padding and line breaks, or a ``data:`` URL.
     """
     if isinstance(text, str):
         start = _DATA_URL.match(text)

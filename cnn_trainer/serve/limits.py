@@ -22,7 +22,7 @@ RETRY_SECONDS: Final = 1
 # is reset, and the client never reads why.
 _MAX_FORGOTTEN_BYTES = 2**24
 
-_MAX_HELD_BYTES = 2**24  # by the bodies of all requests together, those that still arrive and those that are worked on
+_MAX_HELD_BYTES = 3 * 2**22  # by the bodies of all requests together, whether they still arrive or are worked on
 
 _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~%-]+)(?::[0-9]*)?", re.IGNORECASE)
 
@@ -36,7 +36,7 @@ class Limits:
     max_body_bytes: int
     """Of a body, both as it is sent and once it is decompressed."""
     max_in_flight: int
-    """POST requests that are worked on at a time. Others do no work worth counting: a health check is always answered."""
+    """POST requests that are worked on at a time. A GET does no work worth counting: a health check is always answered."""
     hosts: Collection[str] | None
     """Names that a request may give as its host, in lower case; None for any. Otherwise a page at a name that its owner
     points to this machine could read the answers of a server on the visitor's own machine (DNS rebinding)."""
@@ -79,6 +79,7 @@ class Guard:
             timeout.reschedule(min(timeout.when() or self._end, self._end))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         num_bytes = 0
         works = scope["method"] == "POST"
         response: Response | None = None

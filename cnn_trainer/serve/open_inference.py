@@ -192,14 +192,14 @@ def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     pixel = {"type": "integer", "minimum": 0, "maximum": 255}
     sizes = [{"type": "integer", "minimum": 1, "maximum": bodies.MAX_IMAGES}, *({"const": size} for size in shape)]
     num_values = int(np.prod(shape))
-    tensor = {
+    tensor: dict[str, Schema] = {
         "name": {"const": INPUT_NAME},
         "datatype": {"const": "UINT8"},
         "shape": {"type": "array", "prefixItems": sizes, "minItems": 4, "maxItems": 4},
         "data": {"anyOf": [{**array(pixel, [None]), "minItems": num_values}, array(pixel, [None, *shape])]},
     }
     output = record({"name": {"const": OUTPUT_NAME}}, closed=False)
-    request = {
+    request: dict[str, Schema] = {
         "id": {"type": ["string", "null"]},
         "inputs": array(record(tensor, closed=False), [1]),
         "outputs": {**array(output, [None]), "maxItems": 1},

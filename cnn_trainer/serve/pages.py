@@ -135,12 +135,12 @@ def _operations(openapi: Mapping[str, Any]) -> str:
     for path, operations in openapi["paths"].items():
         if "/versions/" in path:  # the same again
             continue
-        for method, operation in operations.items():
-            lines = [f"<h3>{method.upper()} {escape(path)}</h3>", f"<p>{_as_code(operation['description'])}</p>"]
-            if "requestBody" in operation:
-                (kind, body), *_ = operation["requestBody"]["content"].items()
+        for method, described in operations.items():
+            lines = [f"<h3>{method.upper()} {escape(path)}</h3>", f"<p>{_as_code(described['description'])}</p>"]
+            if "requestBody" in described:
+                (kind, body), *_ = described["requestBody"]["content"].items()
                 sent = f"-d '{json.dumps(body['example'])}'" if "example" in body else "--data-binary @7.png"
                 call = f"curl -H 'Content-Type: {kind}' {sent} http://HOST{path}"
                 lines.append(f'<pre tabindex="0">{escape(call)}</pre>')
-            groups.setdefault(operation["tags"][0], []).append("\n".join(lines))
+            groups.setdefault(described["tags"][0], []).append("\n".join(lines))
     return "\n".join(f"<h2>{escape(tag)}</h2>\n" + "\n".join(parts) for tag, parts in groups.items())

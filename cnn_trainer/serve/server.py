@@ -17,7 +17,7 @@ import uvloop
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.net import SocketHolder
+from granian.net import SocketHolder  # type: ignore[attr-defined]  # granian has incomplete types
 from granian.server import embed
 
 from cnn_trainer.errors import UsageError
@@ -70,8 +70,9 @@ def is_loopback(listener: socket.socket) -> bool:
 
 
 def answered_hosts(listener: socket.socket, allowed: Collection[str]) -> frozenset[str] | None:
-    """Names that a request may give as its host: this machine's, and those ``allowed``. None, for any, if not only this
-    machine reaches the server and nothing is ``allowed``.
+    """Names that a request may give as its host: this machine's own and those ``allowed``.
+
+    None, for any, if others reach the server too and no name is ``allowed``.
     """
     if not is_loopback(listener) and not allowed:
         return None
@@ -88,7 +89,8 @@ class _Granian(embed.Server):
         self._listener = listener
 
     def _init_shared_socket(self) -> None:  # private: pyproject.toml bounds the version
-        self._shd = SocketHolder(self._listener.fileno(), False, _BACKLOG)
+        holder: Any = SocketHolder  # its types lack the arguments
+        self._shd = holder(self._listener.fileno(), False, _BACKLOG)
 
 
 class _JsonLog(logging.Handler):
@@ -144,7 +146,7 @@ def run(served: Served, listener: socket.socket, limits: Limits, write: Callable
         if not stopped.is_set():
             raise RuntimeError("the web server ended by itself; its log says more")
         guard.stop(_ARRIVE_SECONDS)
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=STOP_SECONDS)
 
     gc.collect()

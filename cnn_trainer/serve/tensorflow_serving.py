@@ -60,9 +60,9 @@ def routes(served: Served, traces: Traces) -> list[Route]:
     asked = operation("Whether the model is loaded.", about, {"type": "object"})
     described = operation("Names, types and shapes of input and output; -1 is the batch.", about, {"type": "object"})
     predicted = operation(
-        "Probabilities of images, given as ``instances`` (a list of images) or ``inputs`` (the same by name). An image is "
-        'its pixels, or ``{"b64": ...}``: a PNG, JPEG or BMP file in base64. The body may also be such a file, or a form '
-        "with files.",
+        "Probabilities of images, given as ``instances`` (a list of images) or ``inputs`` (the same by name). An image "
+        'is its pixels, or ``{"b64": ...}``: a PNG, JPEG or BMP file in base64. The body may also be such a file, or a '
+        "form with files.",
         about,
         _answer_schema(served),
         body=_body_schemas(shape),
