@@ -29,7 +29,8 @@ _URL_SAFE = str.maketrans("-_", "+/", " \t\r\n=")
 def decode_base64(text: object, where: str) -> bytes:
     """The bytes that ``text`` stands for. Raises RefusedError naming ``where``.
 
-    It is base64 in the ordinary alphabet or the one for URLs, with or without padding and line breaks, or a ``data:`` URL.
+    It is base64 in the ordinary alphabet or in that for URLs, with or without padding and line breaks, or a ``data:``
+    URL.
     """
     if isinstance(text, str):
         start = _DATA_URL.match(text)
@@ -122,7 +123,7 @@ def as_png(image: NDArray[np.uint8]) -> bytes:
 
 def example(shape: tuple[int, int, int]) -> str:
     """A picture of (height, width, channels) that every network of that shape takes, in base64: an upright stroke."""
-    height, width, channels = shape
+    height, width, _ = shape
     image = np.zeros(shape, np.uint8)
     image[height // 4 : height - height // 4, width // 2 - width // 8 : width // 2 + max(1, width // 8)] = 255
     return base64.b64encode(as_png(image)).decode()

@@ -36,7 +36,7 @@ class Limits:
     max_body_bytes: int
     """Of a body, both as it is sent and once it is decompressed."""
     max_in_flight: int
-    """POST requests that are worked on at a time. A GET does no work worth counting: a health check is always answered."""
+    """POST requests that are worked on at a time. GET is no work worth counting: a health check is always answered."""
     hosts: Collection[str] | None
     """Names that a request may give as its host, in lower case; None for any. Otherwise a page at a name that its owner
     points to this machine could read the answers of a server on the visitor's own machine (DNS rebinding)."""

@@ -108,7 +108,7 @@ def _read_tensor(document: dict[str, Any], image_shape: tuple[int, int, int], ta
         raise RefusedError(400, f"inputs[0].shape: expected [n, {', '.join(map(str, expected))}]")
     bodies.check_count(shape[0], "inputs[0].shape")
     num_values = int(np.prod(shape))
-    if size is None:
+    if size is None and not tail:
         return _read_data(tensor["data"], shape, num_values)
     if "data" in tensor:
         raise RefusedError(400, "inputs[0]: has both data and binary_data_size; send one of them")

@@ -76,7 +76,7 @@ def routes(served: Served, traces: Traces) -> list[Route]:
         return await answer(request, lambda content: images.read_drawing(content, data))
 
     seen = record({"probabilities": array({"type": "number"}, [served.num_classes]), "seen": {"type": "string"}})
-    file: Schema = dict.fromkeys(PICTURE_TYPES, {"schema": {"type": "string", "format": "binary"}})
+    file: Schema = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in PICTURE_TYPES}
     words = "What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."
     found = [Route("POST", "/page/picture", picture, operation(words, "Page", seen, body=file))]
     if like_mnist.prepares(data):

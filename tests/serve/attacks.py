@@ -84,7 +84,7 @@ def heads(attack):
 
 
 def slow_senders(attack):
-    """100 heads and 100 bodies that come a byte at a time, the bodies after all but a kilobyte of what they may have."""
+    """100 heads and 100 bodies that come a byte at a time, the bodies once 15 of 16 parts are there."""
     slow = []
     for number in range(200):
         connection = attack.connect()

@@ -12,6 +12,7 @@ from harness import probabilities, write_export
 from PIL import Image
 
 from cnn_trainer.serve.app import build_app
+from cnn_trainer.serve.limits import Limits
 from cnn_trainer.serve.model import open_export
 from cnn_trainer.serve.traces import Traces
 
@@ -21,7 +22,9 @@ def serve(export, compute=None):
     served, lines = open_export(export), []
     if compute is not None:
         object.__setattr__(served, "compute", compute)
-    app = build_app(served, Traces(served.manifest, "onnx", lines.append), None, 64)
+    app, _ = build_app(
+        served, Traces(served.manifest, "onnx", lambda *new: lines.extend(new)), Limits(2**20, 64, None, [])
+    )
 
     def ask(method, path, **more):
         async def send():

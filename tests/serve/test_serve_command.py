@@ -12,7 +12,7 @@ import httpx
 import pytest
 from harness import Server, write_export
 from support import invoke
-from test_limits import BLACK, JSON, PREDICT, connect, head, read_answer
+from wire import BLACK, JSON, PREDICT, connect, head, read_answer
 
 from cnn_trainer.serve.server import address, is_loopback, listen
 
@@ -148,7 +148,7 @@ def test_an_address_of_ip_version_6_can_be_listened_at():
 def test_a_signal_lets_a_request_in_flight_finish_and_ends_with_exit_code_0(tiny_export, tmp_path, number):
     with Server(tiny_export, tmp_path / "log") as server, connect(server) as connection, connect(server) as idle:
         connection.sendall(head(len(BLACK)) + BLACK[:100])
-        wait_until_in_flight(server)
+        let_it_arrive()
         server.process.send_signal(number)
         assert idle.recv(1) == b"", "a connection without a request is closed at once"
         connection.sendall(BLACK[100:])
@@ -161,16 +161,15 @@ def test_a_signal_lets_a_request_in_flight_finish_and_ends_with_exit_code_0(tiny
 def test_it_ends_within_five_seconds_whatever_is_in_flight(tiny_export, tmp_path):
     with Server(tiny_export, tmp_path / "log") as server, connect(server) as connection:
         connection.sendall(head(len(BLACK)) + BLACK[:100])
-        wait_until_in_flight(server)
+        let_it_arrive()
         code, seconds = server.stop()
         assert read_answer(connection)[0] == 503
         assert (code, seconds < 5) == (0, True), seconds
         assert "Traceback" not in server.log_path.read_text()
 
 
-def wait_until_in_flight(server):
-    while "in_flight 1.0" not in httpx.get(f"{server.url}/metrics").text:
-        time.sleep(0.01)
+def let_it_arrive():
+    time.sleep(0.3)
 
 
 def test_every_request_is_a_line_of_json_in_the_log(tiny_export, tmp_path):
