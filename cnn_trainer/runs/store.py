@@ -28,7 +28,7 @@ from typing import Any
 from cnn_trainer.config import strict_yaml
 from cnn_trainer.config.load import dump_config, load_config
 from cnn_trainer.config.schema import Experiment
-from cnn_trainer.errors import ConfigError, RunDirectoryError, StorageError, raised_as
+from cnn_trainer.errors import CnnTrainError, ConfigError, RunDirectoryError, StorageError, raised_as
 from cnn_trainer.runs.paths import (
     CHECKPOINTS_DIR,
     CONFIG_FILE,
@@ -146,7 +146,8 @@ def update_record(run: Run, **changes: Any) -> None:
 
 def note_failure(run: Run, error: Exception, **changes: Any) -> None:
     """Write into run.json that the run failed, and why; where that fails too, ``error`` alone is to be shown."""
-    words = f"{type(error).__name__}: {error}"[:500].encode(errors="backslashreplace").decode()  # a path may be no text
+    words = str(error) if isinstance(error, CnnTrainError) else f"{type(error).__name__}: {error}"
+    words = words[:500].encode(errors="backslashreplace").decode()  # a path may be no text
     with suppress(RunDirectoryError):
         update_record(run, status="failed", error=words, **changes)
 

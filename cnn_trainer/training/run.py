@@ -246,10 +246,10 @@ def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, res
             write_evaluation(run, evaluation, score, split.labels)
         except DataError as error:
             store.note_failure(run, error)
-            score_it = f"once that is repaired, score it with: cnn-train resume {shlex.quote(str(run.dir))}"
-            remedy = f"{error.remedy}; {score_it}" if error.remedy else score_it
-            problem = f"{error.problem}; the run keeps its result"
-            raise DataError(problem, place=error.place, remedy=remedy) from None
+            repair = "" if error.remedy is None else f"{error.remedy}; "
+            resume_it = f"cnn-train resume {shlex.quote(str(run.dir))}"
+            remedy = f"{repair}the run keeps its result; once that is repaired, score it with: {resume_it}"
+            raise DataError(error.problem, place=error.place, remedy=remedy) from None
         except DivergedError as error:
             store.update_record(run, status="diverged", error=str(error))
             raise

@@ -1,6 +1,6 @@
 """Load test: 2,000 requests of one image each from 16 connections on loopback, beside a bare application.
 
-    python tests/deploy/serve/load.py RUN_OR_EXPORT [ROUNDS]
+    python tests/serve/load.py RUN_OR_EXPORT [ROUNDS]
 
 The bare application reads the same requests with the same web server, event loop and settings, parses their JSON and
 answers a constant: what is left of its rate is what everything else costs. Both take turns, so that what else the
