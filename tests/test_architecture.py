@@ -101,6 +101,7 @@ def upward_imports(name: str, tree: ast.AST) -> list[str]:
         if target.startswith("cnn_trainer.")
         and room_of(target) != room
         and not (room and LEVELS[room_of(target)] < LEVELS[room])
+        and name != "cnn_trainer"  # which offers the library, and loads it only when it is asked for
     ]
 
 

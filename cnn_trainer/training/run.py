@@ -17,7 +17,7 @@ from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
-from cnn_trainer.evaluation.evaluate import Result, refuse_small, score_split, write_evaluation
+from cnn_trainer.evaluation.evaluate import Result, record_score, refuse_small
 from cnn_trainer.machine import backend, facts, stopping
 from cnn_trainer.machine.backend import Backend
 from cnn_trainer.network.fits import check_fits
@@ -240,10 +240,10 @@ def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, res
         if not evaluate:
             store.update_record(run, status="trained")
             return _outcome(run, None)
-        result = Result(prepared.session.model, digest, prepared.backend.towers, run.experiment.training.loss)
+        session = prepared.session
+        result = Result(session.model, digest, run.experiment.training.loss, session.logits)
         try:
-            evaluation, score, split = score_split(run, result)
-            write_evaluation(run, evaluation, score, split.labels)
+            evaluation = record_score(run, result)
         except DataError as error:
             store.note_failure(run, error)
             repair = "" if error.remedy is None else f"{error.remedy}; "
