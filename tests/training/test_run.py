@@ -497,7 +497,7 @@ def test_tensorflow_is_heard_by_who_asks_for_it(small_config, tmp_path):
 @pytest.mark.parametrize(
     ("epochs", "words"),
     [
-        ("200000", "config.yaml: training.epochs: got 200000; must be at most 100000"),
+        ("200000", "training.epochs: got 200000; must be at most 100000"),
         ("0", "Invalid value for '--epochs'"),
     ],
 )
