@@ -1,3 +1,24 @@
-"""Trains the documented convolutional network on MNIST, or on your own small images, from one YAML file."""
+"""Trains the documented convolutional network on MNIST, or on your own small images, from one YAML file.
+
+run = cnn_trainer.train("configs/mnist.yaml", {"training.epochs": 3})
+run.evaluate()
+run.predict(images)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnn_trainer.training.library import TrainedRun, load_run, train
+
+__all__ = ["TrainedRun", "load_run", "train"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The library, loaded when it is first asked for, so that the command line starts without it."""
+    if name in __all__:
+        from cnn_trainer.training import library
+
+        return getattr(library, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Finished runs that many test files look at: a small one with its export in every format, and one that reads digits."""
+"""Finished runs that many test files look at: a small one with all of its exports, and one that reads digits."""
 
 import shutil
 

@@ -5,6 +5,7 @@ import json
 from typer.testing import CliRunner
 
 from cnn_trainer.cli import app
+from cnn_trainer.cli.output import printable
 from cnn_trainer.errors import CnnTrainError
 
 
@@ -13,7 +14,8 @@ def invoke(*words):
     result = CliRunner().invoke(app, list(map(str, words)))
     error = result.exception
     if isinstance(error, CnnTrainError):
-        return error.exit_code, result.stdout, f"{result.stderr}error: {error}\n"
+        lines = "".join(f"error: {printable(line)}\n" for line in error.lines())
+        return error.exit_code, result.stdout, result.stderr + lines
     if error is not None and not isinstance(error, SystemExit):
         raise error
     return result.exit_code, result.stdout, result.stderr

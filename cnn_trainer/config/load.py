@@ -126,7 +126,12 @@ class _Dumper(yaml.SafeDumper):
 
 def dump_config(experiment: Experiment) -> str:
     """The whole experiment as YAML, every default written out. ``load_config`` gives back the same experiment."""
-    return yaml.dump(experiment.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    texts = (
+        yaml.dump(experiment.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=unescaped, width=110)
+        for unescaped in (True, False)
+    )
+    # PyYAML lets some letters through that steer a terminal, such as those that turn the direction of writing.
+    return next(text for text in texts if text.replace("\n", "").isprintable())
 
 
 def summarize_config(experiment: Experiment) -> str:

@@ -84,7 +84,7 @@ def _class_folders(folder: Path) -> list[os.DirEntry[str]]:
         wanted = f"expected one sub-folder a class, 2 to {arrays.MAX_CLASSES} of them"
         raise DataError(f"{found}", place=folder, remedy=wanted)
     for entry in classes:
-        if entry.name != str(entry.name):
+        if not entry.name.isprintable():
             raise DataError("its name is not printable Unicode text", place=entry.path, remedy="rename the class")
     return classes
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 180.0  # a first start from a slow disk can take a minute
 
 # The child imports this package from where its parent did, and nothing from the working folder besides.
-_CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from cnn_trainer import probe; probe.main()"
+_CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from cnn_trainer.doctor import probe; probe.main()"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +48,14 @@ class Result:
     Attributes:
         model: The model, with the weights that are the result.
         weights_sha256: Their digest.
-        towers: Parts of a batch that are computed side by side.
         loss: The loss that the run minimised.
+        forward: What ``build_logits`` gave for the model.
     """
 
     model: keras.Sequential
     weights_sha256: str
-    towers: int
     loss: str
+    forward: Callable[..., NDArray[np.floating]]
 
     def score(self, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Score:
         """Score images of any origin.
@@ -73,13 +72,7 @@ class Result:
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
         """Logits (examples, classes), in the dtype of the weights, of uint8 images (examples, height, ...)."""
-        return self._logits(self.model.trainable_variables, images)
-
-    @cached_property
-    def _logits(self) -> Callable[..., NDArray[np.floating]]:
-        from cnn_trainer.network.logits import build_logits
-
-        return build_logits(self.model, self.towers)
+        return self.forward(self.model.trainable_variables, images)
 
 
 def load_result(run: Run, device: str | None = None) -> Result:
@@ -99,6 +92,7 @@ def load_result(run: Run, device: str | None = None) -> Result:
     experiment = change_experiment(run.experiment, {"runtime.device": device}) if device else run.experiment
     started = backend.start(experiment)
     from cnn_trainer.network.build import build_model
+    from cnn_trainer.network.logits import build_logits
 
     height, width, channels = run.record.data.image_shape
     model = build_model(run.experiment, (height, width, channels), len(run.record.data.class_names))
@@ -113,7 +107,7 @@ def load_result(run: Run, device: str | None = None) -> Result:
         raise RunDirectoryError("these are not the weights that run.json names", place=path, remedy=remedy)
     for variable in model.weights:
         variable.assign(arrays[variable.path])
-    return Result(model, digest, started.towers, run.experiment.training.loss)
+    return Result(model, digest, run.experiment.training.loss, build_logits(model, started.towers))
 
 
 def refuse_small(run: Run, weight_files: Sequence[Path]) -> None:
@@ -168,7 +162,7 @@ def score_split(
 def describe_score(
     run: Run, result: Result, score: Score, split: Split, split_name: SplitName, path: Path | None
 ) -> EvaluationRecord:
-    """The record of a score on a split of the run's data; ``path`` is where it was read, if not where the config says."""
+    """The record of a score on a split of the run's data; ``path``: where it was read, if the config says otherwise."""
     record = run.record.data
     matrix = confusion_matrix(split.labels, score.predictions, len(record.class_names))
     return EvaluationRecord(
@@ -207,14 +201,25 @@ def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, label
 def evaluate_run(
     run: Run, split_name: SplitName = "test", path: Path | None = None, device: str | None = None
 ) -> EvaluationRecord:
-    """Score the result of a run on one split, all rebuilt from the run directory.
-
-    The score is written into the run directory, unless the data was read from another ``path``.
+    """Score the result of a run on one split, all rebuilt from the run directory; see ``record_score``.
 
     Raises:
         RunDirectoryError, ConfigError, DeviceError, DataError, DivergedError: as ``load_result`` and ``score_split``.
     """
-    evaluation, score, split = score_split(run, load_result(run, device), split_name, path)
+    return record_score(run, load_result(run, device), split_name, path)
+
+
+def record_score(
+    run: Run, result: Result, split_name: SplitName = "test", path: Path | None = None
+) -> EvaluationRecord:
+    """Score a loaded result on one split, and write the score into the run directory.
+
+    It is not written if the data was read from another ``path``. A run that was ``trained`` is ``finished`` once its
+    test score is written.
+    """
+    evaluation, score, split = score_split(run, result, split_name, path)
     if path is None:
         write_evaluation(run, evaluation, score, split.labels)
+        if split_name == "test" and run.record.status == "trained":
+            store.update_record(run, status="finished")
     return evaluation

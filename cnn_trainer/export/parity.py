@@ -36,7 +36,7 @@ _LEFT_OUT = "this format is left out of the export"
 # The child imports this package from where its parent did, and nothing from the working folder besides.
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from cnn_trainer.deploy import parity_process; parity_process.main()"
+    "from cnn_trainer.export import parity_process; parity_process.main()"
 )
 
 

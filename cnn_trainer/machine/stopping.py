@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ def stop_requests() -> Iterator[StopRequest]:
     Having a handler also is what makes Python hear SIGTERM as process 1 of a container.
     """
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody set a handler
+        yield request
+        return
 
     def note(number: int, _: FrameType | None) -> None:
         if request.signal_number is not None and number == signal.SIGINT:

@@ -21,7 +21,7 @@ class RunSummary:
 
     dir: Path
     name: str  # of the directory
-    status: str  # one of records.Status, or broken
+    status: str  # one of records.RunStatus, or broken
     reason: str | None  # why the run is broken, failed, or is not what its record says
     record: RunRecord | None  # None where the run is broken
     epochs_done: int | None  # while it trains, as many as metrics.jsonl has lines; None where the run is broken
@@ -111,8 +111,9 @@ def read_details(run_dir: Path) -> RunDetails:
             return None
 
     run = read(lambda: store.open_run(real))
+    summary = replace(summarize(real), dir=run_dir)
     return RunDetails(
-        summary=replace(summarize(real), dir=run_dir),
+        summary=summary if run else replace(summary, status="broken", reason=faults[0]),
         experiment=run.experiment if run else None,
         metrics=(run and read(lambda: store.read_metrics(run))) or [],
         evaluation=read(lambda: store.read_evaluation(real)),

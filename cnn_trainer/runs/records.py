@@ -6,7 +6,7 @@ from pydantic import Field
 
 from cnn_trainer.storage.strict_json import SCHEMA_VERSION, Record
 
-Status = Literal["created", "training", "interrupted", "diverged", "failed", "trained", "finished"]
+RunStatus = Literal["created", "training", "interrupted", "diverged", "failed", "trained", "finished"]
 
 
 class DataRecord(Record):
@@ -53,7 +53,7 @@ class RunRecord(Record):
     """What run.json holds."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    status: Status
+    status: RunStatus
     name: str
     seed: int
     created_at: str = Field(description="UTC, ISO 8601.")
@@ -107,7 +107,7 @@ class RunOutcome(Record):
     """What ``train`` and ``resume`` report in the end, and print with --json."""
 
     run: str = Field(description="The run directory.")
-    status: Status
+    status: RunStatus
     data: str = Field(description="Which data set the run was trained on.")
     requested_data: str = Field(description="What the config asked for.")
     epochs: int

@@ -28,7 +28,7 @@ from typing import Any
 from cnn_trainer.config import strict_yaml
 from cnn_trainer.config.load import dump_config, load_config
 from cnn_trainer.config.schema import Experiment
-from cnn_trainer.errors import ConfigError, RunDirectoryError, StorageError, raised_as
+from cnn_trainer.errors import CnnTrainError, ConfigError, RunDirectoryError, StorageError, raised_as
 from cnn_trainer.runs.paths import (
     CHECKPOINTS_DIR,
     CONFIG_FILE,
@@ -139,14 +139,15 @@ def open_run(run_dir: Path) -> Run:
 @raised_as(RunDirectoryError)
 def update_record(run: Run, **changes: Any) -> None:
     """Rewrite run.json atomically with ``changes`` and the time now. Raises RunDirectoryError."""
-    record = RunRecord.model_validate({**dict(run.record), "updated_at": utc_now(), **changes})
+    record = strict_json.changed(run.record, **{"updated_at": utc_now(), **changes})
     files.write_atomic(run.dir / RECORD_FILE, strict_json.to_json(record))
     run.record = record
 
 
 def note_failure(run: Run, error: Exception, **changes: Any) -> None:
     """Write into run.json that the run failed, and why; where that fails too, ``error`` alone is to be shown."""
-    words = f"{type(error).__name__}: {error}"[:500].encode(errors="backslashreplace").decode()  # a path may be no text
+    words = str(error) if isinstance(error, CnnTrainError) else f"{type(error).__name__}: {error}"
+    words = words[:500].encode(errors="backslashreplace").decode()  # a path may be no text
     with suppress(RunDirectoryError):
         update_record(run, status="failed", error=words, **changes)
 

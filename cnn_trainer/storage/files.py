@@ -1,8 +1,8 @@
 """Files that a kill at any instant leaves whole, and that are read under limits.
 
 Written: under a temporary name in the same folder, flushed, fsynced, renamed, and the folder fsynced; what is there
-afterwards is the old content or the new, never a part of either. Read: only regular files of bounded size, symbolic links
-not followed.
+afterwards is the old content or the new, never a part of either. Read: only regular files of bounded size, and no
+symbolic links.
 """
 
 import errno

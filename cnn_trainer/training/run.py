@@ -17,7 +17,7 @@ from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
-from cnn_trainer.evaluation.evaluate import Result, refuse_small, score_split, write_evaluation
+from cnn_trainer.evaluation.evaluate import Result, record_score, refuse_small
 from cnn_trainer.machine import backend, facts, stopping
 from cnn_trainer.machine.backend import Backend
 from cnn_trainer.network.fits import check_fits
@@ -240,16 +240,16 @@ def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, res
         if not evaluate:
             store.update_record(run, status="trained")
             return _outcome(run, None)
-        result = Result(prepared.session.model, digest, prepared.backend.towers, run.experiment.training.loss)
+        session = prepared.session
+        result = Result(session.model, digest, run.experiment.training.loss, session.logits)
         try:
-            evaluation, score, split = score_split(run, result)
-            write_evaluation(run, evaluation, score, split.labels)
+            evaluation = record_score(run, result)
         except DataError as error:
             store.note_failure(run, error)
-            score_it = f"once that is repaired, score it with: cnn-train resume {shlex.quote(str(run.dir))}"
-            remedy = f"{error.remedy}; {score_it}" if error.remedy else score_it
-            problem = f"{error.problem}; the run keeps its result"
-            raise DataError(problem, place=error.place, remedy=remedy) from None
+            repair = "" if error.remedy is None else f"{error.remedy}; "
+            resume_it = f"cnn-train resume {shlex.quote(str(run.dir))}"
+            remedy = f"{repair}the run keeps its result; once that is repaired, score it with: {resume_it}"
+            raise DataError(error.problem, place=error.place, remedy=remedy) from None
         except DivergedError as error:
             store.update_record(run, status="diverged", error=str(error))
             raise

@@ -19,8 +19,8 @@ import cnn_trainer
 from cnn_trainer.__main__ import main
 from cnn_trainer.config import template
 from cnn_trainer.config.load import load_config
-from cnn_trainer.network import fits
 from cnn_trainer.errors import DataError, StoppedError
+from cnn_trainer.network import fits
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MNIST = CONFIGS / "mnist.yaml"

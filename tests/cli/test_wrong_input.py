@@ -65,11 +65,11 @@ WRONG_SETTINGS = {
     "training.optimizer=adm": r"training\.optimizer: got 'adm'; .*did you mean adam\?",
     "training.learning_rate=.nan": r"training\.learning_rate: .*nan",
     "training.learning_rate=fast": r"training\.learning_rate: got 'fast'; expected a number",
-    "training.early_stopping={patience: 3}": r"early_stopping: needs a validation split: set data\.validation_fraction",
+    "training.early_stopping={patience: 3}": r"early_stopping: needs a validation split; set data\.validation_fraction",
     "training.schedule={name: cosin}": r"training\.schedule\.name: .*cosin.*cosine",
     "training.schedule={name: constant, factor: 2}": r"training\.schedule\.factor: unknown key",
-    "model.kernel_size=13": r"model\.kernel_size: got 13 for block 1, where the image that is left is 12x12",
-    "model.filters=[4, 4, 4]": r"model\.(kernel|pool)_size: got [23] for block 3, where the image that is left is 1x1",
+    "model.kernel_size=13": r"model\.kernel_size: got 13 for block 1, but the image that reaches it is 12x12",
+    "model.filters=[4, 4, 4]": r"model\.(kernel|pool)_size: got [23] for block 3, but the image that reaches it is 1x1",
     "model.filters=[]": r"model\.filters: ",
     "model.filters=4": r"model\.filters: ",
     "model.dropout=1": r"model\.dropout: ",
@@ -196,7 +196,7 @@ def test_pictures_too_small_for_the_network_are_refused(refused, small_config, p
     words += ["--set", "training.batch_size=4"]
     refused(
         CONFIG,
-        "kernel_size: got 11 for block 1, where the image that is left is 9x9",
+        "kernel_size: got 11 for block 1, but the image that reaches it is 9x9",
         *words,
         "--set",
         "model.kernel_size=11",

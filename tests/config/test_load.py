@@ -12,7 +12,7 @@ from cnn_trainer.config.faults import MAX_FAULTS
 from cnn_trainer.config.load import dump_config, load_config, summarize_config
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import CnnTrainError, ConfigError, UsageError
-from cnn_trainer.network.fits import check_fits
+from cnn_trainer.network.fits import check_fits, load_checked
 from cnn_trainer.network.shapes import ImageShape
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -27,7 +27,7 @@ def written(folder: Path, text: str) -> Path:
 
 def faults_of(path: Path, *overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        load_config(path, overrides)
+        load_checked(path, overrides)
     return [fault.removeprefix(f"{path}:") for fault in caught.value.lines()]
 
 
@@ -119,9 +119,9 @@ WRONG = [
     (START + "training:\n  batch_size: 60001\n", 4, "training.batch_size: got 60001; at most 60000"),
     (START.replace("}", "-5k, validation_fraction: 0.5}", 1) + "training: {batch_size: 2001}\n", 3, "at most 2000"),
     ("data: {source: mnist, validation_fraction: 1e-6}\nmodel: {builder: cnn}\n", 1, "which is none of 60000 examples"),
-    (MODEL + "  kernel_size: 29\n", 4, "block 1, where the image that is left is 28x28"),
-    (MODEL + "  filters: [1, 1, 1, 1]\n", 2, "block 4, where the image that is left is 1x1"),
-    (MODEL + "  pool_size: [2, 12]\n", 4, "block 2, where the image that is left is 11x11"),
+    (MODEL + "  kernel_size: 29\n", 4, "block 1, but the image that reaches it is 28x28"),
+    (MODEL + "  filters: [1, 1, 1, 1]\n", 2, "block 4, but the image that reaches it is 1x1"),
+    (MODEL + "  pool_size: [2, 12]\n", 4, "block 2, but the image that reaches it is 11x11"),
     (MODEL + "  padding: same\n  pool_size: 29\n", 5, "model.pool_size: got 29 for block 1"),
     ("data: {source: fashion-mnist}\nmodel: {builder: cnn, filters: [1], kernel_size: 28}\n", 2, "got 2 for block 1"),
 ]  # fmt: skip
@@ -212,7 +212,7 @@ def test_faults_of_the_file_and_of_every_override_are_reported_together(tmp_path
 def test_overrides_go_over_the_file_the_last_one_winning(tmp_path: Path) -> None:
     path = written(tmp_path, START + "training: {epochs: 5, optimizer: sgd}\n")
     overrides = ["training.epochs=3", "training.epochs=4", "training.schedule.name=cosine", "data={source: mnist-5k}"]
-    experiment = load_config(path, overrides).experiment
+    experiment = load_checked(path, overrides).experiment
     assert experiment.training.epochs == 4
     assert experiment.training.optimizer == "sgd"
     assert experiment.training.schedule.name == "cosine"
@@ -248,10 +248,10 @@ def test_what_is_missing_directory_or_binary_is_refused(tmp_path: Path) -> None:
 
 def test_later_checks_name_the_line_of_a_key_or_of_the_section_around_it(tmp_path: Path) -> None:
     loaded = load_config(written(tmp_path, START + "training:\n  epochs: 3\n"), ["seed=3"])
-    assert loaded.fault("training.epochs", "x").endswith("f.yaml:4: training.epochs: x")
-    assert loaded.fault("training.batch_size", "x").endswith("f.yaml:3: training.batch_size: x")
-    assert loaded.fault("runtime.device", "x").endswith("f.yaml:1: runtime.device: x")
-    assert loaded.fault("seed", "x") == "--set seed=3: seed: x"
+    assert str(loaded.fault("training.epochs", "x")).endswith("f.yaml:4: training.epochs: x")
+    assert str(loaded.fault("training.batch_size", "x")).endswith("f.yaml:3: training.batch_size: x")
+    assert str(loaded.fault("runtime.device", "x")).endswith("f.yaml:1: runtime.device: x")
+    assert str(loaded.fault("seed", "x")) == "--set seed=3: seed: x"
 
 
 def test_images_of_the_users_own_are_checked_once_their_shape_is_known(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_images_of_the_users_own_are_checked_once_their_shape_is_known(tmp_path:
     check_fits(loaded, ImageShape(28, 28, 1), 128)
     with pytest.raises(ConfigError, match=r"batch_size: got 128; at most 127"):
         check_fits(loaded, ImageShape(28, 28, 1), 127)
-    with pytest.raises(ConfigError, match=r"kernel_size: got 3 for block 2, where the image that is left is 1x14"):
+    with pytest.raises(ConfigError, match=r"kernel_size: got 3 for block 2, but the image that reaches it is 1x14"):
         check_fits(loaded, ImageShape(4, 30, 3), 1000)
 
 
@@ -281,7 +281,7 @@ def test_images_of_the_users_own_are_checked_once_their_shape_is_known(tmp_path:
 )
 def test_a_network_that_would_take_the_machine_down_is_refused(tmp_path: Path, model: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        load_config(written(tmp_path, f"data: {{source: mnist}}\nmodel: {model}\n"))
+        load_checked(written(tmp_path, f"data: {{source: mnist}}\nmodel: {model}\n"))
 
 
 @pytest.mark.parametrize(

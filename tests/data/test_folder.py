@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_trainer.data import arrays, folder
+from cnn_trainer.data import arrays, folder, pictures
 from cnn_trainer.errors import DataError
 
 
@@ -198,7 +198,7 @@ def test_picture_bomb_is_refused_by_its_header(tmp_path, side, problem):
 
 
 def test_large_file_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "MAX_PICTURE_BYTES", 50)
+    monkeypatch.setattr(pictures, "MAX_PICTURE_BYTES", 50)
     path = picture(tmp_path / "a.png", size=(64, 64))
     assert "at most 50" in refused(path)
 

@@ -11,7 +11,8 @@ import tensorflow as tf  # noqa: F401 -- so that the tests' TensorFlow is starte
 from support import read_json
 
 from cnn_trainer.errors import DataError, DeviceError, RunDirectoryError, UsageError
-from cnn_trainer.export import folder, formats, publish
+from cnn_trainer.export import folder as exports
+from cnn_trainer.export import formats, publish
 from cnn_trainer.runs import store
 
 
@@ -55,7 +56,7 @@ def test_an_export_that_differs_is_refused_and_the_others_are_kept(export_to, tm
     assert list(found.refused) == ["onnx"]
     assert "onnx: differs from the run: a probability differs by " in found.refused["onnx"]
     assert names(tmp_path / "export") == ["manifest.json", "model.tflite"]
-    assert folder.read(tmp_path / "export") == found.manifest
+    assert exports.read(tmp_path / "export") == found.manifest
     assert list(found.manifest.models) == ["litert"]
 
 
@@ -85,17 +86,17 @@ def test_formats_are_added_to_an_export_and_equal_files_are_not_touched(run_copy
     changed = {path for path, number in before.items() if path.stat().st_ino != number}
     assert changed <= {tmp_path / "export/model-int8.tflite"}
     for model in found.manifest.models.values():
-        folder.verify(tmp_path / "export", model)
+        exports.verify(tmp_path / "export", model)
 
 
 def test_a_saved_model_is_replaced(exported, export_to, tmp_path, monkeypatch):
     shutil.copytree(exported[0], tmp_path / "export")
-    record = folder.read(tmp_path / "export").models["saved-model"].parity
+    record = exports.read(tmp_path / "export").models["saved-model"].parity
     monkeypatch.setattr("cnn_trainer.export.parity.check", lambda *_: record)  # TensorFlow takes its time to start
     (tmp_path / "export/saved-model/1/saved_model.pb").write_bytes(b"damaged")
     found = export_to("saved-model")
     assert len(found.manifest.models) == 6
-    folder.verify(tmp_path / "export", found.manifest.models["saved-model"])
+    exports.verify(tmp_path / "export", found.manifest.models["saved-model"])
 
 
 def test_models_of_weights_that_the_run_no_longer_has_are_removed(exported, export_to, tmp_path):
@@ -141,10 +142,10 @@ def test_a_failure_while_files_get_their_names_leaves_a_manifest_of_what_is_ther
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(RunDirectoryError, match="No space left"):
         export_to("onnx", "litert")
-    manifest = folder.read(folder)
+    manifest = exports.read(folder)
     assert list(manifest.models) == ["saved-model", "litert-float16", "litert-int8", "keras"]
     for model in manifest.models.values():
-        folder.verify(folder, model)
+        exports.verify(folder, model)
     assert not list(folder.glob(".tmp*"))
 
 

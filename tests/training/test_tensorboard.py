@@ -7,10 +7,9 @@ import struct
 import pytest
 
 from cnn_trainer.config.load import load_config
-from cnn_trainer.data.download import no_progress
 from cnn_trainer.errors import ConfigError, RunDirectoryError
 from cnn_trainer.training import tensorboard
-from cnn_trainer.training.run import prepare
+from cnn_trainer.training.run import Feedback, prepare
 
 event_pb2 = pytest.importorskip("tensorboard.compat.proto.event_pb2")
 
@@ -79,7 +78,7 @@ def test_a_missing_extra_is_refused_before_any_work(small_config, tmp_path, monk
     loaded = load_config(small_config, WANTED[1::2])
     (tmp_path / "strokes.npz").unlink()  # the data is not even looked for
     with pytest.raises(ConfigError) as refused:
-        prepare(loaded, print, no_progress)
+        prepare(loaded, Feedback())
     assert str(refused.value) == (
         "--set runtime.tensorboard=true: runtime.tensorboard: got true, and TensorBoard is not installed; "
         "install it with: pip install 'cnn-trainer[tensorboard]', or set false"

@@ -1,0 +1,134 @@
+"""The program as a library: what ``import cnn_trainer`` offers. Nothing is printed; warnings are Python's."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_trainer.config.load import Overrides
+from cnn_trainer.config.schema import Experiment
+from cnn_trainer.data.splits import SplitName
+from cnn_trainer.errors import DataError
+from cnn_trainer.evaluation.evaluate import Result, load_result, record_score
+from cnn_trainer.network.fits import load_checked
+from cnn_trainer.runs import paths, store
+from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord
+from cnn_trainer.training.run import resume_run, train_config
+
+DEFAULT_RUNS_DIR = "runs"
+
+
+class TrainedRun:
+    """A run directory with a result.
+
+    Attributes:
+        dir: The run directory.
+        experiment: The resolved config.
+        record: What run.json says.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        run = store.open_run(run_dir)
+        store.require_result(run)
+        self._run = run
+        self.dir: Path = run.dir
+        self.experiment: Experiment = run.experiment
+        self.record: RunRecord = run.record
+
+    def __repr__(self) -> str:
+        return f"TrainedRun({str(self.dir)!r})"
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """One name for each class, in the order of the labels."""
+        return self.record.data.class_names
+
+    @cached_property
+    def metrics(self) -> list[EpochMetrics]:
+        """Loss, accuracy and speed of every epoch."""
+        return store.read_metrics(self._run)
+
+    @cached_property
+    def _result(self) -> Result:
+        return load_result(self._run)
+
+    def evaluate(self, split: SplitName = "test", data: str | Path | None = None) -> EvaluationRecord:
+        """Score the run on a split of its data, and write the score into the run directory.
+
+        Args:
+            split: train, validation or test.
+            data: Where to read the data instead of where the config says; the score is then not written.
+
+        Raises:
+            DataError: if the data cannot be read, or does not fit the run.
+            RunDirectoryError: if the score cannot be written.
+        """
+        return record_score(self._run, self._result, split, None if data is None else Path(data))
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Probabilities, float64 (examples, classes), of images.
+
+        Args:
+            images: uint8 (examples, height, width, channels), 0 to 255, of the shape that the run was trained on; the
+                axis of one channel may be left out.
+
+        Raises:
+            DataError: if they are of another dtype or shape.
+        """
+        shape = tuple(self.record.data.image_shape)
+        whole = images[..., np.newaxis] if shape[-1] == 1 and images.ndim == 3 else images
+        if images.dtype != np.uint8 or whole.shape[1:] != shape:
+            sides = ", ".join(map(str, shape))
+            problem = f"got {images.dtype} {images.shape}, and the run takes uint8 (examples, {sides})"
+            raise DataError(problem, place="images", remedy="convert them; values are 0 to 255")
+        return self._result.probabilities(whole)
+
+    def resume(self, epochs: int) -> "TrainedRun":
+        """Train the run to ``epochs`` epochs in all. Raises what ``train`` raises."""
+        resume_run(self._run, epochs)
+        return TrainedRun(self.dir)
+
+
+def train(
+    config: str | Path,
+    overrides: Overrides = (),
+    *,
+    runs_dir: str | Path = DEFAULT_RUNS_DIR,
+    evaluate: bool = True,
+) -> TrainedRun:
+    """Train an experiment, as ``cnn-train train`` does, in a new run directory.
+
+    Args:
+        config: A YAML file.
+        overrides: Values by dotted key, such as ``{"training.epochs": 3}``.
+        runs_dir: Where the run directory is created.
+        evaluate: Whether to score the result on the test split in the end.
+
+    Returns:
+        The run, from which everything else can be asked.
+
+    Raises:
+        ConfigError: with every fault of the config.
+        DataError: if the data is missing or broken.
+        DeviceError: if the device is not there, or TensorFlow already runs in this process with other settings.
+        RunDirectoryError: if the run directory cannot be written.
+        DivergedError: if the loss is no longer finite.
+        StoppedError: on Ctrl-C, after a checkpoint was written; ``load_run(...).resume`` or ``cnn-train resume``.
+    """
+    outcome = train_config(load_checked(Path(config), overrides), Path(runs_dir), evaluate=evaluate)
+    return TrainedRun(Path(outcome.run))
+
+
+def load_run(run: str | Path, runs_dir: str | Path = DEFAULT_RUNS_DIR) -> TrainedRun:
+    """A run that was trained before.
+
+    Args:
+        run: The run directory, a name under ``runs_dir``, or ``latest``.
+        runs_dir: Where the runs are.
+
+    Raises:
+        RunDirectoryError: if there is no such run, it is broken, or it has no result yet.
+    """
+    return TrainedRun(paths.resolve_run(str(run), Path(runs_dir)))
