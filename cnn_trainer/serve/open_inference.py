@@ -17,7 +17,7 @@ from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
 from cnn_trainer.serve import bodies
 from cnn_trainer.serve.limits import RefusedError
 from cnn_trainer.serve.model import VERSION, Served
-from cnn_trainer.serve.operations import Route, Schema, array, operation, record
+from cnn_trainer.serve.operations import COUNT, Route, Schema, array, operation, record
 from cnn_trainer.serve.traces import Traces
 
 _BINARY_TYPE: Final = "application/octet-stream"
@@ -192,17 +192,18 @@ def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     pixel = {"type": "integer", "minimum": 0, "maximum": 255}
     sizes = [{"type": "integer", "minimum": 1, "maximum": bodies.MAX_IMAGES}, *({"const": size} for size in shape)]
     num_values = int(np.prod(shape))
+    flat = {**array(pixel, [None]), "minItems": num_values}
     tensor: dict[str, Schema] = {
         "name": {"const": INPUT_NAME},
         "datatype": {"const": "UINT8"},
         "shape": {"type": "array", "prefixItems": sizes, "minItems": 4, "maxItems": 4},
-        "data": {"anyOf": [{**array(pixel, [None]), "minItems": num_values}, array(pixel, [None, *shape])]},
+        "data": {"anyOf": [flat, {**array(pixel, [None, *shape]), **COUNT}]},
     }
     output = record({"name": {"const": OUTPUT_NAME}}, closed=False)
     request: dict[str, Schema] = {
         "id": {"type": ["string", "null"]},
         "inputs": array(record(tensor, closed=False), [1]),
-        "outputs": {**array(output, [None]), "maxItems": 1},
+        "outputs": {"anyOf": [{**array(output, [None]), "maxItems": 1}, {"type": "null"}]},
     }
     example = {"name": INPUT_NAME, "datatype": "UINT8", "shape": [1, *shape], "data": [0] * num_values}
     text = {"schema": record(request, ["id", "outputs"], closed=False), "example": {"inputs": [example]}}

@@ -6,7 +6,12 @@ from typing import Any, Final, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cnn_trainer.serve.bodies import MAX_IMAGES
+
 Schema = dict[str, Any]
+
+COUNT: Final = {"minItems": 1, "maxItems": MAX_IMAGES}
+"""Of the images of a request, as part of a JSON schema."""
 
 PICTURE_TYPES: Final = ("image/png", "image/jpeg", "image/bmp")
 

@@ -17,7 +17,7 @@ from cnn_trainer.export.runtimes import SIGNATURE
 from cnn_trainer.serve import bodies, images
 from cnn_trainer.serve.limits import RefusedError
 from cnn_trainer.serve.model import VERSION, Served
-from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array, operation, record
+from cnn_trainer.serve.operations import COUNT, PICTURE_TYPES, Route, Schema, array, operation, record
 from cnn_trainer.serve.traces import Traces
 
 # The last is what curl -d sends unless told otherwise, as in the examples of TensorFlow Serving, which reads any.
@@ -155,19 +155,15 @@ def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     pixels = array({"type": "integer", "minimum": 0, "maximum": 255}, shape)
     picture = record({"b64": {"type": "string", "format": "picture"}})
     batches = [
-        {"type": "array", "items": {"anyOf": [item, record({INPUT_NAME: item})]}, **_COUNT}
-        for item in (pixels, picture)
+        {"type": "array", "items": {"anyOf": [item, record({INPUT_NAME: item})]}, **COUNT} for item in (pixels, picture)
     ]
-    plain = [{"type": "array", "items": item, **_COUNT} for item in (pixels, picture)]
+    plain = [{"type": "array", "items": item, **COUNT} for item in (pixels, picture)]
     by_name = {"anyOf": [*plain, *(record({INPUT_NAME: batch}) for batch in plain)]}
     rows = record({"instances": {"anyOf": batches}, **signature}, ["signature_name"], closed=False)
     columns = record({"inputs": by_name, **signature}, ["signature_name"], closed=False)
     either = [{**rows, "not": {"required": ["inputs"]}}, {**columns, "not": {"required": ["instances"]}}]
     text = {"schema": {"oneOf": either}, "example": {"instances": [{"b64": images.example(shape)}]}}
     files = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
-    form = {"schema": record({"file": files})}
+    form = {"schema": record({"file": files}, closed=False)}
     raw = {"schema": {"type": "string", "format": "binary"}}
     return {"application/json": text, _FORM_TYPE: form, **dict.fromkeys(PICTURE_TYPES, raw)}
-
-
-_COUNT: Final = {"minItems": 1, "maxItems": bodies.MAX_IMAGES}
