@@ -45,9 +45,28 @@ def verify(export_dir: Path, model: ExportedModel) -> Path:
     """
     path = export_dir / model.path
     if content(export_dir, model.path, model.num_bytes) != (model.num_bytes, model.sha256):
-        remedy = "export the run again with: cnn-train export RUN"
-        raise RunDirectoryError(f"is not what {MANIFEST_FILE} says it is", place=path, remedy=remedy)
+        raise _changed(path)
     return path
+
+
+@raised_as(RunDirectoryError)
+def read_verified(export_dir: Path, model: ExportedModel) -> bytes:
+    """The content of an exported model that is one file, once it is found to be the one that the manifest names.
+
+    What is run are these bytes: the file is not read a second time, by when it could be another.
+
+    Raises:
+        RunDirectoryError: if the file is missing, another, a symbolic link, or cannot be read.
+    """
+    data = files.read_bounded(export_dir / model.path, model.num_bytes)
+    if {model.path: hashlib.sha256(data).hexdigest()} != model.sha256:
+        raise _changed(export_dir / model.path)
+    return data
+
+
+def _changed(path: Path) -> RunDirectoryError:
+    remedy = "export the run again with: cnn-train export RUN"
+    return RunDirectoryError(f"is not what {MANIFEST_FILE} says it is", place=path, remedy=remedy)
 
 
 @raised_as(RunDirectoryError)

@@ -22,13 +22,19 @@ SIGNATURE: Final = "serving_default"
 """The signature of a SavedModel and of a LiteRT file that has the named input and output."""
 
 
-def load(path: Path, format: Format, threads: int) -> Predict:  # noqa: A002 -- the word of the manifest
-    """Load an exported model, which must be one that ``exports.verify`` has found to have its digest.
+def load(
+    path: Path,
+    format: Format,  # noqa: A002 -- the word of the manifest
+    threads: int,
+    content: bytes | None = None,
+) -> Predict:
+    """Load an exported model, which must be all in one file: weights beside an ONNX file are refused.
 
     Args:
         path: The model's file.
         format: onnx, litert, litert-float16 or litert-int8.
         threads: How many threads one call computes with.
+        content: What ``folder.read_verified`` has read there, and then is run; None reads it without a comparison.
 
     Returns:
         A function from images, uint8 (batch, height, width, channels) with a batch of 1 or more, to probabilities,
@@ -41,7 +47,7 @@ def load(path: Path, format: Format, threads: int) -> Predict:  # noqa: A002 -- 
     start = _start_onnx if format == "onnx" else _start_litert
     runtime = _runtime(format)
     try:
-        return start(path, threads)
+        return start(path.read_bytes() if content is None else content, threads)
     except ImportError as error:
         raise DeviceError(f"{runtime.title} cannot be imported ({error})", remedy=runtime.remedy) from None
     except Exception as error:  # of many kinds, and which ones is not documented
@@ -77,7 +83,7 @@ def _runtime(name: Format) -> _Runtime:
     return _ONNX if name == "onnx" else _LITERT
 
 
-def _start_onnx(path: Path, threads: int) -> Predict:
+def _start_onnx(content: bytes, threads: int) -> Predict:
     # Left alone, it reports its use to its maker over the network, and keeps a number of this machine for that.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -85,8 +91,10 @@ def _start_onnx(path: Path, threads: int) -> Predict:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Weights beside the file are in no digest; and given bytes, it would look for them in the working directory.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.log_severity_level = 3  # errors alone; they come as exceptions too
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     found = [(value.name, value.type, len(value.shape)) for value in (*session.get_inputs(), *session.get_outputs())]
     _require(found, [(INPUT_NAME, "tensor(uint8)", 4), (OUTPUT_NAME, "tensor(float)", 2)])
     names = [OUTPUT_NAME]
@@ -97,10 +105,10 @@ def _start_onnx(path: Path, threads: int) -> Predict:
     return predict
 
 
-def _start_litert(path: Path, threads: int) -> Predict:
+def _start_litert(content: bytes, threads: int) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter = Interpreter(model_content=content, num_threads=threads)
     signature = interpreter.get_signature_list()[SIGNATURE]
     _require([*signature["inputs"], *signature["outputs"]], [INPUT_NAME, OUTPUT_NAME])
     runner = interpreter.get_signature_runner(SIGNATURE)

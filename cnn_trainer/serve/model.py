@@ -113,8 +113,8 @@ def open_export(export_dir: Path) -> Served:
         remedy = f"make one with: cnn-train export {manifest.run} --format onnx"
         raise RunDirectoryError(problem, place=export_dir, remedy=remedy)
     exported = manifest.models[name]
-    path = folder.verify(export_dir, exported)
-    compute = runtimes.load(path, name, threads=1)
+    path = export_dir / exported.path
+    compute = runtimes.load(path, name, threads=1, content=folder.read_verified(export_dir, exported))
     served = Served(manifest, exported, runtimes.version(name), compute)
     found = compute(np.zeros((1, *served.image_shape), np.uint8)).shape
     if found != (1, served.num_classes):

@@ -1,5 +1,6 @@
 """``cnn-train serve``: what it refuses to start with, what it says, and how it ends."""
 
+import hashlib
 import json
 import os
 import signal
@@ -9,12 +10,14 @@ import sys
 import time
 
 import httpx
+import onnx
+import onnxruntime
 import pytest
 from harness import Server, write_export
 from support import invoke
 from wire import BLACK, JSON, PREDICT, connect, head, read_answer
 
-from cnn_trainer.serve.server import address, is_loopback, listen
+from cnn_trainer.serve.server import address, answered_hosts, is_loopback, listen
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 
@@ -48,6 +51,25 @@ def test_a_model_file_that_was_changed_is_refused(tmp_path):
     assert code == 6
     assert "model.onnx: " in err
     assert "manifest.json" in err
+
+
+def test_weights_beside_the_model_that_no_digest_covers_are_refused(tmp_path, monkeypatch):
+    export = write_export(tmp_path / "export")
+    manifest = json.loads((export / "manifest.json").read_text())
+    model = onnx.load(export / "model.onnx")
+    onnx.save_model(model, export / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    content = (export / "model.onnx").read_bytes()
+    manifest["models"]["onnx"] |= {
+        "num_bytes": len(content),
+        "sha256": {"model.onnx": hashlib.sha256(content).hexdigest()},
+    }
+    (export / "manifest.json").write_text(json.dumps(manifest))
+    assert onnxruntime.InferenceSession(export / "model.onnx", providers=["CPUExecutionProvider"])
+    for place in tmp_path, export:  # the second is where ONNX Runtime would find them
+        monkeypatch.chdir(place)
+        code, _, err = invoke("serve", export)
+        assert code == 6
+        assert "model.onnx: ONNX Runtime cannot run it: " in err
 
 
 def test_an_export_without_a_format_that_is_served_is_refused(tmp_path):
@@ -142,6 +164,27 @@ def test_an_address_of_ip_version_6_can_be_listened_at():
     with listener:
         assert address(listener) == f"http://[::1]:{listener.getsockname()[1]}/"
         assert is_loopback(listener)
+
+
+def test_every_address_of_both_ip_versions_can_be_listened_at(tiny_export, tmp_path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no ::1: {error}")
+    with Server(tiny_export, tmp_path / "log", "--host", "::") as server:
+        assert server.url == f"http://localhost:{server.port}"
+        assert "WARNING: :: is not this machine alone" in server.log_path.read_text()
+        for host in "127.0.0.1", "[::1]":
+            assert httpx.get(f"http://{host}:{server.port}/v2").status_code == 200
+
+
+def test_names_are_allowed_beside_ones_own_or_where_others_reach_the_server_instead_of_any():
+    with listen("127.0.0.1", 0) as listener:
+        assert answered_hosts(listener, []) == {"localhost", "127.0.0.1", "[::1]"}
+        assert answered_hosts(listener, ["A.example"]) == {"localhost", "127.0.0.1", "[::1]", "a.example"}
+    with listen(EVERYWHERE, 0) as listener:
+        assert answered_hosts(listener, []) is None
+        assert "a.example" in answered_hosts(listener, ["a.example"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
