@@ -31,9 +31,9 @@ def build_app(served: Served, traces: Traces, limits: Limits) -> tuple[ASGIApp, 
 
     text, anything = {"type": "string"}, {"type": "object"}
     routes = [
-        *tensorflow_serving.routes(served, traces),
-        *open_inference.routes(served, traces),
-        *pages.routes(served, traces),
+        *tensorflow_serving.tensorflow_routes(served, traces),
+        *open_inference.inference_routes(served, traces),
+        *pages.page_routes(served, traces),
         Route(
             "GET", "/metrics", metrics, operation("Counts and times for Prometheus.", "Operation", text, "text/plain")
         ),

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from cnn_trainer.serve.limits import RefusedError
 
-Images = NDArray[np.uint8]
+_Batch = NDArray[np.uint8]
 
 MAX_IMAGES = 1024
 
@@ -96,7 +96,7 @@ def _parse_rest(text: bytes) -> tuple[dict[str, Any], str] | None:
     return (mapping, keys[0]) if len(keys) == 1 and words == ["NaN"] else None
 
 
-def _read_canonical(text: bytes, image_shape: tuple[int, ...]) -> Images | None:
+def _read_canonical(text: bytes, image_shape: tuple[int, ...]) -> _Batch | None:
     """The array that ``text`` is, or None where it is not written as ``json.dumps`` writes it, with or without spaces.
 
     Nothing else is taken: without its digits, the text is that of such an array; the digits stand where the numbers do,
@@ -134,7 +134,7 @@ def check_count(count: int, where: str) -> None:
         raise RefusedError(400, f"{where}: {count} images; send 1 to {MAX_IMAGES} in a request")
 
 
-def to_images(value: object, image_shape: Sequence[int], where: str) -> Images:
+def to_images(value: object, image_shape: Sequence[int], where: str) -> _Batch:
     """Nested lists as uint8 (images, height, width, channels). Raises RefusedError naming ``where`` and the fault."""
     if isinstance(value, np.ndarray):
         return value
@@ -153,7 +153,7 @@ def _words(image_shape: Sequence[int]) -> str:
     return f"shape [{', '.join(map(str, image_shape))}] (height, width, channels)"
 
 
-def to_pixels(values: list[Any], where: str) -> Images:
+def to_pixels(values: list[Any], where: str) -> _Batch:
     """A flat list as uint8. Raises RefusedError naming ``where`` and the first value that is no pixel."""
     try:
         if set(map(type, values)) == {int}:

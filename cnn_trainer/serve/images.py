@@ -72,7 +72,7 @@ def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
     return contents, [f"form[{number}]" for number in range(len(found))]
 
 
-def read_pictures(files: Sequence[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:
+def read_picture_files(files: Sequence[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:
     """Files of pictures as images for a network that was trained on ``data``.
 
     Args:
@@ -121,7 +121,7 @@ def as_png(image: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def example(shape: tuple[int, int, int]) -> str:
+def example_picture(shape: tuple[int, int, int]) -> str:
     """A picture of (height, width, channels) that every network of that shape takes, in base64: an upright stroke."""
     height, width, _ = shape
     image = np.zeros(shape, np.uint8)

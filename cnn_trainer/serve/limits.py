@@ -76,7 +76,7 @@ class Guard:
         """Wait for bodies that have not arrived yet for ``seconds`` at most."""
         self._end = asyncio.get_running_loop().time() + seconds
         for timeout in self._arriving:
-            timeout.reschedule(min(timeout.when() or self._end, self._end))
+            _hasten(timeout, self._end)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -151,7 +151,7 @@ class Guard:
         while self._held_bytes + num_bytes > self._max_held_bytes and self._arriving:
             oldest = next(iter(self._arriving))
             self._held_bytes -= self._arriving.pop(oldest)
-            oldest.reschedule(0)
+            _hasten(oldest, 0)
         if timeout in self._arriving:
             self._arriving[timeout] += num_bytes
             self._held_bytes += num_bytes
@@ -163,6 +163,12 @@ class Guard:
             return _busy("other requests fill the memory that there is for bodies", connection="close")
         problem = f"the body was not there within {BODY_SECONDS:g} seconds"
         return RefusedError(408, f"{problem}; send a smaller one", connection="close")
+
+
+def _hasten(timeout: asyncio.Timeout, when: float) -> None:
+    """Let it end at ``when`` at the latest. One that has just ended cannot be changed any more."""
+    if not timeout.expired():
+        timeout.reschedule(min(timeout.when() or when, when))
 
 
 def _busy(problem: str, **headers: str) -> RefusedError:

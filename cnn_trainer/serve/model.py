@@ -27,7 +27,7 @@ _SERVED: Final[tuple[Format, ...]] = ("onnx", "litert", "litert-float16", "liter
 _CHUNK_VALUES = 100_000  # that the network is given at once: 127 images of MNIST, some 5 ms and 15 MB of activations
 _AT_ONCE_VALUES = 8_000  # that the event loop computes itself, because handing ten images of MNIST on takes as long
 
-Result = TypeVar("Result")
+Worked = TypeVar("Worked")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Served:
                 self._lock.release()
         return await self.in_worker(self._compute_all, images)
 
-    async def in_worker(self, work: Callable[..., Result], *arguments: object) -> Result:
+    async def in_worker(self, work: Callable[..., Worked], *arguments: object) -> Worked:
         """Do what takes longer than a millisecond in the one thread for it, while the event loop goes on."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
 

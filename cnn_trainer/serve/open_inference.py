@@ -17,7 +17,7 @@ from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
 from cnn_trainer.serve import bodies
 from cnn_trainer.serve.limits import RefusedError
 from cnn_trainer.serve.model import VERSION, Served
-from cnn_trainer.serve.operations import COUNT, Route, Schema, array, operation, record
+from cnn_trainer.serve.operations import IMAGE_COUNT, Route, Schema, array_schema, object_schema, operation
 from cnn_trainer.serve.traces import Traces
 
 _BINARY_TYPE: Final = "application/octet-stream"
@@ -25,7 +25,7 @@ _HEAD_LENGTH: Final = "inference-header-content-length"
 _EXTENSIONS: Final = ["binary_tensor_data", "classification"]
 
 
-def routes(served: Served, traces: Traces) -> list[Route]:
+def inference_routes(served: Served, traces: Traces) -> list[Route]:
     """What is answered under ``/v2``."""
     name = served.manifest.name
 
@@ -192,19 +192,19 @@ def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     pixel = {"type": "integer", "minimum": 0, "maximum": 255}
     sizes = [{"type": "integer", "minimum": 1, "maximum": bodies.MAX_IMAGES}, *({"const": size} for size in shape)]
     num_values = int(np.prod(shape))
-    flat = {**array(pixel, [None]), "minItems": num_values}
+    flat = {**array_schema(pixel, [None]), "minItems": num_values}
     tensor: dict[str, Schema] = {
         "name": {"const": INPUT_NAME},
         "datatype": {"const": "UINT8"},
         "shape": {"type": "array", "prefixItems": sizes, "minItems": 4, "maxItems": 4},
-        "data": {"anyOf": [flat, {**array(pixel, [None, *shape]), **COUNT}]},
+        "data": {"anyOf": [flat, {**array_schema(pixel, [None, *shape]), **IMAGE_COUNT}]},
     }
-    output = record({"name": {"const": OUTPUT_NAME}}, closed=False)
+    output = object_schema({"name": {"const": OUTPUT_NAME}}, closed=False)
     request: dict[str, Schema] = {
         "id": {"type": ["string", "null"]},
-        "inputs": array(record(tensor, closed=False), [1]),
-        "outputs": {"anyOf": [{**array(output, [None]), "maxItems": 1}, {"type": "null"}]},
+        "inputs": array_schema(object_schema(tensor, closed=False), [1]),
+        "outputs": {"anyOf": [{**array_schema(output, [None]), "maxItems": 1}, {"type": "null"}]},
     }
     example = {"name": INPUT_NAME, "datatype": "UINT8", "shape": [1, *shape], "data": [0] * num_values}
-    text = {"schema": record(request, ["id", "outputs"], closed=False), "example": {"inputs": [example]}}
+    text = {"schema": object_schema(request, ["id", "outputs"], closed=False), "example": {"inputs": [example]}}
     return {"application/json": text, _BINARY_TYPE: {"schema": {"type": "string", "format": "binary"}}}

@@ -10,7 +10,7 @@ from cnn_trainer.serve.bodies import MAX_IMAGES
 
 Schema = dict[str, Any]
 
-COUNT: Final = {"minItems": 1, "maxItems": MAX_IMAGES}
+IMAGE_COUNT: Final = {"minItems": 1, "maxItems": MAX_IMAGES}
 """Of the images of a request, as part of a JSON schema."""
 
 PICTURE_TYPES: Final = ("image/png", "image/jpeg", "image/bmp")
@@ -53,7 +53,7 @@ def operation(
         media_type: of what is answered.
         body: by media type, what may be sent: ``schema``, and ``example``, which must be one that is answered.
     """
-    fault = {"content": {"application/json": {"schema": record({"error": {"type": "string"}})}}}
+    fault = {"content": {"application/json": {"schema": object_schema({"error": {"type": "string"}})}}}
     faults = _FAULTS if body is None else _FAULTS | _FAULTS_OF_BODIES
     responses: dict[str, Schema] = {
         "200": {"description": "The answer.", "content": {media_type: {"schema": answer}}},
@@ -65,14 +65,14 @@ def operation(
     return found
 
 
-def record(properties: Mapping[str, Schema], optional: Sequence[str] = (), closed: bool = True) -> Schema:
+def object_schema(properties: Mapping[str, Schema], optional: Sequence[str] = (), closed: bool = True) -> Schema:
     """JSON schema of an object with these keys, and with no others if it is ``closed``."""
     required = [name for name in properties if name not in optional]
     rest = {"additionalProperties": False} if closed else {}
     return {"type": "object", "properties": dict(properties), "required": required, **rest}
 
 
-def array(items: Schema, shape: Sequence[int | None]) -> Schema:
+def array_schema(items: Schema, shape: Sequence[int | None]) -> Schema:
     """JSON schema of lists in lists; a size of None is any."""
     for size in reversed(shape):
         items = {"type": "array", "items": items, **({} if size is None else {"minItems": size, "maxItems": size})}

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.serve import bodies, images
 from cnn_trainer.serve.model import Served
-from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array, operation, record
+from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array_schema, object_schema, operation
 from cnn_trainer.serve.traces import Traces
 
 SECURITY_HEADERS = {
@@ -54,7 +54,7 @@ _SHOWN = {
 }
 
 
-def routes(served: Served, traces: Traces) -> list[Route]:
+def page_routes(served: Served, traces: Traces) -> list[Route]:
     """What is answered at ``/`` and under ``/page``."""
     folder = resources.files(__package__) / "page"
     data = served.manifest.data
@@ -70,12 +70,14 @@ def routes(served: Served, traces: Traces) -> list[Route]:
         )
 
     async def picture(request: Request) -> Response:
-        return await answer(request, lambda content: images.read_pictures([content], data, ["picture"]))
+        return await answer(request, lambda content: images.read_picture_files([content], data, ["picture"]))
 
     async def drawing(request: Request) -> Response:
         return await answer(request, lambda content: images.read_drawing(content, data))
 
-    seen = record({"probabilities": array({"type": "number"}, [served.num_classes]), "seen": {"type": "string"}})
+    seen = object_schema(
+        {"probabilities": array_schema({"type": "number"}, [served.num_classes]), "seen": {"type": "string"}}
+    )
     file: Schema = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in PICTURE_TYPES}
     words = "What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."
     found = [Route("POST", "/page/picture", picture, operation(words, "Page", seen, body=file))]

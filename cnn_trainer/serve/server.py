@@ -143,7 +143,8 @@ def run(served: Served, listener: socket.socket, limits: Limits, write: Callable
         serving = asyncio.ensure_future(server.serve())
         stopping = asyncio.ensure_future(stopped.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not stopped.is_set():
+        if serving.done():
+            serving.result()  # raises what it ended with
             raise RuntimeError("the web server ended by itself; its log says more")
         guard.stop(_ARRIVE_SECONDS)
         server.stop()  # type: ignore[no-untyped-call]

@@ -17,7 +17,15 @@ from cnn_trainer.export.runtimes import SIGNATURE
 from cnn_trainer.serve import bodies, images
 from cnn_trainer.serve.limits import RefusedError
 from cnn_trainer.serve.model import VERSION, Served
-from cnn_trainer.serve.operations import COUNT, PICTURE_TYPES, Route, Schema, array, operation, record
+from cnn_trainer.serve.operations import (
+    IMAGE_COUNT,
+    PICTURE_TYPES,
+    Route,
+    Schema,
+    array_schema,
+    object_schema,
+    operation,
+)
 from cnn_trainer.serve.traces import Traces
 
 # The last is what curl -d sends unless told otherwise, as in the examples of TensorFlow Serving, which reads any.
@@ -26,7 +34,7 @@ _FORM_TYPE: Final = "multipart/form-data"
 _MEDIA_TYPES: Final = (*_JSON_TYPES, _FORM_TYPE, *PICTURE_TYPES)
 
 
-def routes(served: Served, traces: Traces) -> list[Route]:
+def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
     """What is answered under ``/v1``."""
     shape = served.image_shape
     signature = json.dumps(_metadata(served))
@@ -125,7 +133,7 @@ async def _decode(served: Served, items: list[Any], key: str) -> NDArray[np.uint
 
 
 async def _read_files(served: Served, files: list[bytes], places: list[str]) -> NDArray[np.uint8]:
-    return await served.in_worker(images.read_pictures, files, served.manifest.data, places)
+    return await served.in_worker(images.read_picture_files, files, served.manifest.data, places)
 
 
 def _metadata(served: Served) -> dict[str, Any]:
@@ -145,25 +153,26 @@ def _metadata(served: Served) -> dict[str, Any]:
 
 
 def _answer_schema(served: Served) -> Schema:
-    rows = array({"type": "number", "minimum": 0, "maximum": 1}, (None, served.num_classes))
-    return {"oneOf": [record({"predictions": rows}), record({"outputs": rows})]}
+    rows = array_schema({"type": "number", "minimum": 0, "maximum": 1}, (None, served.num_classes))
+    return {"oneOf": [object_schema({"predictions": rows}), object_schema({"outputs": rows})]}
 
 
 def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     """What ``predict`` takes, by media type, with examples."""
     signature = {"signature_name": {"enum": [SIGNATURE, ""]}}
-    pixels = array({"type": "integer", "minimum": 0, "maximum": 255}, shape)
-    picture = record({"b64": {"type": "string", "format": "picture"}})
+    pixels = array_schema({"type": "integer", "minimum": 0, "maximum": 255}, shape)
+    picture = object_schema({"b64": {"type": "string", "format": "picture"}})
     batches = [
-        {"type": "array", "items": {"anyOf": [item, record({INPUT_NAME: item})]}, **COUNT} for item in (pixels, picture)
+        {"type": "array", "items": {"anyOf": [item, object_schema({INPUT_NAME: item})]}, **IMAGE_COUNT}
+        for item in (pixels, picture)
     ]
-    plain = [{"type": "array", "items": item, **COUNT} for item in (pixels, picture)]
-    by_name = {"anyOf": [*plain, *(record({INPUT_NAME: batch}) for batch in plain)]}
-    rows = record({"instances": {"anyOf": batches}, **signature}, ["signature_name"], closed=False)
-    columns = record({"inputs": by_name, **signature}, ["signature_name"], closed=False)
+    plain = [{"type": "array", "items": item, **IMAGE_COUNT} for item in (pixels, picture)]
+    by_name = {"anyOf": [*plain, *(object_schema({INPUT_NAME: batch}) for batch in plain)]}
+    rows = object_schema({"instances": {"anyOf": batches}, **signature}, ["signature_name"], closed=False)
+    columns = object_schema({"inputs": by_name, **signature}, ["signature_name"], closed=False)
     either = [{**rows, "not": {"required": ["inputs"]}}, {**columns, "not": {"required": ["instances"]}}]
-    text = {"schema": {"oneOf": either}, "example": {"instances": [{"b64": images.example(shape)}]}}
+    text = {"schema": {"oneOf": either}, "example": {"instances": [{"b64": images.example_picture(shape)}]}}
     files = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
-    form = {"schema": record({"file": files}, closed=False)}
+    form = {"schema": object_schema({"file": files}, closed=False)}
     raw = {"schema": {"type": "string", "format": "binary"}}
     return {"application/json": text, _FORM_TYPE: form, **dict.fromkeys(PICTURE_TYPES, raw)}
