@@ -48,6 +48,7 @@ def serve(
     except ImportError as error:
         remedy = "install what serve needs with: pip install 'cnn-trainer[serve]'"
         raise DeviceError(f"{error.name} is not installed", remedy=remedy) from None
+    limits.check_names(allow_host or [], allow_origin or [])
     served = model.open_export(model.find_export(run_or_export, runs_dir))
     listener = server.listen(host, port)
     manifest = served.manifest

@@ -13,6 +13,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cnn_trainer.errors import UsageError
 from cnn_trainer.serve.traces import Traces
 
 BODY_SECONDS: Final = 10.0
@@ -25,6 +26,8 @@ _MAX_FORGOTTEN_BYTES = 2**24
 _MAX_HELD_BYTES = 3 * 2**22  # by the bodies of all requests together, whether they still arrive or are worked on
 
 _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~%-]+)(?::[0-9]*)?", re.IGNORECASE)
+
+_ORIGIN = re.compile(r"https?://[a-z0-9._-]+(:[0-9]+)?|https?://\[[0-9a-f:.]+\](:[0-9]+)?")  # as browsers write it
 
 DEFECT: Final = "a defect of the server; its log says more"
 
@@ -42,6 +45,18 @@ class Limits:
     points to this machine could read the answers of a server on the visitor's own machine (DNS rebinding)."""
     origins: Collection[str]
     """Pages from elsewhere that may read the answers, such as ``https://digits.example``."""
+
+
+def check_names(hosts: Collection[str], origins: Collection[str]) -> None:
+    """Raise UsageError for a host or an origin that no request can give."""
+    for host in hosts:
+        if (found := _HOST.fullmatch(host.encode())) is None or found[1] != host.encode():
+            remedy = "give a name or an address without a port, such as digits.example or [::1]"
+            raise UsageError("is not the name of a host", place=f"--allow-host {host}", remedy=remedy)
+    for origin in origins:
+        if origin != "*" and _ORIGIN.fullmatch(origin) is None:
+            remedy = "give scheme and host, and the port if there is one, such as https://page.example"
+            raise UsageError("is not an origin", place=f"--allow-origin {origin}", remedy=remedy)
 
 
 class RefusedError(Exception):

@@ -2,22 +2,27 @@
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import httpx
 import onnx
 import onnxruntime
 import pytest
+from granian.server.common import AbstractServer
 from harness import Server, write_export
 from support import invoke
 from wire import BLACK, JSON, PREDICT, connect, head, read_answer
 
-from cnn_trainer.serve.server import address, answered_hosts, is_loopback, listen
+from cnn_trainer.serve.server import _JsonLog, address, answered_hosts, is_loopback, listen
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 
@@ -105,6 +110,24 @@ def test_a_host_that_is_not_this_machine_is_one_line_and_exit_code_2(tiny_export
     code, _, err = invoke("serve", tiny_export, "--host", "host.invalid")
     assert code == 2
     assert err.startswith("error: --host host.invalid --port 8501: cannot be listened at")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--allow-host", "digits.example:443"),
+        ("--allow-host", "https://digits.example"),
+        ("--allow-host", "::1"),
+        ("--allow-host", ""),
+        ("--allow-origin", "page.example"),
+        ("--allow-origin", "https://page.example/"),
+        ("--allow-origin", "https://Page.example"),
+    ],
+)
+def test_a_name_that_no_request_can_give_is_one_line_and_exit_code_2(tiny_export, option, value):
+    code, _, err = invoke("serve", tiny_export, option, value)
+    assert code == 2
+    assert err.startswith(f"error: {option} {value}: is not ")
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tiny_export, monkeypatch):
@@ -249,3 +272,22 @@ def test_unknown_paths_make_no_further_series(client):
     for number in range(20):
         client.get(f"/nowhere/{number}")
     assert client.get("/metrics").text.count("\n") == first >= before
+
+
+def test_what_the_web_server_itself_says_is_json_too():
+    lines = []
+    handler = _JsonLog(lines.append)
+    try:
+        raise ZeroDivisionError("secret")
+    except ZeroDivisionError:
+        handler.handle(logging.LogRecord("_granian", logging.ERROR, "", 0, "failed: %s", ("why",), sys.exc_info()))
+    (found,) = map(json.loads, lines)
+    assert found["error"].startswith("failed: why\nTraceback")
+    assert found["time"].endswith("Z")
+
+
+def test_the_private_method_of_the_web_server_is_where_it_was_and_its_version_is_bounded():
+    assert "_init_shared_socket" in vars(AbstractServer)
+    bounds = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert "granian>=2.8,<2.9" in bounds["project"]["optional-dependencies"]["serve"]
+    assert metadata.version("granian").startswith("2.8.")
