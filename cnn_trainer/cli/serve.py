@@ -25,7 +25,11 @@ def serve(
         int, typer.Option(min=1, help="How many requests are worked on at a time; more are told to try again.")
     ] = 64,
     max_body_bytes: Annotated[
-        int, typer.Option(min=1, help="How large the body of a request may be, also once it is decompressed.")
+        int,
+        typer.Option(
+            min=1,
+            help="How large the body of a request may be, also once decompressed; JSON takes 30 times that in memory.",
+        ),
     ] = 2**20,
     allow_host: Annotated[
         list[str] | None,

@@ -23,7 +23,7 @@ RETRY_SECONDS: Final = 1
 # is reset, and the client never reads why.
 _MAX_FORGOTTEN_BYTES = 2**24
 
-_MAX_HELD_BYTES = 3 * 2**22  # by the bodies of all requests together, whether they still arrive or are worked on
+_MAX_HELD_BYTES = 2**23  # by the bodies of all requests together, whether they still arrive or are worked on
 
 _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~%-]+)(?::[0-9]*)?", re.IGNORECASE)
 
@@ -141,7 +141,7 @@ class Guard:
         self._arriving[timeout] = 0
         try:
             async with timeout:
-                while more and size <= _MAX_FORGOTTEN_BYTES:
+                while more and size <= max(max_bytes, _MAX_FORGOTTEN_BYTES):
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise RefusedError(400, "the body broke off or is malformed; send it again", connection="close")

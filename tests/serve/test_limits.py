@@ -248,13 +248,13 @@ def test_a_body_that_is_compressed_wrongly_or_to_hide_its_size_is_refused(client
 
 
 def test_the_size_of_a_body_is_an_option(tiny_export, tmp_path):
-    with Server(tiny_export, tmp_path / "log", "--max-body-bytes", "10000000") as server:
-        fitting, larger = BLACK.ljust(10_000_000), BLACK.ljust(10_000_001)
+    with Server(tiny_export, tmp_path / "log", "--max-body-bytes", "20000000") as server:
+        fitting, larger = BLACK.ljust(20_000_000), BLACK.ljust(20_000_001)
         with httpx.Client(base_url=server.url, timeout=60) as client:
             assert client.post(PREDICT, content=fitting, headers=JSON).status_code == 200
             answer = client.post(PREDICT, content=larger, headers=JSON)
         assert answer.status_code == 413
-        assert "10000000 bytes" in answer.json()["error"]
+        assert "20000000 bytes" in answer.json()["error"]
         assert "--max-body-bytes" in answer.json()["error"]
 
 
