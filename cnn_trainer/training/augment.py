@@ -1,13 +1,12 @@
 """Random changes of training images, inside the compiled step: one affine transform for each image."""
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
 from cnn_trainer.config.schema.training import Augmentation
+from cnn_trainer.network.rewrite import Tensor
 
-Tensor = Any
 Augment = Callable[[Tensor, Tensor], Tensor]
 
 

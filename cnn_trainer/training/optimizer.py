@@ -108,6 +108,14 @@ def learning_rate(training: Training, steps_per_epoch: int) -> "float | Schedule
     return ScheduleByFactor(training.learning_rate, factor, warmup)
 
 
+def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The learning rate of the last step that was taken, to the seven digits that float32 holds."""
+    rate = without_loss_scale(optimizer)._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = rate(optimizer.iterations.value - 1)
+    return float(f"{float(rate):.7g}")
+
+
 def lower_at_plateau(training: Training, optimizer: keras.optimizers.Optimizer, epochs_without: int) -> bool:
     """Lower the learning rate where the schedule is plateau and its patience is over; say whether that was so.
 

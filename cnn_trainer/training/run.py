@@ -31,7 +31,7 @@ from cnn_trainer.training import tensorboard
 from cnn_trainer.training.display import Display
 
 if TYPE_CHECKING:
-    from cnn_trainer.training.loop import Session
+    from cnn_trainer.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def prepare(config: Config, feedback: Feedback) -> Prepared:
     started = backend.start(experiment)
     if warning := backend.precision_warning(experiment, started.device):
         feedback.warn(f"{warning}")
-    from cnn_trainer.training import loop
+    from cnn_trainer.training.session import build_session
 
     resolved = {
         "runtime.device": started.device.split()[0],
@@ -143,7 +143,7 @@ def prepare(config: Config, feedback: Feedback) -> Prepared:
         "runtime.inter_op_threads": started.inter_op_threads,
     }
     experiment = change_experiment(experiment, resolved)
-    prepared = Prepared(experiment, record, started, loop.build_session(experiment, training_data, started))
+    prepared = Prepared(experiment, record, started, build_session(experiment, training_data, started))
     feedback.prepared(prepared)
     return prepared
 
