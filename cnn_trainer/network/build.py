@@ -34,6 +34,7 @@ def build_model(experiment: Experiment, image_shape: tuple[int, int, int], num_c
     dtype = "float64" if experiment.runtime.precision == "float64" else "float32"
     keras.config.set_floatx(dtype)  # of the optimizer's variables and schedules
     keras.config.set_dtype_policy(dtype)  # of the layers; once asked for, it no longer follows floatx
+    keras.config.set_image_data_format("channels_last")  # which a person's keras.json may set otherwise
     seeds = (((experiment.seed * _SEED_STRIDE) + layer) % 2**31 for layer in count(1))
     layers = [keras.Input(image_shape, name="image"), keras.layers.Rescaling(_SCALE, name="scale")]
     layers += _BODIES[experiment.model.builder](experiment.model, seeds)

@@ -55,7 +55,7 @@ class TrainingState(BaseModel):
     history: list[EpochMetrics] = Field(default_factory=list)
 
 
-def train(
+def train_run(
     run: Run, session: Session, display: Display, stop: StopRequest, warn: Callable[[str], None], resume: bool = False
 ) -> str:
     """Train ``run`` to its end, and write its result: weights.safetensors and model.keras.

@@ -236,7 +236,7 @@ def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, res
 
     feedback.created(run)
     with stopping.stop_requests() as stop:
-        digest = loop.train(run, prepared.session, feedback.display, stop, feedback.warn, resume)
+        digest = loop.train_run(run, prepared.session, feedback.display, stop, feedback.warn, resume)
         if not evaluate:
             store.update_record(run, status="trained")
             return _outcome(run, None)
