@@ -28,6 +28,9 @@ LAYERS = [
 ]
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
+# Names that mean the same wherever they stand: each module's Typer application, and what a process of its own runs.
+SAME_EVERYWHERE = {"app", "main"}
+
 # What --help, config, runs list and completion load.
 LIGHT = {"__main__", "cli", "config", "errors", "runs", "storage"}
 NOT_LIGHT = {"cnn_trainer.runs.checkpoint"}  # only training and evaluation load it
@@ -141,6 +144,48 @@ def forbidden_uses(name: str, tree: ast.AST) -> list[str]:
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_has_a_room(name: str) -> None:
     assert room_of(name) in {"", *LEVELS}, "give it a line in LAYERS, and in the design"
+
+
+def public_names(tree: ast.Module) -> Iterator[str]:
+    """The functions, classes, constants and aliases that a module defines for others."""
+    for node in tree.body:
+        names: list[str] = []
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names = [node.target.id]
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def named_twice(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
+    """Every public name that more than one module defines, with the modules."""
+    found: dict[str, list[str]] = {}
+    for module, tree in trees.items():
+        for name in public_names(tree):
+            found.setdefault(name, []).append(module)
+    return {name: modules for name, modules in found.items() if len(modules) > 1 and name not in SAME_EVERYWHERE}
+
+
+def test_one_name_is_one_thing() -> None:
+    assert not named_twice(TREES)
+
+
+def test_a_name_that_stands_for_two_things_is_found() -> None:
+    trees = {"a": ast.parse("class Progress: ..."), "b": ast.parse("Progress = float"), "c": ast.parse("_Progress = 1")}
+    assert named_twice(trees) == {"Progress": ["a", "b"]}
+
+
+def test_an_experiment_is_changed_only_by_the_function_that_checks_it() -> None:
+    """pydantic's model_copy(update=...) checks nothing."""
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "model_copy"
+    ]
+    assert not found
 
 
 def test_every_room_in_the_list_is_there() -> None:

@@ -214,9 +214,12 @@ def record_score(
 ) -> EvaluationRecord:
     """Score a loaded result on one split, and write the score into the run directory.
 
-    It is not written if the data was read from another ``path``.
+    It is not written if the data was read from another ``path``. A run that was ``trained`` is ``finished`` once its
+    test score is written.
     """
     evaluation, score, split = score_split(run, result, split_name, path)
     if path is None:
         write_evaluation(run, evaluation, score, split.labels)
+        if split_name == "test" and run.record.status == "trained":
+            store.update_record(run, status="finished")
     return evaluation

@@ -226,7 +226,7 @@ def _manifest(run: Run, evaluated: EvaluationRecord, num_parameters: int, models
         weights_sha256=evaluated.weights_sha256,
         num_parameters=num_parameters,
         # An export travels: where the data stood on this machine is no one else's business.
-        data=data.model_copy(update={"location": Path(data.location).name}),
+        data=strict_json.changed(data, location=Path(data.location).name),
         test_accuracy=evaluated.accuracy,
         test_examples=evaluated.num_examples,
         models=models,
@@ -251,7 +251,7 @@ def _publish(export_dir: Path, staging: Path, new: Manifest, earlier: Manifest |
     outdated = earlier is not None and earlier.weights_sha256 != new.weights_sha256
     staying: Models = {} if outdated else _kept(export_dir, before, new.models, say)
     if staying != before:
-        _write_manifest(export_dir, new.model_copy(update={"models": staying}))
+        _write_manifest(export_dir, new, staying)
     with files.reported(export_dir, "written"):
         for name in before:
             if outdated and name not in new.models:
@@ -261,9 +261,7 @@ def _publish(export_dir: Path, staging: Path, new: Manifest, earlier: Manifest |
             if name not in staying:
                 _move_in(staging, export_dir, PATHS[name])
     merged = staying | new.models
-    manifest = new.model_copy(update={"models": {name: merged[name] for name in PATHS if name in merged}})
-    _write_manifest(export_dir, manifest)
-    return manifest
+    return _write_manifest(export_dir, new, {name: merged[name] for name in PATHS if name in merged})
 
 
 def _kept(export_dir: Path, before: Models, new: Models, say: Say) -> Models:
@@ -298,11 +296,13 @@ def _move_in(staging: Path, export_dir: Path, path: str) -> None:
     files.sync_folder(final.parent)
 
 
-def _write_manifest(export_dir: Path, manifest: Manifest) -> None:
-    """Write it, or remove it where it names no model."""
+def _write_manifest(export_dir: Path, new: Manifest, models: Models) -> Manifest:
+    """Write it with ``models``, or remove what is there if there are none."""
     path = export_dir / MANIFEST_FILE
-    if manifest.models:
-        files.write_atomic(path, strict_json.to_json(manifest))
-    else:
+    if not models:
         with files.reported(path, "removed"):
             path.unlink(missing_ok=True)
+        return new
+    manifest = strict_json.changed(new, models=models)
+    files.write_atomic(path, strict_json.to_json(manifest))
+    return manifest

@@ -139,7 +139,7 @@ def open_run(run_dir: Path) -> Run:
 @raised_as(RunDirectoryError)
 def update_record(run: Run, **changes: Any) -> None:
     """Rewrite run.json atomically with ``changes`` and the time now. Raises RunDirectoryError."""
-    record = RunRecord.model_validate({**dict(run.record), "updated_at": utc_now(), **changes})
+    record = strict_json.changed(run.record, **{"updated_at": utc_now(), **changes})
     files.write_atomic(run.dir / RECORD_FILE, strict_json.to_json(record))
     run.record = record
 

@@ -100,6 +100,11 @@ def read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
     return validated(kind, read_json(path), path)
 
 
+def changed(record: AnyRecord, **changes: Any) -> AnyRecord:
+    """``record`` with other values, checked again. Raises pydantic's ValidationError for a defect of ours."""
+    return type(record).model_validate({**dict(record), **changes})
+
+
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key, value in pairs:

@@ -71,7 +71,8 @@ def train_on_a_jumping_clock(config: str, runs_dir: str) -> None:
     """Train while the clock of the wall goes back by a day each time that someone looks."""
     from datetime import UTC, datetime, timedelta
 
-    from cnn_trainer.runs import records, store
+    from cnn_trainer.runs import store
+    from cnn_trainer.storage import strict_json
 
     day = 0
 
@@ -82,7 +83,7 @@ def train_on_a_jumping_clock(config: str, runs_dir: str) -> None:
             day += 1
             return datetime(2030, 1, 1, tzinfo=UTC) - timedelta(days=day)
 
-    records.datetime = store.datetime = Jumping
+    strict_json.datetime = store.datetime = Jumping
     time.time = lambda: Jumping.now().timestamp()
     sys.argv = ["cnn-train", "train", config, "--runs-dir", runs_dir]
     main()
@@ -98,15 +99,16 @@ def resume_with_slow_checkpoints(run: str) -> None:
 
 def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
     """Damage the newest checkpoint of a finished run, each time elsewhere, and train from the one before it."""
+    from cnn_trainer.config.load import Config
     from cnn_trainer.machine.stopping import StopRequest
     from cnn_trainer.runs import store
     from cnn_trainer.training.display import Display
-    from cnn_trainer.training.run import prepare_resume
+    from cnn_trainer.training.run import Feedback, prepare
 
     chance, run_dir = np.random.default_rng(int(seed)), Path(run)
     opened = store.open_run(run_dir)
     digest = opened.record.weights_sha256
-    session = prepare_resume(opened, None, print, lambda *_: None).session
+    session = prepare(Config(opened.experiment, run), Feedback()).session
     newest, before = checkpoint.checkpoint_paths(run_dir / "checkpoints")
     whole, content = newest.read_bytes(), before.read_bytes()
     for number in range(int(count)):

@@ -12,7 +12,8 @@ from cnn_trainer.machine.stopping import StopRequest
 from cnn_trainer.runs import store
 from cnn_trainer.runs.store import Run
 from cnn_trainer.training import loop
-from cnn_trainer.training.run import create_run, prepare, prepare_resume, train_run
+from cnn_trainer.training import run as recipe
+from cnn_trainer.training.run import Feedback
 
 sys.path.insert(0, str(Path(__file__).parent))
 from harness import fingerprint, write_config
@@ -51,19 +52,18 @@ def train(
 ) -> tuple[Run, list[str], tuple[int, int] | None]:
     """Train or resume up to a cut or to the end: the run, what was said, and the first step that was trained."""
     said: list[str] = []
-    resume = run is not None
-    if run is None:
-        prepared = prepare(load_config(file), said.append, lambda *_: None)
-        run = create_run(prepared, runs_dir)
-    else:
-        run = store.open_run(run.dir)
-        prepared = prepare_resume(run, epochs, said.append, lambda *_: None)
+    runs: list[Run] = []
     stop = StopRequest()
     cutter = Cutter(stop, cut)
-    with store.lock_run(run):
-        with pytest.raises(StoppedError) if cut else nullcontext():
-            train_run(run, prepared, cutter, stop, said.append, resume)
-        assert run.record.status == ("interrupted" if cut else "finished")
+    recipe.stopping.stop_requests = lambda: nullcontext(stop)
+    feedback = Feedback(warn=said.append, created=runs.append, display=cutter)
+    with pytest.raises(StoppedError) if cut else nullcontext():
+        if run is None:
+            recipe.train_config(load_config(file), runs_dir, feedback)
+        else:
+            recipe.resume_run(store.open_run(run.dir), epochs, feedback)
+    run = store.open_run(runs[0].dir)
+    assert run.record.status == ("interrupted" if cut else "finished")
     return run, said, cutter.first
 
 
@@ -131,7 +131,7 @@ def train_on(place: str) -> None:
         run, _, _ = train(write_config(folder, 2, *changes), folder / "parts")
         run, said, _ = train(folder, folder, run, epochs=3)
         as_one = fingerprint(run.dir) == fingerprint(whole.dir)
-        warned = f"WARNING: the schedule {name} depends on the number of epochs" in "\n".join(said)
+        warned = f"the schedule {name} depends on the number of epochs" in "\n".join(said)
         assert (as_one, warned) == ((False, True) if name in ("cosine", "one-cycle") else (True, False)), name
         assert store.open_run(run.dir).experiment == whole.experiment
 

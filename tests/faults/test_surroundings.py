@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_trainer.machine import backend
+from cnn_trainer.machine import backend, facts
 from cnn_trainer.runs import details, store
 from cnn_trainer.training.run import differences
 
@@ -119,15 +119,15 @@ def test_a_clock_that_jumps_changes_nothing(zygote, reference, tmp_path):
     assert child.wait() == 0, child.stderr
     run_dir = only_run(tmp_path / "runs")
     assert fingerprint(run_dir) == reference.fingerprint
-    record = store.read_record(run_dir)
+    record = store.read_run_record(run_dir)
     assert record.updated_at < record.created_at  # the clock did go back
     assert details.summarize(run_dir).status == "finished"
 
 
 def test_what_is_different_from_when_the_run_began_is_named(zygote, reference, monkeypatch):
-    record = store.read_record(reference.dir)
+    record = store.read_run_record(reference.dir)
     same = backend.Backend(record.device, "", record.towers, record.intra_op_threads, record.inter_op_threads)
-    monkeypatch.setattr(backend, "environment", lambda: record.environment)
+    monkeypatch.setattr(facts, "environment", lambda: record.environment)
     assert differences(record, same) == []
     other = record.model_copy(
         update={

@@ -20,18 +20,21 @@ import cnn_trainer
 async def cells():
     first = cnn_trainer.train("small.yaml", {"training.epochs": 2})
     second = cnn_trainer.train("small.yaml", ["training.epochs=2"], evaluate=False)
+    unscored = sorted(path.name for path in second.dir.glob("*.json"))
     images = np.load("strokes.npz")["x_test"]
     labels = np.load("strokes.npz")["y_test"]
     probabilities = first.predict(images)
     return {
         "digests": [run.record.weights_sha256 for run in (first, second)],
-        "status": [run.record.status for run in (first, second)],
+        "status": [first.record.status, second.record.status],
+        "unscored": unscored,
         "epochs": len(first.metrics),
         "shape": list(probabilities.shape),
         "sums": [float(probabilities.sum(axis=1).min()), float(probabilities.sum(axis=1).max())],
         "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
         "evaluated": first.evaluate().accuracy,
         "scored": second.evaluate().accuracy,
+        "after": cnn_trainer.load_run(second.dir).record.status,
         "again": repr(cnn_trainer.load_run(first.dir.name)) == repr(first),
         "longer": len(first.resume(3).metrics),
     }
@@ -71,6 +74,8 @@ def test_a_notebook_trains_scores_and_predicts_to_the_bits_of_the_command_line(f
     answer = cnn_train("train", "small.yaml", "--set", "training.epochs=2", "--json", cwd=folder)
     assert found["digests"] == [answer.json["weights_sha256"]] * 2
     assert found["status"] == ["finished", "trained"]
+    assert found["unscored"] == ["run.json"]
+    assert found["after"] == "finished"
     assert (found["epochs"], found["longer"]) == (2, 3)
     assert found["shape"] == [96, 3]
     assert found["sums"] == pytest.approx([1, 1])

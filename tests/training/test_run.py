@@ -12,6 +12,12 @@ import pytest
 import yaml
 from support import read_json, read_metrics, settings
 
+from cnn_trainer.errors import DataError
+from cnn_trainer.evaluation.evaluate import evaluate_run
+from cnn_trainer.network.fits import load_checked
+from cnn_trainer.runs import store
+from cnn_trainer.training.run import resume_run, train_config
+
 ROOT = Path(__file__).parents[2]
 RUN_FILES = {
     ".lock",
@@ -486,3 +492,38 @@ def test_tensorflow_starts_without_a_word(small_config, tmp_path):
 
 def test_tensorflow_is_heard_by_who_asks_for_it(small_config, tmp_path):
     assert "TensorFlow binary" in started_anew(tmp_path, small_config, {"TF_CPP_MIN_LOG_LEVEL": "0"})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        ("200000", "training.epochs: got 200000; must be at most 100000"),
+        ("0", "Invalid value for '--epochs'"),
+    ],
+)
+def test_epochs_that_a_config_cannot_have_are_refused_and_the_run_is_as_it_was(
+    cnn_train, small_config, tmp_path, epochs, words
+):
+    run = tmp_path / cnn_train("train", small_config, "--json", cwd=tmp_path).run
+    before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    answer = cnn_train("resume", run, "--epochs", epochs, cwd=tmp_path)
+    assert answer.code in (2, 3)
+    assert words in answer.err
+    assert {
+        path.name: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"
+    } == before
+    assert cnn_train("resume", run, "--epochs", "3", cwd=tmp_path).code == 0
+
+
+def test_a_run_can_be_trained_without_opening_the_test_split(small_config, strokes, tmp_path):
+    """There is no readable test image at all; scoring it later says so, and repairs nothing by itself."""
+    np.savez(tmp_path / "strokes.npz", **{**strokes, "x_test": "broken", "y_test": "broken"})
+    threads = {"runtime.towers": 2, "runtime.intra_op_threads": 1, "runtime.inter_op_threads": 2}  # as this process has
+    outcome = train_config(load_checked(small_config, threads), tmp_path / "runs", evaluate=False)
+    assert (outcome.status, outcome.test_accuracy, outcome.test_images_sha256) == ("trained", None, None)
+    run = store.open_run(Path(outcome.run))
+    with pytest.raises(DataError):
+        evaluate_run(run)
+    np.savez(tmp_path / "strokes.npz", **strokes)
+    assert resume_run(run, evaluate=False).status == "trained"
+    assert resume_run(run).status == "finished"
