@@ -260,7 +260,7 @@ def compute(
         operations: What ``read_model`` gave, rewritten or not.
         images: (batch, height, width, channels), values 0 to 255, in the dtype to compute in.
         weights: The values of the model's trainable variables, in their order, in the same dtype.
-        seed: int32 (2,), what Dropout's choices follow from; None where nothing is dropped.
+        seed: int32 (2,), what Dropout's choices follow from; None if nothing is dropped.
         training: Whether Dropout drops and batch normalisation uses the batch's statistics.
 
     Returns:

@@ -50,7 +50,7 @@ def find_pictures(words: Sequence[str], read_stdin: Callable[[], bytes]) -> list
     Of a folder, files count whose name ends as those of PNG, JPEG and BMP do, sorted by path; hidden names do not.
 
     Raises:
-        DataError: where a folder holds none.
+        DataError: if a folder holds none.
     """
     found: list[Picture] = []
     for word in words:

@@ -11,7 +11,7 @@ Augment = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_augment(augmentation: Augmentation, height: int, width: int) -> Augment | None:
-    """The function that augments a batch, or None where ``augmentation`` asks for nothing.
+    """The function that augments a batch, or None if ``augmentation`` asks for nothing.
 
     ``augment(images, seed)`` takes images, floats (n, height, width, channels), and a seed, int32 (2,), and gives
     images of the same shape and dtype. It is a function of both alone, and of each image's place in the batch: give

@@ -72,8 +72,8 @@ def train_run(
         The digest of the result's weights.
 
     Raises:
-        StoppedError: after a checkpoint was written, where a signal asked to stop.
-        DivergedError: where the loss is no longer finite.
+        StoppedError: after a checkpoint was written, if a signal asked to stop.
+        DivergedError: if the loss is no longer finite.
     """
     state = _restore(run, session, warn) if resume else TrainingState()
     store.update_record(run, status="training", error=None)
@@ -212,7 +212,7 @@ def _note_best(session: Session, state: TrainingState, epoch: int, loss: float, 
 
 
 def _result_values(session: Session) -> dict[str, np.ndarray]:
-    """The weights that would be the result now, by path: the moving averages where the experiment asks for them."""
+    """The weights that would be the result now, by path: the moving averages if the experiment asks for them."""
     values = {variable.path: variable.numpy() for variable in session.model.weights}
     for variable, average in zip(session.model.trainable_variables, averages(session.optimizer), strict=False):
         values[variable.path] = average.numpy()
@@ -284,7 +284,7 @@ def _refuse_impossible(run: Run, session: Session, state: TrainingState) -> None
 
 
 def _is_epoch_of(losses: list[float | None], epoch: int | None, loss: float | None) -> bool:
-    """Whether ``loss`` is that of ``epoch``, counted from 1; both are None where there are no losses."""
+    """Whether ``loss`` is that of ``epoch``, counted from 1; both are None if there are no losses."""
     if not losses or epoch is None or loss is None:
         return not losses and epoch is None and loss is None
     return 1 <= epoch <= len(losses) and losses[epoch - 1] == loss

@@ -1,4 +1,4 @@
-"""The one recipe: a config in, an outcome out. Whoever trains calls ``train_config`` or ``resume_run``.
+"""The one recipe: a config in, an outcome out. To train, call ``train_config`` or ``resume_run``.
 
 Modules that import TensorFlow are imported here only after ``backend.start``, which keeps TensorFlow quiet and sets
 its threads.
@@ -191,7 +191,7 @@ def _create(prepared: Prepared, runs_dir: Path) -> Run:
 
 
 def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepared:
-    """Rebuild the session of a run from its own config, and say where this machine is not the one that began it."""
+    """Rebuild the session of a run from its own config, and say how this machine differs from the one that began it."""
     if run.record.status == "diverged":
         raise RunDirectoryError(f"the run diverged and would do so again: {run.record.error}", place=run.dir)
     config_file = str(run.dir / CONFIG_FILE)
