@@ -56,7 +56,7 @@ def predict(
             f"--prepare makes images of 28x28x1, and the run was trained on {shape}", remedy="leave it out"
         )
     found = predict.find_pictures(images, _read_stdin)
-    compute = predict.load(opened, device.value if device else None)
+    compute = predict.load_network(opened, device.value if device else None)
     prepared = like_mnist.prepares(data) if prepare is None else prepare
     rows, num_wrong = [], 0
     with _progress(found) as shown:

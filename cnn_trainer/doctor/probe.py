@@ -101,13 +101,12 @@ def _probe(device: str) -> Probe:
     import numpy as np
     import tensorflow as tf
 
-    from cnn_trainer.training import loop
+    from cnn_trainer.training.engine import Sums
+    from cnn_trainer.training.session import build_session
 
     batch_size = experiment.training.batch_size
-    session = loop.build_session(experiment, _made_up(3 * batch_size), started)
+    session = build_session(experiment, _made_up(3 * batch_size), started)
     order = tf.constant(np.arange(3 * batch_size, dtype=np.int32))
-    from cnn_trainer.training.engine import Sums
-
     loss = session.engine.train_steps(order, 0, 3, Sums()).loss
     failure = None if np.isfinite(loss) else f"the loss of a training on made-up images is {loss}"
     return Probe(

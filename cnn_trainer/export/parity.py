@@ -54,11 +54,11 @@ class Expected:
 
 
 def write_images(path: Path, expected: Expected) -> None:
-    """Write the images that ``check`` hands on. Raises RunDirectoryError."""
+    """Write the images that ``check_parity`` hands on. Raises RunDirectoryError."""
     files.write_atomic(path, safetensors.numpy.save({"images": np.ascontiguousarray(expected.images)}))
 
 
-def check(name: Format, path: Path, images_path: Path, expected: Expected) -> ParityRecord:
+def check_parity(name: Format, path: Path, images_path: Path, expected: Expected) -> ParityRecord:
     """Run the exported model at ``path`` again and compare.
 
     Args:
