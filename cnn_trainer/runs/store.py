@@ -9,6 +9,8 @@
       .lock              held by the process that works on the run
 
 A run.json is the last file that creation writes: a directory that has one is a run.
+
+What reads and writes configs is imported by the functions that need it: half the time that ``runs list`` would take.
 """
 
 import os
@@ -23,11 +25,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cnn_trainer.config import strict_yaml
-from cnn_trainer.config.load import dump_config, load_config
-from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import CnnTrainError, ConfigError, RunDirectoryError, StorageError, raised_as
 from cnn_trainer.runs.paths import (
     CHECKPOINTS_DIR,
@@ -41,6 +40,9 @@ from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord
 from cnn_trainer.storage import files, strict_json
 from cnn_trainer.storage.strict_json import utc_now
 
+if TYPE_CHECKING:
+    from cnn_trainer.config.schema import Experiment
+
 MAX_METRICS_BYTES = 64 * 1024 * 1024  # twice what the schema's most epochs, 100,000, need at 320 bytes each
 LOCK_SECONDS = 0.25  # how long to try: ``runs list`` holds a lock for some microseconds to see whether it is free
 
@@ -52,12 +54,12 @@ class Run:
     """One run: its directory, what it was asked to do, and its record as it was last read or written."""
 
     dir: Path
-    experiment: Experiment
+    experiment: "Experiment"
     record: RunRecord
 
 
 @raised_as(RunDirectoryError)
-def create_run(runs_dir: Path, name: str, experiment: Experiment, record: RunRecord) -> Run:
+def create_run(runs_dir: Path, name: str, experiment: "Experiment", record: RunRecord) -> Run:
     """Create the directory of a new run, ``runs_dir/<UTC time>-<name>``, with config.yaml and run.json.
 
     Raises:
@@ -95,7 +97,7 @@ def _new_folder(runs_dir: Path, name: str) -> Path:
     raise AssertionError("count has no end")
 
 
-def _fill(run_dir: Path, experiment: Experiment, record: RunRecord) -> None:
+def _fill(run_dir: Path, experiment: "Experiment", record: RunRecord) -> None:
     with files.reported(run_dir, "created"):
         (run_dir / CHECKPOINTS_DIR).mkdir()
     write_config(Run(run_dir, experiment, record))
@@ -106,6 +108,8 @@ def _fill(run_dir: Path, experiment: Experiment, record: RunRecord) -> None:
 @raised_as(RunDirectoryError)
 def write_config(run: Run) -> None:
     """Write config.yaml: at the start, and again where a run is asked for more epochs. Raises RunDirectoryError."""
+    from cnn_trainer.config.load import dump_config
+
     header = (
         f"# The config of the run {run.dir.name}, every default written out.\n"
         "# To repeat the run: cnn-train train <this file>\n"
@@ -125,6 +129,9 @@ def open_run(run_dir: Path) -> Run:
     Raises:
         RunDirectoryError: naming the file and the fault.
     """
+    from cnn_trainer.config import strict_yaml
+    from cnn_trainer.config.load import load_config
+
     record = read_run_record(run_dir)
     path = run_dir / CONFIG_FILE
     with raised_as(RunDirectoryError):

@@ -55,6 +55,7 @@ def parse_json(data: bytes | str) -> Any:
     """
     try:
         text = data if isinstance(data, str) else data.decode()
+        text.encode()
         if text.count("[") + text.count("{") > MAX_CONTAINERS:
             raise ValueError(f"more than {MAX_CONTAINERS} lists and mappings")
         value = json.loads(
@@ -64,7 +65,8 @@ def parse_json(data: bytes | str) -> Any:
             parse_float=_finite,
             parse_int=_integer,
         )
-        format_json(value)  # an escaped half of a surrogate pair is valid JSON, but no Unicode text
+        if "\\ud" in text.lower():  # an escaped half of a surrogate pair is valid JSON, but no Unicode text
+            format_json(value)
     except UnicodeError:
         raise StorageError("not valid JSON: not UTF-8 text") from None
     except ValueError as error:
