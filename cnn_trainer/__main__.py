@@ -7,6 +7,8 @@ import signal
 import sys
 from types import FrameType
 
+from cnn_trainer.machine import streams
+
 
 def main() -> None:
     """Run the command line and leave the process with its exit code.
@@ -21,7 +23,7 @@ def main() -> None:
         signal.signal(signal.SIGHUP, _leave)
     # No plugin is used here; looking for them among all installed packages takes 0.02 s of every start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
-    _open_closed_streams()
+    streams.open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
@@ -35,20 +37,6 @@ def main() -> None:
 
 def _leave(number: int, _: FrameType | None) -> None:
     sys.exit(128 + number)
-
-
-def _open_closed_streams() -> None:
-    """Put the null device in the place of every standard stream that was closed before the program began.
-
-    The next file that is opened would else be file 2, and what TensorFlow writes to file 2 would go into a checkpoint.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _exit_code() -> int:

@@ -23,7 +23,9 @@ def benchmark(
     device: DeviceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure training and evaluation beside a plain Keras program, and PyTorch's where it is installed.
+    """Measure training and evaluation beside a plain Keras program.
+
+    In a checkout, a plain PyTorch program is measured too if PyTorch is installed.
 
     Every program is a process of its own, and they take turns, so a busy machine slows all of them: trust the ratios,
     and images/s only of a machine that does nothing else.

@@ -16,7 +16,7 @@ from typing import Any
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.training import Runtime
 from cnn_trainer.errors import DeviceError
-from cnn_trainer.machine import facts
+from cnn_trainer.machine import facts, streams
 
 # What makes bfloat16 faster than float32. AVX512_BF16 is no part of it: where it was measured, on a Xeon with
 # no AMX at hand, products of bfloat16 took twice as long as those of float32.
@@ -168,16 +168,11 @@ def _quiet() -> Iterator[None]:
     except OSError:  # no folder for temporary files, or no room in it: the chatter is then seen
         yield
         return
-    sys.stderr.flush()
     with file as held:
-        real = os.dup(2)
-        os.dup2(held.fileno(), 2)
         try:
-            yield
+            with streams.redirected(2, held.fileno()):
+                yield
         finally:
-            sys.stderr.flush()
-            os.dup2(real, 2)
-            os.close(real)
             held.seek(0)
             lines = held.read().decode("utf-8", errors="replace").splitlines()
             for line in lines:
