@@ -53,7 +53,7 @@ def _as_json(status: "SourceStatus") -> dict[str, object]:
     return {
         "source": status.source,
         "location": None if status.location is None else str(status.location),
-        "problem": status.problem,
+        "problem": status.problem and str(status.problem),
         "looked_at": status.looked_at,
     }
 
@@ -66,7 +66,7 @@ def _state(status: "SourceStatus") -> str:
 
 def _where(status: "SourceStatus") -> str:
     if status.problem:
-        return status.problem
+        return str(status.problem)
     if status.location:
         return str(status.location)
     return how_to_get(status.source)

@@ -31,7 +31,7 @@ class SourceStatus:
 
     source: Source
     location: Path | None
-    problem: str | None
+    problem: DataError | None
     looked_at: list[str]
 
 
@@ -42,13 +42,13 @@ def list_sources() -> list[SourceStatus]:
 
 def _status(source: Source) -> SourceStatus:
     location, looked_at = locate(source)
-    problem = None
+    problem: DataError | None = None
     try:
         if location and arrays.is_file(location):
             with arrays.open_file(location, source):
                 pass
     except DataError as error:
-        problem = str(error)
+        problem = error
     return SourceStatus(source, location, problem, looked_at)
 
 
