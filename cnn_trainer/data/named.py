@@ -164,7 +164,5 @@ def check_download(source: Source, name: str, where: str, content: bytes) -> Non
         _check_fashion(where, name, content)
         return
     for split in _MNIST_EXAMPLES:
-        images, labels = (
-            npz.read_npz_stream(where, io.BytesIO(content), len(content), f"{letter}_{split}") for letter in "xy"
-        )
+        images, labels = (npz.read_npz_stream(where, io.BytesIO(content), f"{letter}_{split}") for letter in "xy")
         _check_mnist(where, split, images, labels)

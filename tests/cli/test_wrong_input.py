@@ -128,7 +128,7 @@ WRONG_DATA = {
     "empty": (lambda _: b"", "empty"),
     "a web page": (lambda _: b"<!DOCTYPE html><html><body>Log in</body></html>", "web page"),
     "another format": (lambda _: gzip.compress(b"123" * 100), "not a zip file"),
-    "truncated": (lambda right: npz(**right)[:-2000], "not a zip file, or is cut short"),
+    "truncated": (lambda right: npz(**right)[:-2000], "File is not a zip file"),
     "truncated inside": (lambda right: member_cut_short(npz(**right)), "x_train.*bytes"),
     "one byte changed": (lambda right: npz(**right).replace(right["x_train"][7].tobytes(), bytes(144)), "x_train"),
     "no labels": (lambda right: npz(x_train=right["x_train"]), "y_train: no such array; the file holds x_train"),
