@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, Overrides
+from cnn_trainer.cli.options import AsJson, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, warn, with_overrides
 from cnn_trainer.cli.tables import stdout_width, table
 from cnn_trainer.errors import DataError, UsageError
@@ -77,8 +77,8 @@ def how_to_get(source: str) -> str:
     return "pip install 'cnn-trainer[offline]'" if source == "mnist-5k" else f"cnn-train data fetch {source}"
 
 
-@app.command()
-def fetch(
+@app.command("fetch")
+def data_fetch(
     source: Annotated[Download, typer.Argument(metavar="SOURCE", help="mnist or fashion-mnist.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
@@ -100,8 +100,8 @@ def fetch(
     next_step("train", *_CONFIGS[source.value])
 
 
-@app.command()
-def check(
+@app.command("check")
+def data_check(
     subject: Annotated[
         str,
         typer.Argument(
@@ -111,7 +111,7 @@ def check(
             show_default=False,
         ),
     ],
-    overrides: Overrides = None,
+    overrides: OverrideOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Count and compare the images of a data set.

@@ -27,7 +27,7 @@ _Order: TypeAlias = Literal["newest", "name", "accuracy", "time"]
 
 
 @app.command("list")
-def list_command(
+def runs_list(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     status: Annotated[_Status | None, typer.Option(help="List only runs of this status.")] = None,
     sort: Annotated[
@@ -105,7 +105,7 @@ def _as_json(summary: "RunSummary") -> dict[str, object]:
 
 
 @app.command("show")
-def show_command(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
+def runs_show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
     """Show a run: what was trained on what, its epochs, its score.
 
     A broken run is shown as far as it can be read, and the exit code is 6.

@@ -16,7 +16,7 @@ from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.splits import Split, Stream, choose_stratified
 from cnn_trainer.errors import DataError
 
-Source = Literal["mnist", "fashion-mnist", "mnist-5k"]
+NamedSource = Literal["mnist", "fashion-mnist", "mnist-5k"]
 
 DIGITS = [str(digit) for digit in range(10)]
 # In the order of the labels: README of github.com/zalandoresearch/fashion-mnist.
@@ -48,13 +48,13 @@ _MNIST_5K_LABELS = "41b7b0a9d94690a3a2f54a1d01a9f1cc1b9512e3954fb737ad5ed9f66972
 _MNIST_5K_MAX_BYTES = 16 * 2**20  # the file unpacks to 9,139,322 bytes
 
 # The files that each is downloaded as, with the bytes that each may take; Keras' mnist.npz takes 11,490,434.
-DOWNLOADS: dict[Source, dict[str, int]] = {
+DOWNLOADS: dict[NamedSource, dict[str, int]] = {
     "mnist": {"mnist.npz": 32 * 2**20},
     "fashion-mnist": {name: num_bytes for name, (num_bytes, _) in _FASHION.items()},
 }
 
 
-def read_named(source: Source, place: Path, split: SourceSplit) -> Split:
+def read_named(source: NamedSource, place: Path, split: SourceSplit) -> Split:
     """A split of a named data set from the file or folder ``place``; the other split is not touched.
 
     Raises:
@@ -150,7 +150,7 @@ def _read_mnist_5k(path: Path, split: SourceSplit) -> Split:
     return Split(images[chosen].reshape(-1, 28, 28, 1), labels[chosen].astype(np.int32))
 
 
-def check_download(source: Source, name: str, where: str, content: bytes) -> None:
+def check_download(source: NamedSource, name: str, where: str, content: bytes) -> None:
     """Refuse the content of one of the ``DOWNLOADS`` where it is not what it should be, byte for byte.
 
     Raises:
