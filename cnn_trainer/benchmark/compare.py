@@ -45,7 +45,7 @@ class Program(Record):
     name: str
     images_per_second: Figure
     ratio: Figure | None = Field(description="To the plain program of the same round; null for the plain program.")
-    seconds: Figure | None = Field(description="Of the whole process; null where it did not train.")
+    seconds: Figure | None = Field(description="Of the whole process; null if it did not train.")
     seconds_ratio: Figure | None = Field(description="Seconds of the plain program over these, round by round.")
     share_of_limit: float | None = Field(description="Of what matrix products of its precision would allow.")
 
@@ -89,12 +89,12 @@ def benchmark(
         loaded: What to train. Its data, network, batch size, optimizer, schedule and device count; no validation
             split, augmentation, label smoothing and moving averages, which the plain programs do not have.
         num_rounds: Rounds; each runs every program once, each time beginning with another one.
-        epochs: Epochs of each process. The first compiles and does not count for images/s where there are more.
+        epochs: Epochs of each process. The first compiles and does not count for images/s if there are more.
         say: Told what runs.
         download: Told of the progress of a download.
 
     Raises:
-        CnnTrainError: where a process fails, with what it said and its exit code.
+        CnnTrainError: if a process fails, with what it said and its exit code.
     """
     training_data = data.load_training(loaded.experiment.data, loaded.experiment.seed, say, download)
     experiment = _measured(with_data_used(loaded.experiment, training_data.record), epochs)
@@ -219,7 +219,7 @@ def _report(
 
 
 def _steady(found: dict[str, Any]) -> float:
-    """Images over seconds of all epochs, or evaluations, but the first, which compiles; of the one where it is alone.
+    """Images over seconds of all epochs, or evaluations, but the first, which compiles; of one if there is only one.
 
     No median: ``Model.fit`` has epochs of two speeds, and a program's speed is what all of its epochs come to.
     """

@@ -1,7 +1,7 @@
 """The command line: parse, call, print, exit code. One module for each command or group of commands.
 
 What these modules import at their top is loaded for ``--help`` and for every completion, so it is Typer and the
-standard library alone; a command imports what does its work inside its own function.
+standard library only; a command imports what does its work inside its own function.
 """
 
 import shutil

@@ -35,7 +35,7 @@ class Download(StrEnum):
 def list_data(as_json: AsJson = False) -> None:
     """Show which data sets are at hand.
 
-    Names and first bytes are looked at alone; data check reads it all.
+    Only names and first bytes are read; data check reads it all.
     """
     from cnn_trainer import data
 
@@ -117,7 +117,7 @@ def data_check(
     """Count and compare the images of a data set.
 
     Examples of each class, shapes, digests, and images that are there twice, in a split or in two of them.
-    The exit code is 4 where something is wrong.
+    The exit code is 4 if something is wrong.
     """
     from cnn_trainer import data
     from cnn_trainer.cli.downloads import shown_download
@@ -154,7 +154,9 @@ def _section(subject: str, overrides: list[str] | None) -> tuple["Data", int]:
         experiment = load_checked(Path(subject), overrides or ()).experiment
         return experiment.data, experiment.seed
     if overrides:
-        raise UsageError(f"--set {overrides[0]}: changes a config, and {subject} is none", remedy="give a YAML file")
+        raise UsageError(
+            f"changes a config, and {subject} is none", place=f"--set {overrides[0]}", remedy="give a YAML file"
+        )
     return named[subject], 0  # nothing in them is drawn by a seed
 
 

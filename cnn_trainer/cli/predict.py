@@ -88,7 +88,7 @@ def _read_stdin() -> bytes:
 
 @contextmanager
 def _progress(found: "list[Picture]") -> "Iterator[Iterable[Picture]]":
-    """The pictures, with a bar on a terminal where there are many."""
+    """The pictures, with a bar on a terminal if there are many."""
     if len(found) < _MANY or not sys.stderr.isatty():
         yield found
         return

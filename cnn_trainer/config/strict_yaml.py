@@ -46,7 +46,7 @@ class Document:
 
 
 def read_file(path: Path) -> Document:
-    """Read the YAML file at ``path``. Raises ConfigError naming the file, and the line where there is one."""
+    """Read the YAML file at ``path``. Raises ConfigError naming the file, and the line if there is one."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

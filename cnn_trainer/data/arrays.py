@@ -52,7 +52,7 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         expected: what the file should be, for messages: ``"an npz file"``.
 
     Raises:
-        DataError: where it is missing, empty, no regular file, not readable, or a web page.
+        DataError: if it is missing, empty, no regular file, not readable, or a web page.
     """
     try:
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
@@ -92,7 +92,7 @@ def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8
     """Exactly ``num_bytes`` bytes of ``source``, in memory of their own: uint8 (num_bytes,).
 
     Raises:
-        DataError: where ``source`` holds fewer or more, or memory does not suffice.
+        DataError: if ``source`` holds fewer or more, or memory does not suffice.
     """
     try:
         data = np.empty(num_bytes, np.uint8)
@@ -174,7 +174,7 @@ def make_split(images_where: str, images: NDArray[np.integer], labels_where: str
         labels: integers (n,).
 
     Raises:
-        DataError: where the two lengths differ, or a label is negative or at least ``MAX_CLASSES``.
+        DataError: if the two lengths differ, or a label is negative or at least ``MAX_CLASSES``.
     """
     if len(images) != len(labels):
         raise DataError(
@@ -198,7 +198,7 @@ def count_classes(where: str, labels: NDArray[np.integer]) -> int:
     """The number of classes of training labels: the largest label plus one.
 
     Raises:
-        DataError: where a class has no example, or there is one class alone.
+        DataError: if a class has no example, or there is only one class.
     """
     counts = counts_per_class(labels, 0)
     if 0 in counts:

@@ -1,4 +1,4 @@
-"""A file from the net into memory: bounded in bytes and in time, tried again where that can help."""
+"""A file from the net into memory: bounded in bytes and in time, tried again if that can help."""
 
 import http.client
 import time
@@ -32,10 +32,10 @@ def download(name: str, max_bytes: int, progress: DownloadProgress = no_progress
     Args:
         name: of the file.
         max_bytes: what it may take at most.
-        progress: called with the bytes done, and the bytes in all where the server says so.
+        progress: called with the bytes done, and the bytes in all if the server says so.
 
     Raises:
-        DataError: where it cannot be had: no connection, an error of the server, too large, too slow.
+        DataError: if it cannot be had: no connection, an error of the server, too large, too slow.
     """
     url = BASE_URL + name
     deadline = time.monotonic() + TOTAL_SECONDS

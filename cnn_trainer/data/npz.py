@@ -35,7 +35,7 @@ def read_npz(path: Path, split: SourceSplit) -> Split:
     """The images ``x_train`` or ``x_test`` with their labels; the arrays of the other split are not touched.
 
     Raises:
-        DataError: where the file is missing, broken, or does not hold what it should.
+        DataError: if the file is missing, broken, or does not hold what it should.
     """
     images = read_npz_array(path, f"x_{split}")
     labels = read_npz_array(path, f"y_{split}")
@@ -44,10 +44,10 @@ def read_npz(path: Path, split: SourceSplit) -> Split:
 
 
 def read_npz_array(path: Path, name: str) -> NDArray[np.integer]:
-    """One array of the file: images where ``name`` opens with x, labels where it opens with y.
+    """One array of the file: images if ``name`` opens with x, labels if it opens with y.
 
     Raises:
-        DataError: where the file is missing, broken, or the array is not what it should be.
+        DataError: if the file is missing, broken, or the array is not what it should be.
     """
     with arrays.open_file(path, EXPECTED) as (file, _):
         return read_npz_stream(str(path), file, name)
@@ -113,7 +113,7 @@ def _read_array(stream: arrays.Readable, member: zipfile.ZipInfo, where: str, is
     num_bytes = arrays.num_bytes_of(dtype, shape)
     if member.file_size != header_bytes + num_bytes:
         declared = f"{member.file_size - header_bytes} bytes stand behind its header"
-        raise DataError(f"broken: {declared}, where the shape {shape} of {dtype.name} takes {num_bytes}", place=where)
+        raise DataError(f"broken: {declared}, but the shape {shape} of {dtype.name} takes {num_bytes}", place=where)
     flat: NDArray[np.integer] = arrays.read_bytes(where, stream, num_bytes).view(dtype)
     return flat.reshape(shape, order="F" if fortran_order else "C")
 

@@ -77,7 +77,7 @@ def locate(source: NamedSource) -> tuple[Path | None, list[str]]:
 
 
 def find_in(source: NamedSource, folder: Path) -> Path | None:
-    """What in ``folder`` claims to be the data set: the npz file, or the folder itself where it has idx files.
+    """What in ``folder`` claims to be the data set: the npz file, or the folder itself if it has idx files.
 
     One idx file makes a claim for MNIST, so that a missing one is reported; Fashion-MNIST, whose four files are
     downloaded one after the other, is there when all of them are.
@@ -95,7 +95,7 @@ def _cache_folder(source: NamedSource) -> Path:
     try:
         datasets = (Path(home) if home else Path.home() / ".keras") / "datasets"
     except RuntimeError:
-        raise DataError("Keras' cache (no home folder known", remedy="set HOME or KERAS_HOME)") from None
+        raise DataError("no home folder known", place="Keras' cache", remedy="set HOME or KERAS_HOME") from None
     return datasets / source if source == "fashion-mnist" else datasets
 
 
@@ -104,12 +104,12 @@ def find_or_fetch(source: NamedSource, path: Path | None, progress: download.Dow
 
     Args:
         source: which of the two.
-        path: the file or folder to look at alone, or None: look in ``CNN_TRAIN_DATA_DIR``, Keras' cache, the net.
+        path: the only file or folder to look at, or None: look in ``CNN_TRAIN_DATA_DIR``, Keras' cache, the net.
         progress: told of a download.
 
     Raises:
-        NotAvailableError: where ``path`` is None and it is neither found nor can be fetched.
-        DataError: where there is nothing at ``path``.
+        NotAvailableError: if ``path`` is None and it is neither found nor can be fetched.
+        DataError: if there is nothing at ``path``.
     """
     if path is not None:
         found = path if arrays.is_file(path) else find_in(source, path)
@@ -134,13 +134,13 @@ def fetch(source: NamedSource, progress: download.DownloadProgress = download.no
 
     Args:
         source: which of the two.
-        progress: called with the bytes done and, where known, the bytes in all, of one file after the other.
+        progress: called with the bytes done and, if known, the bytes in all, of one file after the other.
 
     Returns:
         The npz file, or the folder of the four files.
 
     Raises:
-        DataError: where it cannot be downloaded, is not the data set, or cannot be written.
+        DataError: if it cannot be downloaded, is not the data set, or cannot be written.
     """
     if source == "mnist-5k":
         raise DataError(

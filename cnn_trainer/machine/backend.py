@@ -52,7 +52,7 @@ def start(experiment: Experiment) -> Backend:
     """Import TensorFlow and set it up for ``experiment``. Call it once, before anything else uses TensorFlow.
 
     Raises:
-        DeviceError: where TensorFlow is not installed or does not start, or a GPU is asked for and there is none.
+        DeviceError: if TensorFlow is not installed or does not start, or a GPU is asked for and there is none.
     """
     with _quiet(), _hidden(_NOT_NEEDED_BY_KERAS):
         with _without_collection():
@@ -76,7 +76,7 @@ def start(experiment: Experiment) -> Backend:
 
 
 def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
-    """Towers, threads inside an operation, and operations at the same time, where the config leaves them open.
+    """Towers, threads inside an operation, and operations at the same time, if the config leaves them open.
 
     Batch normalisation looks across the batch, so a model with it has one tower.
     """
@@ -89,7 +89,7 @@ def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
 
 
 def precision_warning(experiment: Experiment, device: str) -> str | None:
-    """What a person should know who asks for a precision that is slow here; None where there is nothing to know."""
+    """What a person should know who asks for a precision that is slow here; None if there is nothing to know."""
     precision = experiment.runtime.precision
     found = facts.machine()
     native = "features" in found and not set(FAST_BFLOAT16).isdisjoint(found["features"].split())

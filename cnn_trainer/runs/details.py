@@ -29,8 +29,8 @@ class RunSummary:
     name: str  # of the directory
     status: ShownStatus
     reason: str | None  # why the run is broken, failed, or is not what its record says
-    record: RunRecord | None  # None where the run is broken
-    epochs_done: int | None  # while it trains, as many as metrics.jsonl has lines; None where the run is broken
+    record: RunRecord | None  # None if the run is broken
+    epochs_done: int | None  # while it trains, as many as metrics.jsonl has lines; None if the run is broken
     test_accuracy: float | None  # a fraction from 0 to 1
 
 
@@ -61,20 +61,11 @@ def list_runs(
     return found[:limit]
 
 
-def _by_name(summary: RunSummary) -> tuple[bool, str]:
-    return summary.record is None, summary.record.name if summary.record else ""
-
-
-def _by_accuracy(summary: RunSummary) -> float:
-    return 0.0 if summary.test_accuracy is None else -1.0 - summary.test_accuracy
-
-
-def _by_time(summary: RunSummary) -> float:
-    record = summary.record
-    return math.inf if record is None or not record.epochs_done else record.train_seconds
-
-
-_SORT_KEYS: dict[Order, Callable[[RunSummary], Any]] = {"name": _by_name, "accuracy": _by_accuracy, "time": _by_time}
+_SORT_KEYS: dict[Order, Callable[[RunSummary], Any]] = {
+    "name": lambda run: (run.record is None, run.record and run.record.name),
+    "accuracy": lambda run: (run.test_accuracy is None, -(run.test_accuracy or 0.0)),
+    "time": lambda run: run.record.train_seconds if run.record and run.epochs_done else math.inf,
+}
 
 
 def summarize(run_dir: Path) -> RunSummary:
@@ -128,7 +119,7 @@ class RunDetails:
 
     summary: RunSummary
     experiment: "Experiment | None"
-    """None where the run is broken."""
+    """None if the run is broken."""
     metrics: list[EpochMetrics]
     evaluation: EvaluationRecord | None
     files: list[tuple[str, int]]

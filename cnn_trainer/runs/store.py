@@ -63,7 +63,7 @@ def create_run(runs_dir: Path, name: str, experiment: "Experiment", record: RunR
     """Create the directory of a new run, ``runs_dir/<UTC time>-<name>``, with config.yaml and run.json.
 
     Raises:
-        RunDirectoryError: where ``name`` is not a plain file name, or the system refuses; nothing is left behind then.
+        RunDirectoryError: if ``name`` is not a plain file name, or the system refuses; nothing is left behind then.
     """
     if not _RUN_NAME.fullmatch(name):
         allowed = "letters, digits, dots, hyphens and underscores, the first a letter or a digit, 128 at most"
@@ -107,7 +107,7 @@ def _fill(run_dir: Path, experiment: "Experiment", record: RunRecord) -> None:
 
 @raised_as(RunDirectoryError)
 def write_config(run: Run) -> None:
-    """Write config.yaml: at the start, and again where a run is asked for more epochs. Raises RunDirectoryError."""
+    """Write config.yaml: at the start, and again if a run is asked for more epochs. Raises RunDirectoryError."""
     from cnn_trainer.config.load import dump_config
 
     header = (
@@ -152,7 +152,7 @@ def update_record(run: Run, **changes: Any) -> None:
 
 
 def note_failure(run: Run, error: Exception, **changes: Any) -> None:
-    """Write into run.json that the run failed, and why; where that fails too, ``error`` alone is to be shown."""
+    """Write into run.json that the run failed, and why; if that fails too, only ``error`` is shown."""
     words = str(error) if isinstance(error, CnnTrainError) else f"{type(error).__name__}: {error}"
     words = words[:500].encode(errors="backslashreplace").decode()  # a path may be no text
     with suppress(RunDirectoryError):
@@ -161,12 +161,12 @@ def note_failure(run: Run, error: Exception, **changes: Any) -> None:
 
 @contextmanager
 def lock_run(run: Run) -> Iterator[None]:
-    """Hold the run for this process alone, until the block ends or the process dies.
+    """Hold the run for this process only, until the block ends or the process dies.
 
     Once held, ``run.record`` is read again, and the temporary files that dead writers left are removed.
 
     Raises:
-        RunDirectoryError: within ``LOCK_SECONDS`` where another process holds the run, naming it; nothing was written.
+        RunDirectoryError: within ``LOCK_SECONDS`` if another process holds the run, naming it; nothing was written.
     """
     path = run.dir / LOCK_FILE
     with raised_as(RunDirectoryError), files.reported(path, "opened"):
@@ -176,7 +176,7 @@ def lock_run(run: Run) -> Iterator[None]:
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # another name of the file may stand elsewhere
             raise RunDirectoryError("is not a regular file with one name", place=path, remedy="move it away")
         _acquire(file, path)
-        with suppress(OSError):  # the process id is for messages alone: a full disk need not stop the run here
+        with suppress(OSError):  # the process id is only for messages: a full disk need not stop the run here
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         files.remove_stray(run.dir)
@@ -229,7 +229,7 @@ def rewrite_metrics(run: Run, history: Sequence[EpochMetrics]) -> None:
 
 @raised_as(RunDirectoryError)
 def read_metrics(run: Run) -> list[EpochMetrics]:
-    """The epochs in metrics.jsonl, none where it is missing. What stands after the last end of a line is dropped.
+    """The epochs in metrics.jsonl, none if it is missing. What stands after the last end of a line is dropped.
 
     Raises:
         RunDirectoryError: for a file of more than ``MAX_METRICS_BYTES``, or naming the first line that is wrong.
@@ -261,6 +261,6 @@ def require_result(run: Run) -> None:
 
 @raised_as(RunDirectoryError)
 def read_evaluation(run_dir: Path) -> EvaluationRecord | None:
-    """What evaluation.json says, None where it is missing. Raises RunDirectoryError naming the file and the fault."""
+    """What evaluation.json says, None if it is missing. Raises RunDirectoryError naming the file and the fault."""
     path = run_dir / EVALUATION_FILE
     return strict_json.read_record(EvaluationRecord, path) if os.path.lexists(path) else None

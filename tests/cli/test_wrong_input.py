@@ -172,7 +172,7 @@ def test_data_that_is_not_there_is_refused(refused, small_config, tmp_path):
 def test_another_file_is_not_taken_for_mnist(refused, small_config, tmp_path):
     refused(
         DATA,
-        "where MNIST has 60000 of 28x28",
+        "MNIST has 60000 of 28x28",
         "train",
         small_config,
         "--set",
