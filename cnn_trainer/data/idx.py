@@ -94,11 +94,8 @@ def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, p
     header = stream.read(4 + 4 * num_dimensions)
     if header[:4] != magic:
         found = header[:4].hex(" ") or "nothing"
-        raise DataError(
-            f"opens with the bytes {found}",
-            place=where,
-            remedy=f"expected {magic.hex(' ')}, an idx{num_dimensions} file",
-        )
+        expected = f"expected {magic.hex(' ')}, an idx{num_dimensions} file"
+        raise DataError(f"opens with the bytes {found}", place=where, remedy=expected)
     if len(header) < 4 + 4 * num_dimensions:
         raise DataError("ends inside its header", place=where, remedy="get it again")
     shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
@@ -108,8 +105,8 @@ def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, p
     if packed:
         arrays.check_deflate_ratio(where, num_bytes, size)
     elif size != len(header) + num_bytes:
-        declared = f"its header declares {num_bytes}, of the shape {shape}"
-        raise DataError(
-            f"holds {size - len(header)} bytes behind its header, but {declared}", place=where, remedy="get it again"
+        problem = (
+            f"holds {size - len(header)} bytes behind its header, which declares {num_bytes}, of the shape {shape}"
         )
+        raise DataError(problem, place=where, remedy="get it again")
     return arrays.read_bytes(where, stream, num_bytes).reshape(shape)

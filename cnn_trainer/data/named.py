@@ -74,9 +74,8 @@ def _check_mnist(where: str, split: SourceSplit, images: NDArray[np.integer], la
     remedy = "remove it and run: cnn-train data fetch mnist; for data of your own use data.source: npz or idx"
     if images.size != num_examples * 28 * 28 or images.shape[:3] != (num_examples, 28, 28):
         found = " x ".join(map(str, images.shape))
-        raise DataError(
-            f"the {split} images are {found}; MNIST has {num_examples} of 28x28", place=where, remedy=remedy
-        )
+        problem = f"the {split} images are {found}; MNIST has {num_examples} of 28x28"
+        raise DataError(problem, place=where, remedy=remedy)
     if int(labels.min()) < 0 or int(labels.max()) > 9:
         raise DataError(f"holds {split} labels beyond MNIST's 0 to 9", place=where, remedy=remedy)
     for name, array in (f"x_{split}", images), (f"y_{split}", labels):
@@ -157,9 +156,8 @@ def check_download(source: NamedSource, name: str, where: str, content: bytes) -
         DataError: opened by ``where``.
     """
     if arrays.looks_like_web_page(content[:512]):
-        raise DataError(
-            f"is a web page, not {name}", place=where, remedy="log in to this network, or fetch it from another"
-        )
+        remedy = "log in to this network, or fetch it from another"
+        raise DataError(f"is a web page, not {name}", place=where, remedy=remedy)
     if source == "fashion-mnist":
         _check_fashion(where, name, content)
         return

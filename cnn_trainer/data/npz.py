@@ -21,6 +21,7 @@ from cnn_trainer.data.splits import Split
 from cnn_trainer.errors import DataError
 
 EXPECTED = "an npz file with x_train, y_train, x_test and y_test"
+_WRITE = "write it with numpy.savez_compressed"
 
 # NumPy's own bound for headers of files that are not trusted.
 _MAX_HEADER_BYTES = 10_000
@@ -63,8 +64,7 @@ def read_npz_stream(where: str, file: BinaryIO, name: str) -> NDArray[np.integer
                 return _read_array(stream, member, place, is_images=name.startswith("x"))
     except _BROKEN as error:
         problem = f"broken npz file: {str(error) or type(error).__name__}"
-        remedy = "write it with numpy.savez_compressed, or get it again"
-        raise DataError(problem, place=place, remedy=remedy) from None
+        raise DataError(problem, place=place, remedy=f"{_WRITE}, or get it again") from None
 
 
 class _BoundedReads:
@@ -99,9 +99,7 @@ def _find(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
     if member.flag_bits & 1:
         raise DataError("is encrypted", place=where, remedy="write the file without a password")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(
-            "is packed by another method than deflate", place=where, remedy="write it with numpy.savez_compressed"
-        )
+        raise DataError("is packed by another method than deflate", place=where, remedy=_WRITE)
     arrays.check_deflate_ratio(where, member.file_size, member.compress_size)
     return member
 
@@ -122,9 +120,7 @@ def _read_header(stream: arrays.Readable, where: str) -> tuple[tuple[int, ...], 
     """Shape, order, dtype and length in bytes of the header of an npy file (NumPy's NEP 1)."""
     magic = stream.read(8)
     if len(magic) < 8 or magic[:6] != npy.MAGIC_PREFIX or magic[6:] not in (b"\x01\x00", b"\x02\x00"):
-        raise DataError(
-            "is no array of NumPy's format 1.0 or 2.0", place=where, remedy="write it with numpy.savez_compressed"
-        )
+        raise DataError("is no array of NumPy's format 1.0 or 2.0", place=where, remedy=_WRITE)
     length_bytes = 2 if magic[6] == 1 else 4
     length = stream.read(length_bytes)
     header_bytes = int.from_bytes(length, "little")
