@@ -20,7 +20,7 @@ _SHOWN_SIDE = 32  # rows of characters, and twice as many columns
 _MANY = 20  # pictures from which on a bar shows how far it is
 
 
-def predict(
+def predict_command(
     run: RunArgument,
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or BMP files, folders of them, or - for stdin.")
@@ -88,7 +88,7 @@ def _read_stdin() -> bytes:
 
 @contextmanager
 def _progress(found: "list[Picture]") -> "Iterator[Iterable[Picture]]":
-    """The pictures, with a bar on a terminal where there are many."""
+    """The pictures, with a bar on a terminal if there are many."""
     if len(found) < _MANY or not sys.stderr.isatty():
         yield found
         return

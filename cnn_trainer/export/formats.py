@@ -12,8 +12,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME, Format
 from cnn_trainer.export.runtimes import SIGNATURE
+from cnn_trainer.machine import streams
 from cnn_trainer.storage import files
 
 # ONNX Runtime 1.12 of 2022 knows it, and so do the converters to other formats; later ones bring nothing that is used.
@@ -69,21 +69,8 @@ def write(name: Format, source: ExportSource, path: Path) -> None:
     Raises:
         RunDirectoryError: where the system refuses.
     """
-    with files.reported(path, "written"), _silence():
+    with files.reported(path, "written"), streams.redirected(2, None):  # converters chat there, and fail by raising
         _WRITERS[name](source, path)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Let what is written to file descriptor 2 in the block go nowhere: converters chat there, and fail by raising."""
-    real, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(real, 2)
-        os.close(real)
-        os.close(nowhere)
 
 
 def _function(model: Any) -> Any:

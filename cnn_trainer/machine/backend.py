@@ -17,7 +17,7 @@ from typing import Any
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.training import Runtime
 from cnn_trainer.errors import DeviceError
-from cnn_trainer.machine import facts
+from cnn_trainer.machine import facts, streams
 
 # What makes bfloat16 faster than float32. AVX512_BF16 is no part of it: where it was measured, on a Xeon with
 # no AMX at hand, products of bfloat16 took twice as long as those of float32.
@@ -106,7 +106,7 @@ def _other_settings(tf: Any, intra: int, inter: int) -> DeviceError:
 
 
 def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
-    """Towers, threads inside an operation, and operations at the same time, where the config leaves them open.
+    """Towers, threads inside an operation, and operations at the same time, if the config leaves them open.
 
     Batch normalisation looks across the batch, so a model with it has one tower.
     """
@@ -119,7 +119,7 @@ def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
 
 
 def precision_warning(experiment: Experiment, device: str) -> str | None:
-    """What a person should know who asks for a precision that is slow here; None where there is nothing to know."""
+    """What a person should know who asks for a precision that is slow here; None if there is nothing to know."""
     precision = experiment.runtime.precision
     found = facts.machine()
     native = "features" in found and not set(FAST_BFLOAT16).isdisjoint(found["features"].split())
@@ -205,16 +205,11 @@ def _quiet() -> Iterator[None]:
     except OSError:  # no folder for temporary files, or no room in it: the chatter is then seen
         yield
         return
-    sys.stderr.flush()
     with file as held:
-        real = os.dup(2)
-        os.dup2(held.fileno(), 2)
         try:
-            yield
+            with streams.redirected(2, held.fileno()):
+                yield
         finally:
-            sys.stderr.flush()
-            os.dup2(real, 2)
-            os.close(real)
             held.seek(0)
             lines = held.read().decode("utf-8", errors="replace").splitlines()
             for line in lines:
