@@ -81,16 +81,14 @@ def make_trainer():
 
     def make(experiment, split, towers=1):
         from cnn_trainer.network.build import build_model
-        from cnn_trainer.training.augment import build_augment
-        from cnn_trainer.training.engine import Engine
         from cnn_trainer.training.optimizer import build_optimizer
+        from cnn_trainer.training.session import build_engine
 
         height, width, channels = split.images.shape[1:]
         model = build_model(experiment, (height, width, channels), int(split.labels.max()) + 1)
         steps_per_epoch = -(-len(split.labels) // experiment.training.batch_size)
         optimizer = build_optimizer(experiment, model, steps_per_epoch)
-        augment = build_augment(experiment.training.augmentation, height, width)
-        engine = Engine(experiment, model, optimizer, split, towers, augment)
+        engine = build_engine(experiment, model, optimizer, split, towers)
         return Trainer(experiment, model, optimizer, engine)
 
     return make

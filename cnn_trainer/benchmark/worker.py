@@ -1,10 +1,8 @@
-"""What the processes of a benchmark do: ``python -m cnn_trainer.benchmark.worker NAME CONFIG``.
+"""What the processes of a benchmark do. Each works on the data of a config, and prints its figures as a JSON object.
 
-Each works on the training data of the config, and prints its figures as one JSON object on its last line. Our own
-loop is not among them: it is measured as ``cnn-train train``, with all that a run writes and shows.
+Our own loop is not among them: it is measured as ``cnn-train train``, with all that a run writes and shows.
 """
 
-import json
 import statistics
 import sys
 import time
@@ -15,7 +13,7 @@ from typing import Any
 from cnn_trainer import data
 from cnn_trainer.config.load import load_config
 from cnn_trainer.config.schema import Experiment
-from cnn_trainer.machine import backend
+from cnn_trainer.machine import backend, child
 
 Figures = dict[str, Any]
 
@@ -115,19 +113,11 @@ def measure_limit(experiment: Experiment) -> Figures:
     return figures
 
 
-def train_with_torch(experiment: Experiment) -> Figures:
-    """The plain PyTorch program on the same network; see ``torch_program``."""
-    from cnn_trainer.benchmark import torch_program
-
-    return torch_program.train(experiment, _training_split(experiment), _test_split(experiment))
-
-
 WORKERS: dict[str, Callable[[Experiment], Figures]] = {
     "keras-train": train_with_keras,
     "keras-evaluate": evaluate_with_keras,
     "loop-evaluate": evaluate_with_loop,
     "limit": measure_limit,
-    "torch-train": train_with_torch,
 }
 
 
@@ -149,6 +139,8 @@ def _rate(evaluate: Callable[[], Any], num_examples: int) -> Figures:
     return {"num_examples": num_examples, "images_per_second": [num_examples / spent for spent in seconds]}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Do what the command line names, with the config that it names."""
     name, config_file = sys.argv[1:]
-    print(json.dumps(WORKERS[name](load_config(Path(config_file)).experiment)))  # noqa: T201
+    experiment = load_config(Path(config_file)).experiment
+    child.answer(lambda: WORKERS[name](experiment))

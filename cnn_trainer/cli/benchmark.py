@@ -5,25 +5,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, DeviceOption, Overrides
+from cnn_trainer.cli.options import AsJson, DeviceOption, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say
 
 if TYPE_CHECKING:
     from cnn_trainer.benchmark.compare import BenchmarkRecord, Figure, Program
 
 
-def benchmark(
+def benchmark_command(
     config_file: Annotated[
         Path | None,
         typer.Argument(metavar="[CONFIG]", help="What to train; without it the documented network on MNIST."),
     ] = None,
-    overrides: Overrides = None,
+    overrides: OverrideOptions = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each program runs.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="Epochs that each program trains.")] = 3,
     device: DeviceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure training and evaluation beside a plain Keras program, and PyTorch's where it is installed.
+    """Measure training and evaluation beside a plain Keras program.
+
+    In a checkout, a plain PyTorch program is measured too if PyTorch is installed.
 
     Every program is a process of its own, and they take turns, so a busy machine slows all of them: trust the ratios,
     and images/s only of a machine that does nothing else.

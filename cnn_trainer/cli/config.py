@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, ConfigFile, Overrides
+from cnn_trainer.cli.options import AsJson, ConfigFile, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_verbatim, say, with_overrides
 from cnn_trainer.errors import ConfigError, Fault
 
@@ -20,10 +20,10 @@ class Builder(StrEnum):
     MLP = "mlp"
 
 
-@app.command()
-def check(
+@app.command("check")
+def config_check(
     configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="The experiments, YAML files.")],
-    overrides: Overrides = None,
+    overrides: OverrideOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Find every fault in experiments.
@@ -50,7 +50,7 @@ def check(
 
 
 @app.command()
-def show(config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def show(config_file: ConfigFile, overrides: OverrideOptions = None, as_json: AsJson = False) -> None:
     """Print an experiment with all defaults.
 
     What is printed is itself a config: with all keys, and with what --set changed.

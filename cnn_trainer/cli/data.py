@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, Overrides
+from cnn_trainer.cli.options import AsJson, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, warn, with_overrides
 from cnn_trainer.cli.tables import stdout_width, table
 from cnn_trainer.errors import DataError, UsageError
@@ -35,7 +35,7 @@ class Download(StrEnum):
 def list_data(as_json: AsJson = False) -> None:
     """Show which data sets are at hand.
 
-    Names and first bytes are looked at alone; data check reads it all.
+    Only names and first bytes are read; data check reads it all.
     """
     from cnn_trainer import data
 
@@ -53,7 +53,7 @@ def _as_json(status: "SourceStatus") -> dict[str, object]:
     return {
         "source": status.source,
         "location": None if status.location is None else str(status.location),
-        "problem": status.problem,
+        "problem": status.problem and str(status.problem),
         "looked_at": status.looked_at,
     }
 
@@ -66,7 +66,7 @@ def _state(status: "SourceStatus") -> str:
 
 def _where(status: "SourceStatus") -> str:
     if status.problem:
-        return status.problem
+        return str(status.problem)
     if status.location:
         return str(status.location)
     return how_to_get(status.source)
@@ -77,8 +77,8 @@ def how_to_get(source: str) -> str:
     return "pip install 'cnn-trainer[offline]'" if source == "mnist-5k" else f"cnn-train data fetch {source}"
 
 
-@app.command()
-def fetch(
+@app.command("fetch")
+def data_fetch(
     source: Annotated[Download, typer.Argument(metavar="SOURCE", help="mnist or fashion-mnist.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
@@ -100,8 +100,8 @@ def fetch(
     next_step("train", *_CONFIGS[source.value])
 
 
-@app.command()
-def check(
+@app.command("check")
+def data_check(
     subject: Annotated[
         str,
         typer.Argument(
@@ -111,13 +111,13 @@ def check(
             show_default=False,
         ),
     ],
-    overrides: Overrides = None,
+    overrides: OverrideOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Count and compare the images of a data set.
 
     Examples of each class, shapes, digests, and images that are there twice, in a split or in two of them.
-    The exit code is 4 where something is wrong.
+    The exit code is 4 if something is wrong.
     """
     from cnn_trainer import data
     from cnn_trainer.cli.downloads import shown_download
@@ -154,7 +154,9 @@ def _section(subject: str, overrides: list[str] | None) -> tuple["Data", int]:
         experiment = load_checked(Path(subject), overrides or ()).experiment
         return experiment.data, experiment.seed
     if overrides:
-        raise UsageError(f"--set {overrides[0]}: changes a config, and {subject} is none", remedy="give a YAML file")
+        raise UsageError(
+            f"changes a config, and {subject} is none", place=f"--set {overrides[0]}", remedy="give a YAML file"
+        )
     return named[subject], 0  # nothing in them is drawn by a seed
 
 

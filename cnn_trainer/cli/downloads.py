@@ -17,16 +17,12 @@ def shown_download(quiet: bool = False) -> Iterator[Callable[[int, int | None], 
     Nothing is shown, and nothing loaded, before the first bytes come.
     """
     if quiet:
-        yield _nothing
+        yield lambda *_: None
     elif sys.stderr is not None and sys.stderr.isatty():
         with _bar() as progress:
             yield progress
     else:
         yield _lines()
-
-
-def _nothing(_done_bytes: int, _total_bytes: int | None) -> None:
-    """Tells nobody."""
 
 
 def _lines() -> Callable[[int, int | None], None]:
@@ -60,7 +56,7 @@ def _bar() -> Iterator[Callable[[int, int | None], None]]:
 
 
 def _start_bar() -> Any:
-    from rich.console import Console  # imported where a terminal is there to use it: 60 ms
+    from rich.console import Console  # imported only if there is a terminal: 60 ms
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = ("downloading", BarColumn(bar_width=20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

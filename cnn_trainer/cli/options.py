@@ -8,7 +8,7 @@ import typer
 
 ConfigFile: TypeAlias = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
 
-Overrides: TypeAlias = Annotated[
+OverrideOptions: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--set",

@@ -8,7 +8,6 @@ does, nor its exit code; it only falls silent.
 """
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cnn_trainer.errors import CnnTrainError
+from cnn_trainer.machine import streams
 
 
 def printable(text: str) -> str:
@@ -87,13 +87,6 @@ def _write(stream: TextIO | None, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        _silence(stream)
+        streams.discard(stream.fileno())  # also what the interpreter flushes at its end
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
             raise CnnTrainError(f"the output cannot be written: {error.strerror or error}") from None
-
-
-def _silence(stream: TextIO) -> None:
-    """Let all that is still written to ``stream`` go nowhere, also when the interpreter flushes it at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

@@ -20,7 +20,7 @@ _SHOWN_SIDE = 32  # rows of characters, and twice as many columns
 _MANY = 20  # pictures from which on a bar shows how far it is
 
 
-def predict(
+def predict_command(
     run: RunArgument,
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or BMP files, folders of them, or - for stdin.")
@@ -56,7 +56,7 @@ def predict(
             f"--prepare makes images of 28x28x1, and the run was trained on {shape}", remedy="leave it out"
         )
     found = predict.find_pictures(images, _read_stdin)
-    compute = predict.load(opened, device.value if device else None)
+    compute = predict.load_network(opened, device.value if device else None)
     prepared = like_mnist.prepares(data) if prepare is None else prepare
     rows, num_wrong = [], 0
     with _progress(found) as shown:
@@ -88,7 +88,7 @@ def _read_stdin() -> bytes:
 
 @contextmanager
 def _progress(found: "list[Picture]") -> "Iterator[Iterable[Picture]]":
-    """The pictures, with a bar on a terminal where there are many."""
+    """The pictures, with a bar on a terminal if there are many."""
     if len(found) < _MANY or not sys.stderr.isatty():
         yield found
         return

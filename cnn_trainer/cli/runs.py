@@ -1,7 +1,7 @@
 """``cnn-train runs``: what was run, and what came of it. Only reads, and trusts nothing that it reads."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -17,31 +17,57 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="List runs and show what came of them.")
 
 _SHOWN_EPOCHS = 20
+_SHOWN_REASONS = 10
+
+# As in runs.details, which is not loaded for --help and completion.
+_Status: TypeAlias = Literal[
+    "created", "training", "interrupted", "diverged", "failed", "trained", "finished", "broken"
+]
+_Order: TypeAlias = Literal["newest", "name", "accuracy", "time"]
 
 
-@app.command(name="list")
-def list_runs(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
-    """List all runs, the newest first.
+@app.command("list")
+def runs_list(
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    status: Annotated[_Status | None, typer.Option(help="List only runs of this status.")] = None,
+    sort: Annotated[
+        _Order,
+        typer.Option(help="Newest first, by name, by the highest test accuracy, or by the shortest time of training."),
+    ] = "newest",
+    limit: Annotated[int | None, typer.Option(min=1, help="List at most this many.", show_default="all")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs: what became of each, and its score.
 
-    Broken ones too, with what is wrong with them.
+    Broken ones too, with what is wrong with them. Only run.json and evaluation.json are read; runs show reads the other
+    files of a run too.
     """
     from cnn_trainer.runs import details
 
-    found = details.list_runs(runs_dir)
+    found = details.list_runs(runs_dir, sort, status, limit)
     if as_json:
         print_json({"runs_dir": str(runs_dir), "runs": [_as_json(summary) for summary in found]})
     elif found:
         heading = ("run", "status", "data", "epochs", "test accuracy", "trained")
         print_lines(table(heading, [_row(summary) for summary in found], stdout_width()))
-    for summary in found:
-        if summary.reason:
-            say(summary.reason if summary.record is None else f"{summary.name}: {summary.reason}")
+    _say_reasons(found)
+    elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", str(runs_dir))
     if found:
         next_step("runs", "show", str(found[0].dir))
+    elif status:
+        say(f"no runs in {runs_dir} are {status}")
+        next_step("runs", "list", *elsewhere)
     else:
         say(f"no runs in {runs_dir}")
-        elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", str(runs_dir))
         next_step("train", "configs/mnist.yaml", *elsewhere)
+
+
+def _say_reasons(found: "list[RunSummary]") -> None:
+    explained = [summary for summary in found if summary.reason]
+    for summary in explained[:_SHOWN_REASONS]:
+        say(f"{summary.reason}" if summary.record is None else f"{summary.name}: {summary.reason}")
+    if explained[_SHOWN_REASONS:]:
+        say(f"and {len(explained) - _SHOWN_REASONS:,} more; cnn-train runs show RUN says what is wrong with one")
 
 
 def _row(summary: "RunSummary") -> tuple[str, ...]:
@@ -78,8 +104,8 @@ def _as_json(summary: "RunSummary") -> dict[str, object]:
     }
 
 
-@app.command()
-def show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
+@app.command("show")
+def runs_show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
     """Show a run: what was trained on what, its epochs, its score.
 
     A broken run is shown as far as it can be read, and the exit code is 6.
@@ -131,7 +157,7 @@ def _describe(details: "RunDetails") -> list[str]:
 
     summary, width = details.summary, stdout_width()
     rows = [("run", summary.name), ("status", summary.status)]
-    if summary.reason and summary.record:
+    if summary.reason and summary.status != "broken":  # that reason is printed as an error
         rows.append(("reason", summary.reason))
     if summary.record and details.experiment:
         from cnn_trainer.config.load import summarize_config

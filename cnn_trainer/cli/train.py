@@ -15,7 +15,7 @@ from cnn_trainer.cli.options import (
     ConfigFile,
     Device,
     DeviceOption,
-    Overrides,
+    OverrideOptions,
     RunArgument,
     RunsDir,
 )
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")]
 
 
-def train(
+def train_command(
     config_file: ConfigFile,
-    overrides: Overrides = None,
+    overrides: OverrideOptions = None,
     name: Annotated[str | None, typer.Option(help="What the run is called, over the config's name.")] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     device: DeviceOption = None,

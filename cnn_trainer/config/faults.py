@@ -11,7 +11,7 @@ from cnn_trainer.config.schema.section import KeyProblem
 from cnn_trainer.config.strict_yaml import KeyPath, Value
 from cnn_trainer.errors import Fault
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 MAX_FAULTS = 20  # more are counted, not shown: nobody reads them, and finding near names takes a millisecond each
 
@@ -24,7 +24,7 @@ def place_of(path: KeyPath, places: Mapping[KeyPath, str], file: str) -> str:
     return places.get(_written(path, places), file)
 
 
-def in_order(faults: list[tuple[KeyPath, Item]], places: Mapping[KeyPath, str]) -> list[tuple[KeyPath, Item]]:
+def in_order(faults: list[tuple[KeyPath, _Item]], places: Mapping[KeyPath, str]) -> list[tuple[KeyPath, _Item]]:
     """``faults`` in the order in which their paths were written, overrides last."""
     positions = {path: position for position, path in enumerate(places)}
     return sorted(faults, key=lambda fault: positions.get(_written(fault[0], places), -1))

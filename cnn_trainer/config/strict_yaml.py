@@ -18,7 +18,7 @@ from cnn_trainer.errors import ConfigError, Fault
 MAX_DEPTH = 20
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 2_000  # a config has about a hundred; each takes 20 microseconds to read and more to find fault with
-MAX_DIGITS = 18  # what every 64-bit integer type holds
+MAX_YAML_DIGITS = 18  # what every 64-bit integer type holds
 
 Value: TypeAlias = bool | int | float | str | list["Value"] | dict[str, "Value"] | None
 KeyPath: TypeAlias = tuple[str | int, ...]
@@ -46,7 +46,7 @@ class Document:
 
 
 def read_file(path: Path) -> Document:
-    """Read the YAML file at ``path``. Raises ConfigError naming the file, and the line where there is one."""
+    """Read the YAML file at ``path``. Raises ConfigError naming the file, and the line if there is one."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -59,10 +59,10 @@ def read_file(path: Path) -> Document:
         raise ConfigError(
             _at(str(path), line, f"the file is larger than {MAX_BYTES // 1024} KiB", "a config is a short text")
         )
-    return read_bytes(data, str(path))
+    return read_document(data, str(path))
 
 
-def read_bytes(data: bytes, place: str) -> Document:
+def read_document(data: bytes, place: str) -> Document:
     """Read UTF-8 YAML text; ``place`` opens every message."""
     try:
         text = data.decode("utf-8-sig")
@@ -97,8 +97,8 @@ def read_scalar(text: str) -> Value:
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
-        if len(text.lstrip("+-0")) > MAX_DIGITS:
-            raise ValueError(f"the number has more than {MAX_DIGITS} digits")
+        if len(text.lstrip("+-0")) > MAX_YAML_DIGITS:
+            raise ValueError(f"the number has more than {MAX_YAML_DIGITS} digits")
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)

@@ -29,7 +29,7 @@ def json_schema() -> JsonSchema:
 
 
 def write_new(path: Path, builder: str) -> list[Path]:
-    """Write a commented config to ``path``, and the JSON Schema beside it where there is none.
+    """Write a commented config to ``path``, and the JSON Schema beside it if there is none.
 
     Args:
         path: The file to write; nothing may be there.
@@ -39,8 +39,8 @@ def write_new(path: Path, builder: str) -> list[Path]:
         The files that were written.
 
     Raises:
-        UsageError: where ``path`` is there already; it is left as it is.
-        CnnTrainError: where the system refuses to write.
+        UsageError: if ``path`` is there already; it is left as it is.
+        CnnTrainError: if the system refuses to write.
     """
     schema_path = path.with_name(SCHEMA_FILE)
     if not _created(path, template(builder)):
@@ -51,15 +51,15 @@ def write_new(path: Path, builder: str) -> list[Path]:
 
 
 def _created(path: Path, text: str) -> bool:
-    """Whether a file with ``text`` was created; False where something was there before."""
+    """Whether a file with ``text`` was created; False if something was there before."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         return False
     except OSError as error:
-        problem = f"{path}: cannot be written: {error.strerror or error}; name a file in a folder that is there"
-        raise CnnTrainError(f"{problem} and can be written to") from error
+        remedy = "name a file in a folder that is there and can be written to"
+        raise CnnTrainError(f"cannot be written: {error.strerror or error}", place=path, remedy=remedy) from error
     return True
 
 
@@ -99,7 +99,7 @@ def _section(section: JsonSchema, schema: JsonSchema, kinds: dict[str, str], ind
 
 
 def _inner_section(name: str, key: JsonSchema, schema: JsonSchema, kinds: dict[str, str]) -> JsonSchema | None:
-    """The section that a key opens, of the kind asked for; None where the key has a plain value."""
+    """The section that a key opens, of the kind asked for; None if the key has a plain value."""
     if "discriminator" in key:
         return _definition(key["discriminator"]["mapping"][kinds[name]], schema)
     return _definition(key["$ref"], schema) if "$ref" in key else None
@@ -142,7 +142,7 @@ def _scalar(value: Any) -> str:
 
 
 def _allowed(key: JsonSchema) -> str:
-    """What values a key admits, in brackets; empty where its description says all."""
+    """What values a key admits, in brackets; empty if its description says all."""
     if "anyOf" in key:  # a value or null, or one value in place of a list
         return _allowed(key["anyOf"][0])
     if "items" in key:

@@ -52,7 +52,7 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         expected: what the file should be, for messages: ``"an npz file"``.
 
     Raises:
-        DataError: where it is missing, empty, no regular file, not readable, or a web page.
+        DataError: if it is missing, empty, no regular file, not readable, or a web page.
     """
     try:
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
@@ -92,14 +92,13 @@ def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8
     """Exactly ``num_bytes`` bytes of ``source``, in memory of their own: uint8 (num_bytes,).
 
     Raises:
-        DataError: where ``source`` holds fewer or more, or memory does not suffice.
+        DataError: if ``source`` holds fewer or more, or memory does not suffice.
     """
     try:
         data = np.empty(num_bytes, np.uint8)
     except MemoryError:
-        raise DataError(
-            f"needs {num_bytes} bytes of memory, more than there are", place=where, remedy="use fewer images"
-        ) from None
+        problem = f"needs {num_bytes} bytes of memory, more than there are"
+        raise DataError(problem, place=where, remedy="use fewer images") from None
     done = 0
     while part := source.read(min(CHUNK_BYTES, num_bytes - done + 1)):
         if done + len(part) > num_bytes:
@@ -107,9 +106,8 @@ def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8
         data[done : done + len(part)] = np.frombuffer(part, np.uint8)
         done += len(part)
     if done < num_bytes:
-        raise DataError(
-            f"ends after {done} of the {num_bytes} bytes that its header declares", place=where, remedy="get it again"
-        )
+        problem = f"ends after {done} of the {num_bytes} bytes that its header declares"
+        raise DataError(problem, place=where, remedy="get it again")
     return data
 
 
@@ -123,10 +121,8 @@ def check_images_header(where: str, dtype: np.dtype[np.generic], shape: tuple[in
         convert = "(x * 255).round().astype('uint8') converts from 0 to 1" if dtype.kind == "f" else "use uint8"
         raise DataError(f"images are {dtype.name}; expected uint8, values 0 to 255", place=where, remedy=convert)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-        wanted = "(n, height, width) or (n, height, width, 1 or 3)"
-        raise DataError(
-            f"images have the shape {shape}; expected {wanted}", place=where, remedy="use reshape or transpose"
-        )
+        problem = f"images have the shape {shape}; expected (n, height, width) or (n, height, width, 1 or 3)"
+        raise DataError(problem, place=where, remedy="use reshape or transpose")
     _check_size(where, dtype, shape)
 
 
@@ -147,13 +143,11 @@ def check_labels_header(where: str, dtype: np.dtype[np.generic], shape: tuple[in
 
 def _check_size(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
     if min(shape) < 1:
-        raise DataError(
-            f"has the shape {shape}, which holds nothing", place=where, remedy="expected at least one example"
-        )
+        problem = f"has the shape {shape}, which holds nothing"
+        raise DataError(problem, place=where, remedy="expected at least one example")
     if (size := num_bytes_of(dtype, shape)) > MAX_ARRAY_BYTES:
-        raise DataError(
-            f"would take {size} bytes of memory; at most {MAX_ARRAY_BYTES}", place=where, remedy="use fewer images"
-        )
+        problem = f"would take {size} bytes of memory; at most {MAX_ARRAY_BYTES}"
+        raise DataError(problem, place=where, remedy="use fewer images")
 
 
 def num_bytes_of(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> int:
@@ -174,22 +168,19 @@ def make_split(images_where: str, images: NDArray[np.integer], labels_where: str
         labels: integers (n,).
 
     Raises:
-        DataError: where the two lengths differ, or a label is negative or at least ``MAX_CLASSES``.
+        DataError: if the two lengths differ, or a label is negative or at least ``MAX_CLASSES``.
     """
     if len(images) != len(labels):
-        raise DataError(
-            f"{len(labels)} labels for the {len(images)} images of {images_where}",
-            place=labels_where,
-            remedy="expected one each",
-        )
+        problem = f"{len(labels)} labels for the {len(images)} images of {images_where}"
+        raise DataError(problem, place=labels_where, remedy="expected one each")
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0:
         raise DataError(f"holds the label {lowest}", place=labels_where, remedy="expected integers from 0")
     if highest >= MAX_CLASSES:
-        limit = f"expected at most {MAX_CLASSES - 1}, as {MAX_CLASSES} classes is the limit"
-        raise DataError(
-            f"holds the label {highest}; {limit}", place=labels_where, remedy="number the classes 0, 1, 2, …"
+        problem = (
+            f"holds the label {highest}; expected at most {MAX_CLASSES - 1}, as {MAX_CLASSES} classes is the limit"
         )
+        raise DataError(problem, place=labels_where, remedy="number the classes 0, 1, 2, …")
     four = images if images.ndim == 4 else images[..., np.newaxis]
     return Split(np.ascontiguousarray(four, dtype=np.uint8), labels.astype(np.int32))
 
@@ -198,15 +189,14 @@ def count_classes(where: str, labels: NDArray[np.integer]) -> int:
     """The number of classes of training labels: the largest label plus one.
 
     Raises:
-        DataError: where a class has no example, or there is one class alone.
+        DataError: if a class has no example, or there is only one class.
     """
     counts = counts_per_class(labels, 0)
     if 0 in counts:
         empty = counts.index(0)
         remedy = f"number the classes of the training examples 0 to {sum(map(bool, counts)) - 1} without a gap"
-        raise DataError(
-            f"no training example has the label {empty}, and some have {len(counts) - 1}", place=where, remedy=remedy
-        )
+        problem = f"no training example has the label {empty}, and some have {len(counts) - 1}"
+        raise DataError(problem, place=where, remedy=remedy)
     if len(counts) == 1:
         raise DataError("all labels are 0", place=where, remedy="expected two classes or more")
     return len(counts)
@@ -215,6 +205,5 @@ def count_classes(where: str, labels: NDArray[np.integer]) -> int:
 def check_known_labels(where: str, labels: NDArray[np.integer], num_classes: int) -> None:
     """Refuse labels that the training examples do not have. Raises DataError."""
     if (highest := int(labels.max())) >= num_classes:
-        raise DataError(
-            f"holds the label {highest}", place=where, remedy=f"the training labels end at {num_classes - 1}"
-        )
+        remedy = f"the training labels end at {num_classes - 1}"
+        raise DataError(f"holds the label {highest}", place=where, remedy=remedy)

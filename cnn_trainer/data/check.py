@@ -35,7 +35,7 @@ class DataReport(Record):
     """The data that a config asks for, looked at as a whole."""
 
     source: str
-    requested: str = Field(description="Differs from source where the fallback was taken.")
+    requested: str = Field(description="Differs from source if the fallback was taken.")
     location: str
     class_names: list[str]
     splits: dict[SplitName, SplitReport]
@@ -52,7 +52,7 @@ def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) 
         progress: told of a download, in bytes.
 
     Raises:
-        DataError: where a split cannot be read, as ``train`` or ``evaluate`` would refuse it.
+        DataError: if a split cannot be read, as ``train`` or ``evaluate`` would refuse it.
     """
     problems: list[str] = []
     training = load_training(data, seed, problems.append, progress)

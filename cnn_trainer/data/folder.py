@@ -1,6 +1,6 @@
 """A folder of pictures, one sub-folder a class, as a split.
 
-Pictures are told apart by content, not by name. Each is turned the way its EXIF orientation says, laid on white where
+Pictures are told apart by content, not by name. Each is turned the way its EXIF orientation says, laid on white if
 it is transparent (as a page shows it), made grey (ITU-R 601 luma) or rgb, and resized, not cropped, to a square with
 Pillow's Lanczos filter, which averages over what it shrinks. Of 16-bit greys the upper 8 bits are kept; of an
 animation the first picture.
@@ -37,7 +37,7 @@ def list_pictures(folder: Path, split: SourceSplit, test_fraction: float, seed: 
     ``test_fraction`` of each class, chosen by ``seed``, are the test split.
 
     Raises:
-        DataError: where there is no such folder, or it does not hold two classes or more of pictures.
+        DataError: if there is no such folder, or it does not hold two classes or more of pictures.
     """
     _require_folder(folder)
     if _is_split(folder):
@@ -111,7 +111,7 @@ def read_pictures(listing: Listing, image_size: int, color: Color) -> Split:
         color: grey for 1 channel, rgb for 3.
 
     Raises:
-        DataError: where a file is broken, no picture or too large, or all would take more than the memory allowed.
+        DataError: if a file is broken, no picture or too large, or all would take more than the memory allowed.
     """
     shape = (len(listing.paths), image_size, image_size, CHANNELS[color])
     if (size := arrays.num_bytes_of(np.dtype(np.uint8), shape)) > arrays.MAX_ARRAY_BYTES:

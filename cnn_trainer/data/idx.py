@@ -36,7 +36,7 @@ FILE_NAMES = [name(split) for split in _PREFIXES for name in (images_name, label
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """The plain or the gzipped file of that name; the plain one where there are both, or neither."""
+    """The plain or the gzipped file of that name; the plain one if there are both, or neither."""
     plain, packed = folder / name, folder / f"{name}.gz"
     return packed if not arrays.is_file(plain) and arrays.is_file(packed) else plain
 
@@ -45,7 +45,7 @@ def read_idx(folder: Path, split: SourceSplit) -> Split:
     """The images of a split with their labels, from the two files of it in ``folder``; the other two are not opened.
 
     Raises:
-        DataError: where a file is missing, broken, or does not hold what it should.
+        DataError: if a file is missing, broken, or does not hold what it should.
     """
     images_path = find_file(folder, images_name(split))
     labels_path = find_file(folder, labels_name(split))
@@ -55,7 +55,7 @@ def read_idx(folder: Path, split: SourceSplit) -> Split:
 
 
 def read_idx_labels(folder: Path, split: SourceSplit) -> NDArray[np.uint8]:
-    """The labels of a split alone: uint8 (n,). Raises DataError."""
+    """Only the labels of a split: uint8 (n,). Raises DataError."""
     return read_idx_file(find_file(folder, labels_name(split)), num_dimensions=1)
 
 
@@ -70,7 +70,7 @@ def read_idx_file(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
         uint8, of the shape that the file declares.
 
     Raises:
-        DataError: where it is missing, broken, or of another kind.
+        DataError: if it is missing, broken, or of another kind.
     """
     with arrays.open_file(path, f"an idx{num_dimensions} file, plain or gzipped") as (file, size):
         return read_idx_stream(str(path), file, size, num_dimensions)
@@ -94,11 +94,8 @@ def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, p
     header = stream.read(4 + 4 * num_dimensions)
     if header[:4] != magic:
         found = header[:4].hex(" ") or "nothing"
-        raise DataError(
-            f"opens with the bytes {found}",
-            place=where,
-            remedy=f"expected {magic.hex(' ')}, an idx{num_dimensions} file",
-        )
+        expected = f"expected {magic.hex(' ')}, an idx{num_dimensions} file"
+        raise DataError(f"opens with the bytes {found}", place=where, remedy=expected)
     if len(header) < 4 + 4 * num_dimensions:
         raise DataError("ends inside its header", place=where, remedy="get it again")
     shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
@@ -108,8 +105,8 @@ def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, p
     if packed:
         arrays.check_deflate_ratio(where, num_bytes, size)
     elif size != len(header) + num_bytes:
-        declared = f"its header declares {num_bytes}, of the shape {shape}"
-        raise DataError(
-            f"holds {size - len(header)} bytes behind its header, where {declared}", place=where, remedy="get it again"
+        problem = (
+            f"holds {size - len(header)} bytes behind its header, which declares {num_bytes}, of the shape {shape}"
         )
+        raise DataError(problem, place=where, remedy="get it again")
     return arrays.read_bytes(where, stream, num_bytes).reshape(shape)

@@ -55,11 +55,11 @@ def load_training(
     Args:
         data: the section of the config.
         seed: decides which examples become the validation split, and a folder's test split.
-        warn: called with a line where the fallback is taken.
+        warn: called with a line if the fallback is taken.
         progress: told of a download, in bytes.
 
     Raises:
-        DataError: where the data is missing, broken or not what it is said to be.
+        DataError: if the data is missing, broken or not what it is said to be.
     """
     requested = data.source
     try:
@@ -99,7 +99,7 @@ def _with_remedy(error: places.NotAvailableError, data: Data) -> DataError:
 
 
 def data_used(data: Data, record: DataRecord) -> Data:
-    """The section of the data that a run was trained on: ``data``, or mnist-5k where the fallback was taken."""
+    """The section of the data that a run was trained on: ``data``, or mnist-5k if the fallback was taken."""
     return data if record.source == data.source else _fallback(data)
 
 
@@ -124,7 +124,7 @@ def load_split(
         progress: told of a download, in bytes.
 
     Raises:
-        DataError: where the data is missing, broken, not what it is said to be, or of other classes.
+        DataError: if the data is missing, broken, not what it is said to be, or of other classes.
     """
     if path is not None:
         if isinstance(data, Mnist5k):

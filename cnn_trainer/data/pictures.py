@@ -26,14 +26,14 @@ def read_picture(path: Path, image_size: int, color: Color) -> Images:
     """One picture: uint8 (image_size, image_size, 1 or 3).
 
     Raises:
-        DataError: where the file is broken, no PNG, JPEG or BMP, or too large.
+        DataError: if the file is broken, no PNG, JPEG or BMP, or too large.
     """
     picture = decode_picture(read_picture_file(path), str(path), color)
     return resize_picture(picture, (image_size, image_size, CHANNELS[color]))
 
 
 def read_picture_file(path: Path) -> bytes:
-    """The content of a file that should be a picture. Raises DataError where there is none, or it is too large."""
+    """The content of a file that should be a picture. Raises DataError if there is none, or it is too large."""
     with arrays.open_file(path, "a picture (PNG, JPEG or BMP)") as (file, size):
         _check_bytes(str(path), size)
         return file.read(MAX_PICTURE_BYTES)
@@ -54,10 +54,10 @@ def decode_picture(content: bytes, name: str, color: Color, max_pixels: int = MA
         max_pixels: checked before any pixel is read.
 
     Returns:
-        uint8 (height, width) in grey, (height, width, 3) in rgb; upright, and on white where it is transparent.
+        uint8 (height, width) in grey, (height, width, 3) in rgb; upright, and on white if it is transparent.
 
     Raises:
-        DataError: where the content is broken, no PNG, JPEG or BMP, or too large.
+        DataError: if the content is broken, no PNG, JPEG or BMP, or too large.
     """
     _check_bytes(name, len(content))
     # Pillow's decoders raise errors of many kinds for a broken file, and which ones is not documented.

@@ -59,7 +59,7 @@ def split_digest(split: Split) -> str:
 
 
 def permutation(num_examples: int, seed: int, stream: Stream, index: int = 0) -> NDArray[np.int64]:
-    """A permutation of 0 to ``num_examples`` - 1 that follows from the arguments alone.
+    """A permutation of 0 to ``num_examples`` - 1 that follows from the arguments only.
 
     The 64-bit outputs of the counter-based generator Philox 4x64-10 (Salmon and others, "Parallel random numbers: as
     easy as 1, 2, 3", 2011), whose key is (seed, stream * 2**32 + index), are ranked. NumPy promises the same raw
@@ -79,7 +79,7 @@ def permutation(num_examples: int, seed: int, stream: Stream, index: int = 0) ->
 def order_of_examples(num_examples: int, seed: int, epoch: int) -> Labels:
     """The order in which an epoch goes through the training split: int32 (num_examples,), a permutation.
 
-    It follows from the arguments alone, so that a resumed run finds its place again.
+    It follows from the arguments only, so that a resumed run finds its place again.
     """
     return permutation(num_examples, seed, Stream.EPOCH_ORDER, epoch).astype(np.int32)
 
@@ -118,7 +118,7 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
         stream: what they are taken for.
 
     Raises:
-        DataError: where this would take no example, or cannot be done without using up a class.
+        DataError: if this would take no example, or cannot be done without using up a class.
     """
     counts = counts_per_class(labels, 0)
     quotas = _quotas(counts, fraction)
@@ -145,7 +145,7 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
         seed: decides which examples.
 
     Raises:
-        DataError: where a class has too few examples for that.
+        DataError: if a class has too few examples for that.
     """
     if not fraction:
         return whole, None

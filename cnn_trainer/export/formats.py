@@ -12,8 +12,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME, Format
 from cnn_trainer.export.runtimes import SIGNATURE
+from cnn_trainer.machine import streams
 from cnn_trainer.storage import files
 
 # ONNX Runtime 1.12 of 2022 knows it, and so do the converters to other formats; later ones bring nothing that is used.
@@ -42,11 +42,11 @@ _NEEDED: dict[Format, tuple[str, list[str]]] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """What is exported."""
 
     model: Any
-    """A Keras model of float32 weights, as ``model.build_model`` builds it."""
+    """A Keras model of float32 weights, as ``network.build.build_model`` builds it."""
     saved_at: str
     """When its weights were last written: UTC, ISO 8601."""
     calibration: NDArray[np.uint8]
@@ -63,53 +63,30 @@ def require(formats: Iterable[Format]) -> None:
             raise DeviceError(f"--format {name}: {' and '.join(missing)} cannot be found", remedy=remedy)
 
 
-def write(name: Format, source: Source, path: Path) -> None:
+def write(name: Format, source: ExportSource, path: Path) -> None:
     """Write ``source`` as a new file or folder at ``path``, whose folder exists.
 
     Raises:
         RunDirectoryError: where the system refuses.
     """
-    with files.reported(path, "written"), _silence():
+    with files.reported(path, "written"), streams.redirected(2, None):  # converters chat there, and fail by raising
         _WRITERS[name](source, path)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Let what is written to file descriptor 2 in the block go nowhere: converters chat there, and fail by raising."""
-    real, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(real, 2)
-        os.close(real)
-        os.close(nowhere)
 
 
 def _function(model: Any) -> Any:
     """The model as a TensorFlow function of ``image`` that gives ``{"probabilities": ...}``."""
-    import keras
     import tensorflow as tf
 
+    from cnn_trainer.network import rewrite
+
+    operations = rewrite.fold_scale(rewrite.read_model(model))
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, INPUT_NAME)]
 
     @tf.function(autograph=False, input_signature=signature)
     def compute(image: Any) -> dict[str, Any]:
-        values, factor = tf.cast(image, tf.float32), 1.0
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.Rescaling):  # its offset is 0
-                factor = layer.scale
-            elif isinstance(layer, keras.layers.Flatten):  # Keras' own asks for the batch's size, in five operations
-                values = tf.reshape(values, (-1, layer.output.shape[1]))
-            elif isinstance(layer, keras.layers.Conv2D) and factor != 1.0:
-                # Scaling the kernel, which is done once, saves scaling every image: a fifth of ONNX Runtime's time.
-                values = tf.nn.conv2d(values, layer.kernel * tf.constant(factor, tf.float32), 1, layer.padding.upper())
-                values = layer.activation(values + layer.bias if layer.use_bias else values)
-                factor = 1.0
-            else:  # outside of training: no Dropout, normalisation by the moving statistics
-                values = layer(values if factor == 1.0 else values * tf.constant(factor, tf.float32))
-                factor = 1.0
-        return {OUTPUT_NAME: values}
+        weights = [tf.convert_to_tensor(variable) for variable in model.trainable_variables]
+        logits = rewrite.compute(operations, tf.cast(image, tf.float32), weights, None, training=False)
+        return {OUTPUT_NAME: tf.nn.softmax(logits)}
 
     return compute
 
@@ -123,7 +100,7 @@ def _module(model: Any) -> Any:
     return module
 
 
-def _write_saved_model(source: Source, path: Path) -> None:
+def _write_saved_model(source: ExportSource, path: Path) -> None:
     import tensorflow as tf
 
     signatures = {SIGNATURE: _function(source.model).get_concrete_function()}
@@ -142,7 +119,7 @@ def _sync(file: Path) -> None:
         os.fsync(opened.fileno())
 
 
-def _write_onnx(source: Source, path: Path) -> None:
+def _write_onnx(source: ExportSource, path: Path) -> None:
     import tf2onnx
 
     function = _function(source.model)
@@ -164,7 +141,7 @@ def _write_erfc(graph: Any, node: Any, *_: Any) -> None:
     )
 
 
-def _write_litert(source: Source, path: Path, choose: Callable[[Any, Source], None]) -> None:
+def _write_litert(source: ExportSource, path: Path, choose: Callable[[Any, ExportSource], None]) -> None:
     import tensorflow as tf
 
     function = _function(source.model).get_concrete_function()
@@ -173,13 +150,13 @@ def _write_litert(source: Source, path: Path, choose: Callable[[Any, Source], No
     files.write_atomic(path, converter.convert())
 
 
-def _float32(converter: Any, _: Source) -> None:
+def _float32(converter: Any, _: ExportSource) -> None:
     import tensorflow as tf
 
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
 
 
-def _float16(converter: Any, _: Source) -> None:
+def _float16(converter: Any, _: ExportSource) -> None:
     """Weights in half the bytes; they are made float32 when the model is loaded."""
     import tensorflow as tf
 
@@ -187,7 +164,7 @@ def _float16(converter: Any, _: Source) -> None:
     converter.target_spec.supported_types = [tf.float16]
 
 
-def _int8(converter: Any, source: Source) -> None:
+def _int8(converter: Any, source: ExportSource) -> None:
     """Weights and values as int8 throughout; the uint8 image and the float32 probabilities are converted at the ends.
 
     The probabilities are multiples of 1/256, as LiteRT's int8 softmax gives them.
@@ -199,7 +176,7 @@ def _int8(converter: Any, source: Source) -> None:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
 
 
-def _write_keras(source: Source, path: Path) -> None:
+def _write_keras(source: ExportSource, path: Path) -> None:
     """Keras' own file, with the date of the run in place of this one, and small numbers in place of addresses."""
     from cnn_trainer.network.build import keras_file
 
@@ -219,7 +196,7 @@ def _write_keras(source: Source, path: Path) -> None:
     files.write_atomic(path, content.getvalue())
 
 
-_WRITERS: dict[Format, Callable[[Source, Path], None]] = {
+_WRITERS: dict[Format, Callable[[ExportSource, Path], None]] = {
     "saved-model": _write_saved_model,
     "onnx": _write_onnx,
     "litert": lambda source, path: _write_litert(source, path, _float32),

@@ -4,8 +4,6 @@ The exported model runs in its own runtime in another process (``parity_process`
 """
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from cnn_trainer.errors import CheckFailedError
 from cnn_trainer.export.manifest import Format, ParityRecord
+from cnn_trainer.machine.child import run_child
 from cnn_trainer.storage import files
 
 MAX_DIFFERENCE: Final[dict[Format, float | None]] = {
@@ -33,12 +32,6 @@ MAX_ACCURACY_LOSS: Final = 0.005
 
 _LEFT_OUT = "this format is left out of the export"
 
-# The child imports this package from where its parent did, and nothing from the working folder besides.
-_CHILD = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from cnn_trainer.export import parity_process; parity_process.main()"
-)
-
 
 @dataclass(frozen=True)
 class Expected:
@@ -54,11 +47,11 @@ class Expected:
 
 
 def write_images(path: Path, expected: Expected) -> None:
-    """Write the images that ``check`` hands on. Raises RunDirectoryError."""
+    """Write the images that ``check_parity`` hands on. Raises RunDirectoryError."""
     files.write_atomic(path, safetensors.numpy.save({"images": np.ascontiguousarray(expected.images)}))
 
 
-def check(name: Format, path: Path, images_path: Path, expected: Expected) -> ParityRecord:
+def check_parity(name: Format, path: Path, images_path: Path, expected: Expected) -> ParityRecord:
     """Run the exported model at ``path`` again and compare.
 
     Args:
@@ -91,15 +84,10 @@ def check(name: Format, path: Path, images_path: Path, expected: Expected) -> Pa
 
 def _run(name: Format, path: Path, images_path: Path, answer_path: Path) -> dict[str, Any]:
     paths = [str(place) for place in (path, images_path, answer_path)]
-    words = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), name, *paths]
-    ended = subprocess.run(  # noqa: S603 -- this interpreter, and words of ours
-        words, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
-    if ended.returncode:
-        lines = [line for line in ended.stderr.splitlines() if line.strip()]
-        problem = f"exit code {ended.returncode}{f': {str(lines[-1])[:300]}' if lines else ''}"
-        raise CheckFailedError(f"its own runtime cannot run it ({problem})", place=name, remedy=_LEFT_OUT)
-    return json.loads(ended.stdout.splitlines()[-1])
+    ended = run_child("cnn_trainer.export.parity_process:main", name, *paths)
+    if ended.failure:
+        raise CheckFailedError(f"its own runtime cannot run it ({ended.failure})", place=name, remedy=_LEFT_OUT)
+    return json.loads(ended.stdout)
 
 
 def _require_probabilities(name: Format, probabilities: NDArray[np.floating], expected: Expected) -> None:

@@ -156,14 +156,14 @@ def _name(run: Run) -> str:
 
 def _prepare(
     run: Run, wanted: Sequence[Format], data_path: Path | None
-) -> "tuple[formats.Source, EvaluationRecord, Expected]":
+) -> "tuple[formats.ExportSource, EvaluationRecord, Expected]":
     """The model to export, the run's score on the test split, and what must come out. Starts TensorFlow, on the CPU."""
     result = load_result(run, "cpu")
     from cnn_trainer.export.parity import Expected
 
     evaluated, score, split = score_split(run, result, "test", data_path)
     calibration = _calibration(run, data_path) if "litert-int8" in wanted else split.images[:0]
-    source = formats.Source(_as_float32(run, result.model), run.record.updated_at, calibration)
+    source = formats.ExportSource(_as_float32(run, result.model), run.record.updated_at, calibration)
     return source, evaluated, Expected(split.images, split.labels, score.probabilities, evaluated.images_sha256)
 
 
@@ -191,7 +191,7 @@ def _as_float32(run: Run, model: "keras.Sequential") -> "keras.Sequential":
 
 
 def _write_all(
-    wanted: Sequence[Format], staging: Path, source: formats.Source, expected: "Expected", say: Say
+    wanted: Sequence[Format], staging: Path, source: formats.ExportSource, expected: "Expected", say: Say
 ) -> tuple[Models, dict[Format, str]]:
     """Write and check every format; what was let in, and why the others were not."""
     from cnn_trainer.export import parity
@@ -207,7 +207,7 @@ def _write_all(
             path.parent.mkdir(exist_ok=True)
         formats.write(name, source, path)
         try:
-            record = parity.check(name, path, images_path, expected)
+            record = parity.check_parity(name, path, images_path, expected)
         except CheckFailedError as error:
             refused[name] = str(error)
             continue

@@ -1,6 +1,7 @@
 """Starts TensorFlow: quietly, on the asked device, with the threads that the config resolves to.
 
-Importing this module does not import TensorFlow; ``start`` does, once in a process.
+Importing this module does not import TensorFlow; ``start`` does. It may be called again in the same process. What it
+sets holds for the whole process, so it refuses a TensorFlow that already runs with other settings.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from typing import Any
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.training import Runtime
 from cnn_trainer.errors import DeviceError
-from cnn_trainer.machine import facts
+from cnn_trainer.machine import facts, streams
 
 # What makes bfloat16 faster than float32. AVX512_BF16 is no part of it: where it was measured, on a Xeon with
 # no AMX at hand, products of bfloat16 took twice as long as those of float32.
@@ -24,6 +25,8 @@ FAST_BFLOAT16 = ("amx_bf16", "svebf16")
 
 # Fewer images than this in one tower cost more in bookkeeping than the tower wins.
 _MIN_TOWER_IMAGES = 32
+
+_NEW_PROCESS = "train in a new process, or before anything else in this one uses TensorFlow"
 
 # Lines of TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about them.
 _CHATTER = re.compile(
@@ -49,14 +52,15 @@ class Backend:
 
 
 def start(experiment: Experiment) -> Backend:
-    """Import TensorFlow and set it up for ``experiment``. Call it once, before anything else uses TensorFlow.
+    """Import TensorFlow and set it up for ``experiment``.
 
     Raises:
-        DeviceError: where TensorFlow is not installed or does not start, or a GPU is asked for and there is none.
+        DeviceError: if TensorFlow is not installed or does not start; if a GPU is asked for and there is none; if
+            TensorFlow already runs in this process with other threads or devices, or does not compile functions.
     """
     with _quiet(), _hidden(_NOT_NEEDED_BY_KERAS):
-        with _without_collection():
-            tf = _import_tensorflow()
+        tf = _import_tensorflow()
+        _require_compiled_functions(tf)
         gpus = tf.config.list_physical_devices("GPU")
         device, reason = _choose_device(experiment.runtime.device, [gpu_name(tf, gpu) for gpu in gpus])
         towers, intra, inter = resolve_threads(experiment, 1 if device != "cpu" else facts.available_cores())
@@ -67,16 +71,42 @@ def start(experiment: Experiment) -> Backend:
                 tf.config.set_visible_devices([], "GPU")
             for gpu in gpus if device != "cpu" else []:
                 tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError as error:
-            raise DeviceError(f"TensorFlow was already running in this process: {error}") from None
+        except RuntimeError:  # it cannot be changed any more
+            raise _other_settings(tf, intra, inter) from None
         tf.config.experimental.enable_op_determinism()
         tf.random.set_seed(experiment.seed)
         tf.constant(0) + 1  # starts the devices, so that what they have to say is said here
     return Backend(device, reason, towers, intra, inter)
 
 
+def _require_compiled_functions(tf: Any) -> None:
+    if tf.executing_eagerly() and not tf.config.functions_run_eagerly():
+        return
+    problem = "TensorFlow does not compile functions in this process: "
+    if tf.executing_eagerly():
+        problem += "tf.config.run_functions_eagerly is on"
+        remedy = f"call tf.config.run_functions_eagerly(False), or {_NEW_PROCESS}"
+    else:
+        problem += "eager execution is off, as in TensorFlow 1"
+        remedy = _NEW_PROCESS
+    raise DeviceError(problem, remedy=remedy)
+
+
+def _other_settings(tf: Any, intra: int, inter: int) -> DeviceError:
+    threading = tf.config.threading
+    found = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+    if found == (intra, inter):
+        difference = "other devices than this run needs"
+    else:
+        names = "runtime.intra_op_threads and runtime.inter_op_threads"
+        difference = (
+            f"{found[0]} and {found[1]} for {names} (0: as TensorFlow likes); this run needs {intra} and {inter}"
+        )
+    return DeviceError(f"TensorFlow is already in use in this process, with {difference}", remedy=_NEW_PROCESS)
+
+
 def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
-    """Towers, threads inside an operation, and operations at the same time, where the config leaves them open.
+    """Towers, threads inside an operation, and operations at the same time, if the config leaves them open.
 
     Batch normalisation looks across the batch, so a model with it has one tower.
     """
@@ -89,7 +119,7 @@ def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
 
 
 def precision_warning(experiment: Experiment, device: str) -> str | None:
-    """What a person should know who asks for a precision that is slow here; None where there is nothing to know."""
+    """What a person should know who asks for a precision that is slow here; None if there is nothing to know."""
     precision = experiment.runtime.precision
     found = facts.machine()
     native = "features" in found and not set(FAST_BFLOAT16).isdisjoint(found["features"].split())
@@ -102,8 +132,9 @@ def precision_warning(experiment: Experiment, device: str) -> str | None:
 def _import_tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        import keras  # noqa: F401 -- which imports TensorFlow
-        import tensorflow as tf
+        with _without_collection():
+            import keras  # noqa: F401 -- which imports TensorFlow
+            import tensorflow as tf
     except ImportError as error:
         raise DeviceError(
             f"TensorFlow cannot be imported ({error})",
@@ -145,7 +176,13 @@ def _hidden(names: Sequence[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
-    """Search for no garbage inside the block, nor later in what it made: 0.5 s of the 2.2 s that the imports took."""
+    """Search for no garbage inside the block, nor later in what it made: 0.5 s of the 2.2 s that the imports took.
+
+    Only the first time: afterwards it would keep what earlier runs of this process have left behind.
+    """
+    if "keras" in sys.modules or not gc.isenabled():
+        yield
+        return
     gc.disable()
     try:
         yield
@@ -168,16 +205,11 @@ def _quiet() -> Iterator[None]:
     except OSError:  # no folder for temporary files, or no room in it: the chatter is then seen
         yield
         return
-    sys.stderr.flush()
     with file as held:
-        real = os.dup(2)
-        os.dup2(held.fileno(), 2)
         try:
-            yield
+            with streams.redirected(2, held.fileno()):
+                yield
         finally:
-            sys.stderr.flush()
-            os.dup2(real, 2)
-            os.close(real)
             held.seek(0)
             lines = held.read().decode("utf-8", errors="replace").splitlines()
             for line in lines:

@@ -65,7 +65,7 @@ def environment() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that is checked out in the working folder, with +dirty where files were changed; None without git."""
+    """The commit that is checked out in the working folder, with +dirty if files were changed; None without git."""
     git = shutil.which("git")
     if git is None:
         return None

@@ -14,7 +14,7 @@ from cnn_trainer.config.schema.model import Cnn, Mlp
 # Spreads the layers' initial weights over the 31-bit seeds that Keras takes; any odd constant would do.
 _SEED_STRIDE = 1_000_003
 
-# Not a Python float, which TensorFlow would round to float32 even where it then computes in float64.
+# Not a Python float, which TensorFlow would round to float32 even if it then computes in float64.
 _SCALE = np.float64(1 / 255)
 
 
@@ -28,12 +28,13 @@ def build_model(experiment: Experiment, image_shape: tuple[int, int, int], num_c
 
     Returns:
         A model that takes raw images (batch, height, width, channels) with values 0 to 255 and gives probabilities
-        (batch, num_classes) in the dtype of the weights: float64 where the experiment asks for it, else float32.
+        (batch, num_classes) in the dtype of the weights: float64 if the experiment asks for it, else float32.
         It is made of Keras' own layers only, so that a saved copy loads without this package.
     """
     dtype = "float64" if experiment.runtime.precision == "float64" else "float32"
     keras.config.set_floatx(dtype)  # of the optimizer's variables and schedules
     keras.config.set_dtype_policy(dtype)  # of the layers; once asked for, it no longer follows floatx
+    keras.config.set_image_data_format("channels_last")  # which a person's keras.json may set otherwise
     seeds = (((experiment.seed * _SEED_STRIDE) + layer) % 2**31 for layer in count(1))
     layers = [keras.Input(image_shape, name="image"), keras.layers.Rescaling(_SCALE, name="scale")]
     layers += _BODIES[experiment.model.builder](experiment.model, seeds)
@@ -104,12 +105,12 @@ def _dense(
 
 
 def _regularizer(model: Cnn | Mlp) -> keras.Regularizer | None:
-    """λ₁ Σ|w| + λ₂ Σw², as Keras' L1L2 has it; None where both factors are zero."""
+    """λ₁ Σ|w| + λ₂ Σw², as Keras' L1L2 has it; None if both factors are zero."""
     return keras.regularizers.L1L2(model.l1, model.l2) if model.l1 or model.l2 else None
 
 
 def keras_file(model: keras.Sequential) -> bytes:
-    """The content of the ``.keras`` file of ``model``. Raises OSError where the folder for temporary files is full.
+    """The content of the ``.keras`` file of ``model``. Raises OSError if the folder for temporary files is full.
 
     Keras writes such a file in place, so that a kill would leave a part of it; here that is a part of a copy.
     """

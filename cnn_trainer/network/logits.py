@@ -11,8 +11,8 @@ import tensorflow as tf
 from cnn_trainer.network import rewrite
 from cnn_trainer.network.rewrite import Tensor
 
-# Images that a tower evaluates at a time, fewer where they are larger than 28x28: what a core works on stays in its
-# cache, and memory is left alone. Compiled code is handed as many as have these values.
+# Images that a tower evaluates at a time, fewer if they are larger than 28x28: what a core works on then stays
+# in its cache. Compiled code is handed as many as have these values.
 EVALUATION_BATCH = 128
 _EVALUATION_PIXELS = EVALUATION_BATCH * 28 * 28
 _EVALUATION_VALUES = 16_384 * 28 * 28

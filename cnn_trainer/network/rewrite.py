@@ -1,19 +1,22 @@
 """An equivalent, faster form of a Keras model: the same function of the same variables, computed with less work.
 
-``read_model`` turns a sequential Keras model into a list of small operations. ``pool_first`` and ``join_pools`` rewrite
-the list, each leaving the network's function as it is, and ``cropped_size`` says how much of an image it reads:
+``read_model`` turns a sequential Keras model into a list of small operations. ``pool_first``, ``join_pools`` and
+``fold_scale`` rewrite the list, each leaving the network's function as it is, and ``cropped_size`` says how much of an
+image it reads:
 
 * max(f(a + b)) over a pool equals f(max(a) + b) for a bias b per channel and an activation f that never decreases,
   so pooling first leaves a quarter of the values to add to and to activate.
 * TensorFlow's convolutions add a bias and apply ReLU to a value that they have at hand anyway, which costs nothing. Of
   a convolution, a bias, ReLU and a pool it is the gradient that gains by pooling first.
 * Pixels that no later layer reads (the rows and columns that a pool's floor division drops) are not computed.
+* A convolution of scaled values is one with a scaled kernel. Where kernels are constants, as in an exported model, they
+  are scaled once, which saves scaling every image. In training it saves nothing: the kernels change with each step.
 
 ``compute`` runs a list. Nothing here knows about losses or training steps.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -45,11 +48,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class Convolve:
-    """Convolution, stride 1, with the kernel that is number ``kernel`` of the trainable variables."""
+    """Convolution, stride 1, with ``factor`` times the kernel that is number ``kernel`` of the trainable variables."""
 
     kernel: int
     size: tuple[int, int]
     padding: str
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,23 @@ def join_pools(operations: list[Operation]) -> list[Operation]:
     return result
 
 
+def fold_scale(operations: list[Operation]) -> list[Operation]:
+    """Scale the kernel of a convolution instead of the values that come to it, and flatten before scaling.
+
+    A scale right before a matrix product is left to the runtimes of exported models, which fold it in their own way.
+    """
+    result: list[Operation] = []
+    for operation in operations:
+        match [*result[-1:], operation]:
+            case [Scale(factor), Convolve() as convolve]:
+                result[-1] = replace(convolve, factor=factor * convolve.factor)
+            case [Scale() as scale, Flatten()]:
+                result[-1:] = [operation, scale]
+            case _:
+                result.append(operation)
+    return result
+
+
 def _commutes_with_maximum(operation: Operation) -> bool:
     return isinstance(operation, AddBias) or (isinstance(operation, Activate) and operation.name in _MONOTONE)
 
@@ -239,7 +260,7 @@ def compute(
         operations: What ``read_model`` gave, rewritten or not.
         images: (batch, height, width, channels), values 0 to 255, in the dtype to compute in.
         weights: The values of the model's trainable variables, in their order, in the same dtype.
-        seed: int32 (2,), what Dropout's choices follow from; None where nothing is dropped.
+        seed: int32 (2,), what Dropout's choices follow from; None if nothing is dropped.
         training: Whether Dropout drops and batch normalisation uses the batch's statistics.
 
     Returns:
@@ -250,10 +271,13 @@ def compute(
         match operation:
             case Scale(factor):
                 values = values * tf.constant(factor, values.dtype)
-            case Convolve(kernel, _, padding):
-                values = tf.nn.conv2d(values, weights[kernel], 1, padding)
-            case AddBias(bias):
+            case Convolve(kernel, _, padding, factor):
+                filters = weights[kernel] if factor == 1.0 else weights[kernel] * tf.constant(factor, values.dtype)
+                values = tf.nn.conv2d(values, filters, 1, padding)
+            case AddBias(bias) if training:
                 values = _add_bias(values, weights[bias])
+            case AddBias(bias):  # without a gradient of our own, which an exported model could not hold
+                values = tf.nn.bias_add(values, weights[bias])
             case Activate(name):
                 values = _ACTIVATIONS[name](values)
             case MaxPool(size):

@@ -29,7 +29,7 @@ _SOFT: Final = (0.3, 0.8)  # of the ink's darkness: below is paper, above is ful
 
 
 def find_sheet(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
-    """The rows and columns of a sheet of paper that lies on something darker; all of them where none does.
+    """The rows and columns of a sheet of paper that lies on something darker; all of them if none does.
 
     A sheet is light, one piece, a large part of the picture, nearly a rectangle, and does not reach the picture's edge.
     """
@@ -68,7 +68,7 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
         float32 (height, width), 0 for paper to 1 for ink, specks left out.
 
     Raises:
-        DataError: where nothing stands out from the background.
+        DataError: if nothing stands out from the background.
     """
     level = _blur(picture.astype(np.float32), _BLUR if max(picture.shape) > 64 else 0)
     # Light falls on ink and paper alike, so what counts is the share of it that is swallowed.
@@ -87,13 +87,13 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
 
 
 def thicken(ink: Values) -> Values:
-    """Make the line of a digit as thick as a thin one of MNIST, where it is thinner.
+    """Make the line of a digit as thick as a thin one of MNIST, if it is thinner.
 
     Args:
         ink: float32 (height, width), which the digit fills.
 
     Returns:
-        The same, a little larger to all sides where it was too thin.
+        The same, a little larger to all sides if it was too thin.
     """
     inked = np.pad(ink >= 0.5, 1).astype(np.float32)
     inside = -_highest(-inked, 1)

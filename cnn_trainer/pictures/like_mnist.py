@@ -1,4 +1,4 @@
-"""Real pictures, brought to what a run was trained on: decoded under limits, and made like MNIST where that fits.
+"""Real pictures, brought to what a run was trained on: decoded under limits, and made like MNIST if that fits.
 
 MNIST's own makers scaled black and white scans of digits into 20x20 pixels, aspect ratio kept and edges anti-aliased,
 and moved the centre of mass to the middle of 28x28 (Y. LeCun, C. Cortes, C. Burges, The MNIST database). ``like_mnist``
@@ -51,14 +51,14 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
     Args:
         picture: uint8 (height, width) or (height, width, 3), of any size.
         image_shape: Height, width and channels of the network's images.
-        prepare: Make the picture like MNIST, unless it is 28x28 and light on dark already; only where ``image_shape``
+        prepare: Make the picture like MNIST, unless it is 28x28 and light on dark already; only if ``image_shape``
             is (28, 28, 1). Else the picture is resized to the shape, as pictures in a folder of training data are.
 
     Returns:
         uint8 ``image_shape``.
 
     Raises:
-        DataError: where a picture to be prepared has no ink that stands out; the message does not name the picture.
+        DataError: if a picture to be prepared has no ink that stands out; the message does not name the picture.
     """
     if prepare and not _is_like_mnist(picture):
         return like_mnist(picture).reshape(image_shape)
@@ -83,7 +83,7 @@ def like_mnist(picture: Grey) -> Grey:
         uint8 (28, 28).
 
     Raises:
-        DataError: where nothing stands out from the background.
+        DataError: if nothing stands out from the background.
     """
     rough = _shrink(picture)
     sheet = find_sheet(rough)
@@ -100,7 +100,7 @@ def like_mnist(picture: Grey) -> Grey:
 
 
 def place_drawing(picture: Grey) -> Grey:
-    """Make a drawing what MNIST's images are, as ``like_mnist`` does where the ink need not be found.
+    """Make a drawing what MNIST's images are, as ``like_mnist`` does if the ink need not be found.
 
     Args:
         picture: uint8 (height, width) of any size, strokes of 255 on 0 with smoothed edges, and nothing else.
@@ -109,7 +109,7 @@ def place_drawing(picture: Grey) -> Grey:
         uint8 (28, 28).
 
     Raises:
-        DataError: where there is no stroke.
+        DataError: if there is no stroke.
     """
     ink: Values = picture.astype(np.float32) / np.float32(255)
     if ink.max() < 0.5:

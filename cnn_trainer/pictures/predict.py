@@ -16,7 +16,7 @@ from cnn_trainer.pictures import like_mnist
 from cnn_trainer.runs.records import DataRecord
 from cnn_trainer.runs.store import Run
 
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
+Classify = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 # Pictures that are computed at a time; so many are in memory, however many there are.
@@ -50,7 +50,7 @@ def find_pictures(words: Sequence[str], read_stdin: Callable[[], bytes]) -> list
     Of a folder, files count whose name ends as those of PNG, JPEG and BMP do, sorted by path; hidden names do not.
 
     Raises:
-        DataError: where a folder holds none.
+        DataError: if a folder holds none.
     """
     found: list[Picture] = []
     for word in words:
@@ -77,7 +77,7 @@ def _pictures_under(folder: str) -> list[Path]:
     return sorted(paths)
 
 
-def load(run: Run, device: str | None) -> Predict:
+def load_network(run: Run, device: str | None) -> Classify:
     """Start TensorFlow and load the result of a run.
 
     Returns:
@@ -90,14 +90,14 @@ def load(run: Run, device: str | None) -> Predict:
 
 
 def predict(
-    data: DataRecord, found: Iterable[Picture], compute: Predict, prepare: bool
+    data: DataRecord, found: Iterable[Picture], compute: Classify, prepare: bool
 ) -> Iterator[Answer | DataError]:
     """Answer for each picture, in their order; for one that cannot be read, with the error that says why.
 
     Args:
         data: What the network was trained on.
         found: The pictures.
-        compute: What ``load`` gave.
+        compute: What ``load_network`` gave.
         prepare: Make the pictures like MNIST's images; see ``pictures.fit``.
     """
     waiting = iter(found)

@@ -116,7 +116,7 @@ def decode(data: bytes, expected: ExpectedArrays) -> Checkpoint:
 
 
 def _mapping(value: object, name: str, keys: set[str] | None = None) -> dict[str, Any]:
-    """``value``, which must be a mapping, with these keys alone where any are given."""
+    """``value``, which must be a mapping, with these keys only if any are given."""
     if not isinstance(value, dict) or (keys and value.keys() != keys):
         raise StorageError(f"its {name} is not what this program writes")
     return value
@@ -161,7 +161,7 @@ def _check_arrays(header: dict[str, Any], expected: ExpectedArrays, data_bytes: 
             raise StorageError(f"its array {name} is not described as safetensors does")
         if entry["dtype"] != _DTYPES[dtype] or not _is_list(entry["shape"], shape):
             found = f"{entry['dtype']} {entry['shape']}"[:120]
-            raise StorageError(f"its array {name} is {found}, where the model has {_DTYPES[dtype]} {[*shape]}")
+            raise StorageError(f"its array {name} is {found}; the model has {_DTYPES[dtype]} {[*shape]}")
         offsets = entry["data_offsets"]
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(offset) is int for offset in offsets):
             raise StorageError(f"its array {name} has no place in the file")
@@ -174,7 +174,7 @@ def _check_arrays(header: dict[str, Any], expected: ExpectedArrays, data_bytes: 
             raise StorageError("its arrays overlap or leave gaps")
         end = stop
     if end != data_bytes:
-        raise StorageError(f"it holds {data_bytes} bytes of arrays, where the model has {end}")
+        raise StorageError(f"it holds {data_bytes} bytes of arrays; the model has {end}")
 
 
 def _is_list(value: object, wanted: tuple[int, ...]) -> bool:
@@ -201,7 +201,7 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     Files of later steps go too: training went on from an earlier one because they could not be read.
 
     Raises:
-        RunDirectoryError: where it cannot be written; the checkpoints that were there are then intact.
+        RunDirectoryError: if it cannot be written; the checkpoints that were there are then intact.
     """
     files.require_folder(folder)
     path = folder / f"step-{step:09d}.safetensors"
@@ -216,17 +216,17 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
 
 
 def _step(path: Path) -> int:
-    """The step in a checkpoint's name, -1 where it is no such name."""
+    """The step in a checkpoint's name, -1 if it is no such name."""
     match = _FILE_NAME.fullmatch(path.name)
     return int(match[1]) if match else -1
 
 
 @raised_as(RunDirectoryError)
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """The checkpoints in ``folder``, newest first; none where it is missing.
+    """The checkpoints in ``folder``, newest first; none if it is missing.
 
     Raises:
-        RunDirectoryError: where ``folder`` is a symbolic link or cannot be read.
+        RunDirectoryError: if ``folder`` is a symbolic link or cannot be read.
     """
     if not os.path.lexists(folder):
         return []
@@ -245,7 +245,7 @@ def read_newest(folder: Path, expected: ExpectedArrays, warn: Callable[[str], No
         warn: Called with one line about each newer file that is not valid.
 
     Raises:
-        RunDirectoryError: where there is none.
+        RunDirectoryError: if there is none.
     """
     paths = checkpoint_paths(folder)
     for number, path in enumerate(paths, start=1):

@@ -9,6 +9,8 @@
       .lock              held by the process that works on the run
 
 A run.json is the last file that creation writes: a directory that has one is a run.
+
+What reads and writes configs is imported by the functions that need it: half the time that ``runs list`` would take.
 """
 
 import os
@@ -23,11 +25,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cnn_trainer.config import strict_yaml
-from cnn_trainer.config.load import dump_config, load_config
-from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import CnnTrainError, ConfigError, RunDirectoryError, StorageError, raised_as
 from cnn_trainer.runs.paths import (
     CHECKPOINTS_DIR,
@@ -41,6 +40,9 @@ from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord
 from cnn_trainer.storage import files, strict_json
 from cnn_trainer.storage.strict_json import utc_now
 
+if TYPE_CHECKING:
+    from cnn_trainer.config.schema import Experiment
+
 MAX_METRICS_BYTES = 64 * 1024 * 1024  # twice what the schema's most epochs, 100,000, need at 320 bytes each
 LOCK_SECONDS = 0.25  # how long to try: ``runs list`` holds a lock for some microseconds to see whether it is free
 
@@ -52,16 +54,16 @@ class Run:
     """One run: its directory, what it was asked to do, and its record as it was last read or written."""
 
     dir: Path
-    experiment: Experiment
+    experiment: "Experiment"
     record: RunRecord
 
 
 @raised_as(RunDirectoryError)
-def create_run(runs_dir: Path, name: str, experiment: Experiment, record: RunRecord) -> Run:
+def create_run(runs_dir: Path, name: str, experiment: "Experiment", record: RunRecord) -> Run:
     """Create the directory of a new run, ``runs_dir/<UTC time>-<name>``, with config.yaml and run.json.
 
     Raises:
-        RunDirectoryError: where ``name`` is not a plain file name, or the system refuses; nothing is left behind then.
+        RunDirectoryError: if ``name`` is not a plain file name, or the system refuses; nothing is left behind then.
     """
     if not _RUN_NAME.fullmatch(name):
         allowed = "letters, digits, dots, hyphens and underscores, the first a letter or a digit, 128 at most"
@@ -95,7 +97,7 @@ def _new_folder(runs_dir: Path, name: str) -> Path:
     raise AssertionError("count has no end")
 
 
-def _fill(run_dir: Path, experiment: Experiment, record: RunRecord) -> None:
+def _fill(run_dir: Path, experiment: "Experiment", record: RunRecord) -> None:
     with files.reported(run_dir, "created"):
         (run_dir / CHECKPOINTS_DIR).mkdir()
     write_config(Run(run_dir, experiment, record))
@@ -105,7 +107,9 @@ def _fill(run_dir: Path, experiment: Experiment, record: RunRecord) -> None:
 
 @raised_as(RunDirectoryError)
 def write_config(run: Run) -> None:
-    """Write config.yaml: at the start, and again where a run is asked for more epochs. Raises RunDirectoryError."""
+    """Write config.yaml: at the start, and again if a run is asked for more epochs. Raises RunDirectoryError."""
+    from cnn_trainer.config.load import dump_config
+
     header = (
         f"# The config of the run {run.dir.name}, every default written out.\n"
         "# To repeat the run: cnn-train train <this file>\n"
@@ -125,6 +129,9 @@ def open_run(run_dir: Path) -> Run:
     Raises:
         RunDirectoryError: naming the file and the fault.
     """
+    from cnn_trainer.config import strict_yaml
+    from cnn_trainer.config.load import load_config
+
     record = read_run_record(run_dir)
     path = run_dir / CONFIG_FILE
     with raised_as(RunDirectoryError):
@@ -145,7 +152,7 @@ def update_record(run: Run, **changes: Any) -> None:
 
 
 def note_failure(run: Run, error: Exception, **changes: Any) -> None:
-    """Write into run.json that the run failed, and why; where that fails too, ``error`` alone is to be shown."""
+    """Write into run.json that the run failed, and why; if that fails too, only ``error`` is shown."""
     words = str(error) if isinstance(error, CnnTrainError) else f"{type(error).__name__}: {error}"
     words = words[:500].encode(errors="backslashreplace").decode()  # a path may be no text
     with suppress(RunDirectoryError):
@@ -154,12 +161,12 @@ def note_failure(run: Run, error: Exception, **changes: Any) -> None:
 
 @contextmanager
 def lock_run(run: Run) -> Iterator[None]:
-    """Hold the run for this process alone, until the block ends or the process dies.
+    """Hold the run for this process only, until the block ends or the process dies.
 
     Once held, ``run.record`` is read again, and the temporary files that dead writers left are removed.
 
     Raises:
-        RunDirectoryError: within ``LOCK_SECONDS`` where another process holds the run, naming it; nothing was written.
+        RunDirectoryError: within ``LOCK_SECONDS`` if another process holds the run, naming it; nothing was written.
     """
     path = run.dir / LOCK_FILE
     with raised_as(RunDirectoryError), files.reported(path, "opened"):
@@ -169,7 +176,7 @@ def lock_run(run: Run) -> Iterator[None]:
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # another name of the file may stand elsewhere
             raise RunDirectoryError("is not a regular file with one name", place=path, remedy="move it away")
         _acquire(file, path)
-        with suppress(OSError):  # the process id is for messages alone: a full disk need not stop the run here
+        with suppress(OSError):  # the process id is only for messages: a full disk need not stop the run here
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         files.remove_stray(run.dir)
@@ -222,7 +229,7 @@ def rewrite_metrics(run: Run, history: Sequence[EpochMetrics]) -> None:
 
 @raised_as(RunDirectoryError)
 def read_metrics(run: Run) -> list[EpochMetrics]:
-    """The epochs in metrics.jsonl, none where it is missing. What stands after the last end of a line is dropped.
+    """The epochs in metrics.jsonl, none if it is missing. What stands after the last end of a line is dropped.
 
     Raises:
         RunDirectoryError: for a file of more than ``MAX_METRICS_BYTES``, or naming the first line that is wrong.
@@ -254,6 +261,6 @@ def require_result(run: Run) -> None:
 
 @raised_as(RunDirectoryError)
 def read_evaluation(run_dir: Path) -> EvaluationRecord | None:
-    """What evaluation.json says, None where it is missing. Raises RunDirectoryError naming the file and the fault."""
+    """What evaluation.json says, None if it is missing. Raises RunDirectoryError naming the file and the fault."""
     path = run_dir / EVALUATION_FILE
     return strict_json.read_record(EvaluationRecord, path) if os.path.lexists(path) else None

@@ -78,7 +78,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     A symbolic link at ``path`` is replaced, not followed. Folders on the way to it may be links.
 
     Raises:
-        StorageError: where the system refuses; what was at ``path`` before is then intact, and nothing else is
+        StorageError: if the system refuses; what was at ``path`` before is then intact, and nothing else is
             left in the folder.
     """
     with reported(path, "written", "what was there before is intact"):
@@ -174,10 +174,10 @@ def _remove_if_dead(path: Path) -> None:
 def append_line(path: Path, line: str) -> None:
     """Add ``line`` (without its end) to the text file at ``path``, on the disk when this returns.
 
-    The file is created where it is missing. A last line without an end, which a killed writer left, is cut off first.
+    The file is created if it is missing. A last line without an end, which a killed writer left, is cut off first.
 
     Raises:
-        StorageError: where the system refuses, or ``path`` is not a regular file; the lines before are intact.
+        StorageError: if the system refuses, or ``path`` is not a regular file; the lines before are intact.
     """
     with reported(path, "added to", "the lines before are intact"):
         file = os.open(path, os.O_RDWR | os.O_CREAT | NOT_FOLLOWED, 0o666)
@@ -223,7 +223,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """The content of the regular file at ``path``, at most ``limit`` bytes; a symbolic link is not followed.
 
     Raises:
-        StorageError: where the file is missing, larger, of another kind or cannot be read; nothing was read then.
+        StorageError: if the file is missing, larger, of another kind or cannot be read; nothing was read then.
     """
     with reported(path, "read"):
         file = os.open(path, os.O_RDONLY | NOT_FOLLOWED)
@@ -238,7 +238,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def _read_all(file: int, size: int) -> bytes:
-    """``size`` bytes, or fewer where the file is shorter by now, or one more where it is longer."""
+    """``size`` bytes, or fewer if the file is shorter by now, or one more if it is longer."""
     parts, left = [], size + 1
     while left and (part := os.read(file, left)):
         parts.append(part)

@@ -17,7 +17,7 @@ MAX_JSON_BYTES = 1024 * 1024
 # A list of a million empty lists is 3 MB of JSON and 80 MB of Python objects; with this bound and the size bound of
 # the file, what is read takes about 12 times the size of its text at most.
 MAX_CONTAINERS = 250_000
-MAX_DIGITS = 20  # of an integer: what an unsigned 64-bit integer needs
+MAX_JSON_DIGITS = 20  # of an integer: what an unsigned 64-bit integer needs
 
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
@@ -50,11 +50,12 @@ def parse_json(data: bytes | str) -> Any:
 
     Raises:
         StorageError: for anything that ``format_json`` does not write (duplicate keys, NaN, infinity, integers of
-            more than ``MAX_DIGITS`` digits, text that is not Unicode), for nesting deeper than Python's stack, and for
-            more than ``MAX_CONTAINERS`` lists and mappings. It names no place: ``data`` may be a part of a file.
+            more than ``MAX_JSON_DIGITS`` digits, text that is not Unicode), for nesting deeper than Python's stack, and
+            for more than ``MAX_CONTAINERS`` lists and mappings. It names no place: ``data`` may be a part of a file.
     """
     try:
         text = data if isinstance(data, str) else data.decode()
+        text.encode()
         if text.count("[") + text.count("{") > MAX_CONTAINERS:
             raise ValueError(f"more than {MAX_CONTAINERS} lists and mappings")
         value = json.loads(
@@ -64,7 +65,8 @@ def parse_json(data: bytes | str) -> Any:
             parse_float=_finite,
             parse_int=_integer,
         )
-        format_json(value)  # an escaped half of a surrogate pair is valid JSON, but no Unicode text
+        if "\\ud" in text.lower():  # an escaped half of a surrogate pair is valid JSON, but no Unicode text
+            format_json(value)
     except UnicodeError:
         raise StorageError("not valid JSON: not UTF-8 text") from None
     except ValueError as error:
@@ -126,6 +128,6 @@ def _finite(text: str) -> float:
 
 
 def _integer(text: str) -> int:
-    if len(text.lstrip("-")) > MAX_DIGITS:
-        raise ValueError(f"an integer of more than {MAX_DIGITS} digits")
+    if len(text.lstrip("-")) > MAX_JSON_DIGITS:
+        raise ValueError(f"an integer of more than {MAX_JSON_DIGITS} digits")
     return int(text)

@@ -1,18 +1,17 @@
 """Random changes of training images, inside the compiled step: one affine transform for each image."""
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
 from cnn_trainer.config.schema.training import Augmentation
+from cnn_trainer.network.rewrite import Tensor
 
-Tensor = Any
 Augment = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_augment(augmentation: Augmentation, height: int, width: int) -> Augment | None:
-    """The function that augments a batch, or None where ``augmentation`` asks for nothing.
+    """The function that augments a batch, or None if ``augmentation`` asks for nothing.
 
     ``augment(images, seed)`` takes images, floats (n, height, width, channels), and a seed, int32 (2,), and gives
     images of the same shape and dtype. It is a function of both alone, and of each image's place in the batch: give

@@ -10,7 +10,7 @@ Mode = Literal["live", "lines", "quiet"]
 
 
 def choose_mode(stream: TextIO, quiet: bool) -> Mode:
-    """Choose live on a terminal, lines where output is piped, quiet where that is asked for."""
+    """Choose live on a terminal, lines if output is piped, quiet if that is asked for."""
     if quiet:
         return "quiet"
     return "live" if stream.isatty() else "lines"
@@ -36,7 +36,7 @@ class Display:
 
     @contextmanager
     def _unless_nobody_looks(self) -> Iterator[None]:
-        """Fall silent where the stream cannot be written to: a closed pipe is no reason to stop training."""
+        """Fall silent if the stream cannot be written to: a closed pipe is no reason to stop training."""
         try:
             yield
         except OSError:

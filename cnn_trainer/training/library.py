@@ -17,7 +17,7 @@ from cnn_trainer.runs import paths, store
 from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord
 from cnn_trainer.training.run import resume_run, train_config
 
-DEFAULT_RUNS_DIR = "runs"
+_RUNS_DIR = "runs"
 
 
 class TrainedRun:
@@ -95,7 +95,7 @@ def train(
     config: str | Path,
     overrides: Overrides = (),
     *,
-    runs_dir: str | Path = DEFAULT_RUNS_DIR,
+    runs_dir: str | Path = _RUNS_DIR,
     evaluate: bool = True,
 ) -> TrainedRun:
     """Train an experiment, as ``cnn-train train`` does, in a new run directory.
@@ -121,7 +121,7 @@ def train(
     return TrainedRun(Path(outcome.run))
 
 
-def load_run(run: str | Path, runs_dir: str | Path = DEFAULT_RUNS_DIR) -> TrainedRun:
+def load_run(run: str | Path, runs_dir: str | Path = _RUNS_DIR) -> TrainedRun:
     """A run that was trained before.
 
     Args:

@@ -42,9 +42,9 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Build the optimizer with its slots, for all trainable variables of ``model``.
 
-    Plain gradient descent is θ ← θ − η∇L. Where ``ema_decay`` is set, the optimizer keeps the moving average of each
+    Plain gradient descent is θ ← θ − η∇L. If ``ema_decay`` is set, the optimizer keeps the moving average of each
     variable in its own variables; ``averages`` gives them. In float16 it takes the gradients of a scaled loss (see
-    ``loss_scale``), and leaves a step out, with a smaller scale for the next, where they are not finite.
+    ``loss_scale``), and leaves a step out, with a smaller scale for the next, if they are not finite.
 
     Args:
         experiment: What to train, and how.
@@ -108,8 +108,16 @@ def learning_rate(training: Training, steps_per_epoch: int) -> "float | Schedule
     return ScheduleByFactor(training.learning_rate, factor, warmup)
 
 
+def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The learning rate of the last step that was taken, to the seven digits that float32 holds."""
+    rate = without_loss_scale(optimizer)._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = rate(optimizer.iterations.value - 1)
+    return float(f"{float(rate):.7g}")
+
+
 def lower_at_plateau(training: Training, optimizer: keras.optimizers.Optimizer, epochs_without: int) -> bool:
-    """Lower the learning rate where the schedule is plateau and its patience is over; say whether that was so.
+    """Lower the learning rate if the schedule is plateau and its patience is over; say whether that was so.
 
     The learning rate is one of the optimizer's variables then, so that a checkpoint holds it.
 

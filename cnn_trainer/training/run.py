@@ -1,4 +1,4 @@
-"""The one recipe: a config in, an outcome out. Whoever trains calls ``train_config`` or ``resume_run``.
+"""The one recipe: a config in, an outcome out. To train, call ``train_config`` or ``resume_run``.
 
 Modules that import TensorFlow are imported here only after ``backend.start``, which keeps TensorFlow quiet and sets
 its threads.
@@ -31,7 +31,7 @@ from cnn_trainer.training import tensorboard
 from cnn_trainer.training.display import Display
 
 if TYPE_CHECKING:
-    from cnn_trainer.training.loop import Session
+    from cnn_trainer.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def prepare(config: Config, feedback: Feedback) -> Prepared:
     started = backend.start(experiment)
     if warning := backend.precision_warning(experiment, started.device):
         feedback.warn(f"{warning}")
-    from cnn_trainer.training import loop
+    from cnn_trainer.training.session import build_session
 
     resolved = {
         "runtime.device": started.device.split()[0],
@@ -143,7 +143,7 @@ def prepare(config: Config, feedback: Feedback) -> Prepared:
         "runtime.inter_op_threads": started.inter_op_threads,
     }
     experiment = change_experiment(experiment, resolved)
-    prepared = Prepared(experiment, record, started, loop.build_session(experiment, training_data, started))
+    prepared = Prepared(experiment, record, started, build_session(experiment, training_data, started))
     feedback.prepared(prepared)
     return prepared
 
@@ -191,7 +191,7 @@ def _create(prepared: Prepared, runs_dir: Path) -> Run:
 
 
 def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepared:
-    """Rebuild the session of a run from its own config, and say where this machine is not the one that began it."""
+    """Rebuild the session of a run from its own config, and say how this machine differs from the one that began it."""
     if run.record.status == "diverged":
         raise RunDirectoryError(f"the run diverged and would do so again: {run.record.error}", place=run.dir)
     config_file = str(run.dir / CONFIG_FILE)
@@ -236,7 +236,7 @@ def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, res
 
     feedback.created(run)
     with stopping.stop_requests() as stop:
-        digest = loop.train(run, prepared.session, feedback.display, stop, feedback.warn, resume)
+        digest = loop.train_run(run, prepared.session, feedback.display, stop, feedback.warn, resume)
         if not evaluate:
             store.update_record(run, status="trained")
             return _outcome(run, None)

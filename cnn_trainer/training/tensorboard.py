@@ -1,4 +1,4 @@
-"""TensorBoard events of a run: one point an epoch, where the config asks for them.
+"""TensorBoard events of a run: one point an epoch, if the config asks for them.
 
 They hold nothing that metrics.jsonl does not hold, so a resumed run writes them anew from its history, and no epoch is
 ever there twice.
@@ -31,7 +31,7 @@ def epoch_writer(run_dir: Path, history: Sequence[EpochMetrics], wanted: bool) -
     ``wanted``, nothing is written.
 
     Raises:
-        RunDirectoryError: where the system refuses, or what is no folder stands in the way, such as a symbolic link.
+        RunDirectoryError: if the system refuses, or what is no folder stands in the way, such as a symbolic link.
     """
     if not wanted:
         yield lambda _: None

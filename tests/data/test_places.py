@@ -126,4 +126,4 @@ def test_list_sources_tells_what_is_at_hand(data_dir, small_arrays):
 @pytest.mark.parametrize(("content", "problem"), [(b"", "is empty"), (b"<html></html>", "looks like a web page")])
 def test_list_sources_sees_what_cannot_be_it(data_dir, content, problem):
     touch(data_dir / "mnist.npz", content)
-    assert problem in places.list_sources()[0].problem
+    assert problem in str(places.list_sources()[0].problem)

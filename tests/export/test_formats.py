@@ -50,7 +50,7 @@ def make_source(make_experiment, model, image_shape):
         if variable.path.split("/")[-1] in ("gamma", "beta", "moving_mean", "moving_variance"):
             variable.assign(random.uniform(0.5, 2, variable.shape))
     images = random.integers(0, 256, (50, *image_shape), np.uint8)
-    return formats.Source(built, "2026-01-02T03:04:05Z", images)
+    return formats.ExportSource(built, "2026-01-02T03:04:05Z", images)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,7 +24,7 @@ def check(expected, tmp_path):
     """A function of a format, a path and what is expected that checks."""
     images_path = tmp_path / "images.safetensors"
     parity.write_images(images_path, expected)
-    return lambda name, path, wanted=expected: parity.check(name, path, images_path, wanted)
+    return lambda name, path, wanted=expected: parity.check_parity(name, path, images_path, wanted)
 
 
 def reason(function, *arguments):

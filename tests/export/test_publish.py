@@ -92,7 +92,9 @@ def test_formats_are_added_to_an_export_and_equal_files_are_not_touched(run_copy
 def test_a_saved_model_is_replaced(exported, export_to, tmp_path, monkeypatch):
     shutil.copytree(exported[0], tmp_path / "export")
     record = exports.read(tmp_path / "export").models["saved-model"].parity
-    monkeypatch.setattr("cnn_trainer.export.parity.check", lambda *_: record)  # TensorFlow takes its time to start
+    monkeypatch.setattr(
+        "cnn_trainer.export.parity.check_parity", lambda *_: record
+    )  # TensorFlow takes its time to start
     (tmp_path / "export/saved-model/1/saved_model.pb").write_bytes(b"damaged")
     found = export_to("saved-model")
     assert len(found.manifest.models) == 6

@@ -11,7 +11,7 @@ from cnn_trainer.config.schema import Experiment
 from cnn_trainer.network import rewrite
 from cnn_trainer.network.build import build_model
 from cnn_trainer.network.logits import build_logits
-from cnn_trainer.network.rewrite import Activate, AddBias, Convolve, Drop, MatMul, MaxPool, Normalize
+from cnn_trainer.network.rewrite import Activate, AddBias, Convolve, Drop, Flatten, MatMul, MaxPool, Normalize, Scale
 
 NUM_CLASSES = 3
 MONOTONE = ["relu", "sigmoid", "tanh", "linear"]
@@ -213,6 +213,35 @@ def test_the_documented_model_is_read_and_rewritten_as_it_says():
     kernels = [operation.kernel for operation in operations if isinstance(operation, Convolve | MatMul)]
     assert kernels == [0, 2, 4, 6]
     assert [operation.bias for operation in operations if isinstance(operation, AddBias)] == [1, 3, 5, 7]
+
+
+@few
+@given(architectures())
+def test_a_folded_scale_leaves_the_function_as_it_is(architecture):
+    """And no image is scaled, as the first layer is a convolution."""
+    model, shape = architecture
+    built = build(model, shape)
+    operations = rewrite.fold_scale(rewrite.read_model(built))
+    assert not any(isinstance(operation, Scale) for operation in operations)
+    images, _ = batch(shape)
+    weights = [tf.convert_to_tensor(variable) for variable in built.trainable_variables]
+    logits = rewrite.compute(operations, images, weights, None, training=False)
+    assert_same(tf.nn.softmax(logits), built(images, training=False), 1.0)
+
+
+def test_the_scale_of_the_documented_model_is_folded_into_its_first_kernel():
+    operations = rewrite.read_model(documented())
+    scale, first, *others = operations
+    assert rewrite.fold_scale(operations) == [Convolve(0, (3, 3), "VALID", 1 / 255), *others]
+    assert scale == Scale(1 / 255)
+    assert first == Convolve(0, (3, 3), "VALID")
+    assert rewrite.fold_scale([Scale(3.0), MaxPool((2, 2)), first]) == [Scale(3.0), MaxPool((2, 2)), first]
+
+
+def test_a_fully_connected_model_is_flattened_before_it_is_scaled():
+    operations = rewrite.read_model(build({"builder": "mlp", "hidden_units": []}, (8, 8, 1)))
+    assert [type(operation) for operation in operations[:3]] == [Scale, Flatten, MatMul]
+    assert [type(operation) for operation in rewrite.fold_scale(operations)[:3]] == [Flatten, Scale, MatMul]
 
 
 @pytest.mark.parametrize(("padding", "kernel", "kept"), [("same", 3, 28), ("valid", 5, 28), ("valid", 4, 27)])

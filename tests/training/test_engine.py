@@ -9,8 +9,8 @@ from support import recovered
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data import Split, order_of_examples
 from cnn_trainer.machine import backend
-from cnn_trainer.network.build import build_model
-from cnn_trainer.training.engine import Engine, Objective, Sums
+from cnn_trainer.training.engine import Sums
+from cnn_trainer.training.gradients import Objective
 from cnn_trainer.training.optimizer import averages
 
 # A small network, so that tracing a step takes little.
@@ -81,32 +81,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(make_experime
     assert results[0][0] == results[1][0] != results[2][0]
     assert same_bits(results[0][1], results[1][1])
     assert not same_bits(results[0][1], results[2][1])
-
-
-@pytest.mark.parametrize(
-    ("model", "training", "different"),
-    [
-        ({}, {}, False),
-        ({"conv_dropout": 0.5}, {}, True),
-        ({"dropout": 0.5}, {}, True),
-        ({}, {"augmentation": EVERYTHING["augmentation"]}, True),
-    ],
-)
-def test_random_choices_differ_from_step_to_step_and_from_tower_to_tower(
-    model, training, different, make_experiment, make_trainer, small_images
-):
-    """One image again and again, and a learning rate that moves nothing: gradients differ by the choices alone."""
-    split = Split(np.repeat(small_images.images[2:3], 8, axis=0), np.full(8, 2, np.int32))
-    training = {**training, "optimizer": "sgd", "batch_size": 2, "learning_rate": 1e-30}
-    engine = make_trainer(make_experiment({**SMALL, **model}, training), split, 2).engine
-    weights = [tf.convert_to_tensor(variable) for variable in engine._variables]
-    seen = set()
-    for iteration, tower in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]:
-        one = engine._tower(
-            tf.constant([tower]), tf.constant([True]), tf.constant(2), weights, tf.constant(iteration), tower
-        )
-        seen.add(one[0][0].numpy().tobytes())
-    assert len(seen) == (5 if different else 1)
 
 
 @pytest.mark.parametrize("towers", [1, 3])
@@ -315,22 +289,3 @@ def test_learning_that_runs_away_gives_a_sum_that_is_not_finite(make_experiment,
     training = {"optimizer": "sgd", "learning_rate": 1000.0, "batch_size": 2, "loss": "cross_entropy"}
     trainer = make_trainer(make_experiment({**SMALL, "activation": "linear", "l2": 1000.0}, training), small_images)
     assert not np.isfinite(trainer.train().loss)
-
-
-def test_augmented_images_are_cropped_after_the_augmentation(make_experiment, make_trainer, small_images):
-    """Pixels that the network does not read may be turned into its view; 11x10 images, of which it reads 10x10."""
-    model = {"filters": [3], "kernel_size": 3, "pool_size": 2, "dense_units": []}
-    experiment = make_experiment(model, {**PLAIN, "learning_rate": 0.01})
-    shifted = Engine(*_engine_parts(experiment, small_images), 1, lambda images, seed: tf.roll(images, -1, axis=1))
-    rolled = Split(np.ascontiguousarray(np.roll(small_images.images, -1, axis=1)), small_images.labels)
-    plain = Engine(*_engine_parts(experiment, rolled), 1, None)
-    order = tf.range(22)
-    assert shifted._size == (10, 10)
-    assert shifted.train_steps(order, 0, 1, Sums()) == plain.train_steps(order, 0, 1, Sums())
-
-
-def _engine_parts(experiment, split):
-    model = build_model(experiment, split.images.shape[1:], 3)
-    optimizer = keras.optimizers.SGD(experiment.training.learning_rate)
-    optimizer.build(model.trainable_variables)
-    return experiment, model, optimizer, split

@@ -28,7 +28,7 @@ class Mnist(_Data):
     )
     fallback: Literal["mnist-5k"] | None = Field(
         None,
-        description="What to train on, loudly, where MNIST can be neither found nor fetched. null: stop with an error.",
+        description="What to train on, loudly, if MNIST can be neither found nor fetched. null: stop with an error.",
     )
 
 
@@ -87,5 +87,5 @@ class Folder(_Data):
         0.2,
         gt=0,
         le=0.5,
-        description="Share of each class that becomes the test split where there are no sub-folders train and test; chosen by the seed.",
+        description="Share of each class that becomes the test split if there are no sub-folders train and test; chosen by the seed.",
     )

@@ -45,4 +45,4 @@ class _OneForAll:
 
 
 OneOrMore = Annotated[list[Item], _OneForAll(), Field(min_length=1, max_length=16)]
-AnyNumber = Annotated[list[Item], _OneForAll(), Field(max_length=16)]  # empty where there is nothing to give one for
+AnyNumber = Annotated[list[Item], _OneForAll(), Field(max_length=16)]  # empty if there is nothing to give one for

@@ -65,7 +65,7 @@ class OneCycle(Section):
 
 
 class Plateau(Section):
-    """The learning rate is multiplied by factor where the validation loss no longer falls; needs a validation split."""
+    """The learning rate is multiplied by factor if the validation loss no longer falls; needs a validation split."""
 
     name: Literal["plateau"]
     factor: float = Field(0.5, gt=0, lt=1, description="What the learning rate is multiplied by.")
@@ -155,9 +155,9 @@ class Training(Section):
 
 
 class Runtime(Section):
-    """How the machine is used. These keys change the speed of a run, and its results by rounding alone."""
+    """How the machine is used. These keys change the speed of a run, and its results only by rounding."""
 
-    device: DeviceName = Field("auto", description="auto takes a GPU where TensorFlow finds one.")
+    device: DeviceName = Field("auto", description="auto takes a GPU if TensorFlow finds one.")
     precision: Precision = Field(
         "float32",
         description="Arithmetic of the training step; weights are float32 (float64 with float64) whatever is chosen. float16 scales the loss.",
@@ -166,7 +166,7 @@ class Runtime(Section):
         None,
         ge=1,
         le=1024,
-        description="Equal parts of a batch that run side by side. null: one for each core where the model and batch allow it.",
+        description="Equal parts of a batch that run side by side. null: one for each core if the model and batch allow it.",
     )
     intra_op_threads: int | None = Field(
         None, ge=1, le=1024, description="Threads inside one TensorFlow operation. null: chosen with towers."

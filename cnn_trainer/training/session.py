@@ -1,0 +1,85 @@
+"""What one process holds while it trains a run, built from the experiment."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnn_trainer.config.schema import Experiment
+from cnn_trainer.data import Split, TrainingData
+from cnn_trainer.machine.backend import Backend
+from cnn_trainer.network import rewrite
+from cnn_trainer.network.build import build_model
+from cnn_trainer.network.logits import build_logits
+from cnn_trainer.training.augment import build_augment
+from cnn_trainer.training.batches import from_memory
+from cnn_trainer.training.combine import add_towers, with_penalties
+from cnn_trainer.training.engine import Engine
+from cnn_trainer.training.gradients import Objective, augmented, plain_gradients
+from cnn_trainer.training.optimizer import build_optimizer
+
+
+@dataclass(frozen=True)
+class Session:
+    """All that one process holds while it trains a run."""
+
+    experiment: Experiment
+    model: keras.Sequential
+    optimizer: keras.optimizers.Optimizer
+    engine: Engine
+    logits: Callable[..., np.ndarray]
+    validation: Split | None
+    best: dict[str, np.ndarray]
+    """Weights of the best epoch so far, by variable path; unused without a validation split."""
+
+
+def build_session(experiment: Experiment, training_data: TrainingData, backend: Backend) -> Session:
+    """Build the model, the optimizer and the compiled steps for one run. Writes nothing."""
+    height, width, channels = training_data.record.image_shape
+    model = build_model(experiment, (height, width, channels), len(training_data.record.class_names))
+    train = training_data.train
+    steps_per_epoch = -(-len(train.labels) // experiment.training.batch_size)
+    optimizer = build_optimizer(experiment, model, steps_per_epoch)
+    engine = build_engine(experiment, model, optimizer, train, backend.towers)
+    best = {variable.path: variable.numpy() for variable in model.weights} if training_data.validation else {}
+    logits = build_logits(model, backend.towers)
+    return Session(experiment, model, optimizer, engine, logits, training_data.validation, best)
+
+
+def build_engine(
+    experiment: Experiment,
+    model: keras.Sequential,
+    optimizer: keras.optimizers.Optimizer,
+    train: Split,
+    towers: int,
+) -> Engine:
+    """The engine of an experiment: its batches from memory, its plain gradients, and its towers added in this process.
+
+    Raises:
+        ValueError: for several towers and a model that looks across the batch.
+    """
+    operations, size = rewrite.fast_form(model)
+    across = rewrite.looks_across_batch(operations)
+    if towers > 1 and across:
+        raise ValueError(f"{towers} towers for a model that looks across the batch; it takes 1")
+    training, dtype = experiment.training, tf.as_dtype(experiment.runtime.precision)
+    objective = Objective(training.loss, training.label_smoothing, model.output_shape[-1])
+    gradients = plain_gradients(model, objective, dtype, optimizer)
+    augment = build_augment(training.augmentation, *train.images.shape[1:3])
+    if augment is not None:
+        gradients = augmented(gradients, augment, dtype)
+    return Engine(
+        model.trainable_variables,
+        optimizer,
+        # An augmentation may turn any pixel into the part that the network reads, so nothing is cropped before it.
+        from_memory(train, size if augment is None else None),
+        gradients,
+        with_penalties(add_towers, model, optimizer),
+        num_examples=len(train.labels),
+        batch_size=training.batch_size,
+        towers=towers,
+        seed=experiment.seed,
+        may_fill_up=not across,
+    )
