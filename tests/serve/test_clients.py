@@ -81,7 +81,7 @@ asyncio.run(main())
 
 
 def test_kserve_infers_as_it_does_by_default(server, batch):
-    """kserve brings a hundred packages, so it has an environment of its own, if it is there at all."""
+    """kserve brings 70 packages, so it has an environment of its own, if it is there at all."""
     python = os.environ.get("CNN_TRAIN_KSERVE_PYTHON")
     if python is None:
         pytest.skip("CNN_TRAIN_KSERVE_PYTHON names no Python that has kserve")
