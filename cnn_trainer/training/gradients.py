@@ -32,7 +32,7 @@ class TowerSums(NamedTuple):
     """What is added over the examples of a tower, or of all towers."""
 
     gradients: list[Tensor]
-    """Of the mean over the batch of ``loss`` without penalties, times the loss scale; as the variables are."""
+    """Of the mean loss over the whole batch, without penalties and times the loss scale; of the variables' dtypes."""
     loss: Tensor
     """float64 scalar, in nats for cross-entropy."""
     correct: Tensor
@@ -45,7 +45,7 @@ Gradients = Callable[[Tensor, Tensor, Counts, Tensor], TowerSums]
 * ``images``: uint8 (n, height, width, channels), 0 to 255; if they were augmented, of the dtype to compute in.
 * ``labels``: int32 (n,).
 * ``counts``: with a mask of (n,). An example that does not count must change nothing in the result.
-* ``seed``: int32 (2,), another one in every step and tower. Add (k, 0) with 0 <= k < 64 for streams of one's own.
+* ``seed``: int32 (2,), another one in every step and tower. Add (k, 0) with 0 <= k < 64 for random streams of your own.
 """
 
 
@@ -106,7 +106,7 @@ def plain_gradients(
 
 
 def augmented(gradients: Gradients, augment: Augment, dtype: tf.DType) -> Gradients:
-    """``gradients`` of images that ``augment`` has changed first, in ``dtype``."""
+    """``gradients`` of images that ``augment`` changes first, in ``dtype``."""
 
     def of_changed(images: Tensor, labels: Tensor, counts: Counts, seed: Tensor) -> TowerSums:
         changed = augment(tf.cast(images, dtype), _stream(seed, _AUGMENTATION))
