@@ -44,6 +44,7 @@ def predict_command(
     A picture that cannot be read is named and the others go on; the exit code is then 4.
     """
     from cnn_trainer.cli.tables import stdout_width, table
+    from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
     from cnn_trainer.errors import DataError, UsageError
     from cnn_trainer.pictures import like_mnist, predict
     from cnn_trainer.runs import paths, store
@@ -52,11 +53,11 @@ def predict_command(
     data = opened.record.data
     if prepare and data.image_shape != [28, 28, 1]:
         shape = "x".join(map(str, data.image_shape))
-        raise UsageError(
-            f"--prepare makes images of 28x28x1, and the run was trained on {shape}", remedy="leave it out"
-        )
-    found = predict.find_pictures(images, _read_stdin)
-    compute = predict.load_network(opened, device.value if device else None)
+        problem = f"--prepare makes images of 28x28x1, and the run was trained on {shape}"
+        raise UsageError(problem, remedy="leave it out")
+    # No more of standard input than shows that it is too much.
+    found = predict.find_pictures(images, lambda: sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
+    compute = predict.load_network(opened, device)
     prepared = like_mnist.prepares(data) if prepare is None else prepare
     rows, num_wrong = [], 0
     with _progress(found) as shown:
@@ -77,13 +78,6 @@ def predict_command(
         print_lines(table(heading, rows, stdout_width()))
     if num_wrong:
         raise DataError(f"{num_wrong} of {len(found)} pictures could not be read")
-
-
-def _read_stdin() -> bytes:
-    """Standard input, but no more of it than shows that it is too much."""
-    from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
-
-    return sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1)
 
 
 @contextmanager
