@@ -129,19 +129,16 @@ def _tasks(experiment: Experiment, folder: Path) -> list[_Task]:
     files = {}
     for precision in LOOP:
         files[precision] = folder / f"{precision}.yaml"
-        files[precision].write_text(
-            dump_config(change_experiment(experiment, {"runtime.precision": precision})), encoding="utf-8"
-        )
+        changed = change_experiment(experiment, {"runtime.precision": precision})
+        files[precision].write_text(dump_config(changed), encoding="utf-8")
 
     def worker(name: str, deed: str) -> _Task:
         return _Task(name, "cnn_trainer.benchmark.worker:main", (deed, str(files["float32"])))
 
-    def loop(name: str, file: Path) -> _Task:
-        return _Task(
-            name, "cnn_trainer.__main__:main", ("train", "--runs-dir", str(folder / "runs"), "--json", str(file))
-        )
-
-    tasks = [worker(PLAIN, "keras-train"), *(loop(name, files[precision]) for precision, name in LOOP.items())]
+    tasks = [worker(PLAIN, "keras-train")]
+    for precision, name in LOOP.items():
+        words = ("train", "--runs-dir", str(folder / "runs"), "--json", str(files[precision]))
+        tasks.append(_Task(name, "cnn_trainer.__main__:main", words))
     if importlib.util.find_spec("torch") and (TORCH_FOLDER / "torch_program.py").is_file():
         tasks.append(_Task(TORCH, "torch_program:main", (str(files["float32"]),)))
     tasks += [worker(KERAS_EVALUATE, "keras-evaluate"), worker(LOOP_EVALUATE, "loop-evaluate")]

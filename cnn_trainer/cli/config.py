@@ -1,8 +1,7 @@
 """``cnn-train config``: check, show, describe and start the YAML files of experiments."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,13 +10,6 @@ from cnn_trainer.cli.output import next_step, print_json, print_verbatim, say, w
 from cnn_trainer.errors import ConfigError, Fault
 
 app = typer.Typer(no_args_is_help=True, help="Check, show and start the YAML files of experiments.")
-
-
-class Builder(StrEnum):
-    """The networks that ``config init`` can describe."""
-
-    CNN = "cnn"
-    MLP = "mlp"
 
 
 @app.command("check")
@@ -83,7 +75,7 @@ def init(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="The file to write; an existing one is left alone.")
     ] = Path("experiment.yaml"),
-    model: Annotated[Builder, typer.Option(help="The network that the file describes.")] = Builder.CNN,
+    model: Annotated[Literal["cnn", "mlp"], typer.Option(help="The network that the file describes.")] = "cnn",
 ) -> None:
     """Write a commented config to start from.
 
@@ -91,6 +83,6 @@ def init(
     """
     from cnn_trainer.config import template
 
-    for path in template.write_new(file, model.value):
+    for path in template.write_new(file, model):
         say(f"written: {path}")
     next_step("config", "check", file)

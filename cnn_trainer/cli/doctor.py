@@ -21,9 +21,7 @@ def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> Non
     say("training three steps on made-up images; this takes some seconds")
     found = examine(runs_dir)
     if as_json:
-        print_json(
-            {**found.sections, "errors": _as_json(found.errors), "warnings": _as_json(found.warnings)},
-        )
+        print_json({**found.sections, "errors": _as_json(found.errors), "warnings": _as_json(found.warnings)})
     else:
         for title, section in found.sections.items():
             rows = [(name, _words(value)) for name, value in section.items()]

@@ -53,7 +53,7 @@ def runs_list(
     _say_reasons(found)
     elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", str(runs_dir))
     if found:
-        next_step("runs", "show", str(found[0].dir))
+        next_step("runs", "show", found[0].dir)
     elif status:
         say(f"no runs in {runs_dir} are {status}")
         next_step("runs", "list", *elsewhere)
@@ -65,7 +65,7 @@ def runs_list(
 def _say_reasons(found: "list[RunSummary]") -> None:
     explained = [summary for summary in found if summary.reason]
     for summary in explained[:_SHOWN_REASONS]:
-        say(f"{summary.reason}" if summary.record is None else f"{summary.name}: {summary.reason}")
+        say(f"{summary.name}: {summary.reason}" if summary.record else str(summary.reason))
     if explained[_SHOWN_REASONS:]:
         say(f"and {len(explained) - _SHOWN_REASONS:,} more; cnn-train runs show RUN says what is wrong with one")
 
@@ -123,7 +123,7 @@ def runs_show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: A
         for fault in others:
             say(f"error: {fault}")
         raise RunDirectoryError(last)
-    _name_next(found, str(run_dir))
+    _name_next(found, run_dir)
 
 
 def _details_as_json(details: "RunDetails") -> dict[str, object]:
@@ -139,13 +139,13 @@ def _details_as_json(details: "RunDetails") -> dict[str, object]:
     }
 
 
-def _name_next(details: "RunDetails", run_dir: str) -> None:
+def _name_next(details: "RunDetails", run_dir: Path) -> None:
     experiment, status = details.experiment, details.summary.status
     if status == "finished":
         next_step("evaluate", run_dir)
     elif status == "diverged" and experiment is not None:
         smaller = f"training.learning_rate={experiment.training.learning_rate / 10:g}"
-        next_step("train", Path(run_dir, "config.yaml"), "--set", smaller)
+        next_step("train", run_dir / "config.yaml", "--set", smaller)
     elif details.is_locked:
         next_step("runs", "show", run_dir)
     else:
@@ -154,23 +154,24 @@ def _name_next(details: "RunDetails", run_dir: str) -> None:
 
 def _describe(details: "RunDetails") -> list[str]:
     from cnn_trainer.cli import words
+    from cnn_trainer.config.load import summarize_config
+    from cnn_trainer.runs.paths import MAX_LISTED
 
-    summary, width = details.summary, stdout_width()
+    summary = details.summary
     rows = [("run", summary.name), ("status", summary.status)]
     if summary.reason and summary.status != "broken":  # that reason is printed as an error
         rows.append(("reason", summary.reason))
     if summary.record and details.experiment:
-        from cnn_trainer.config.load import summarize_config
-
         rows += [("experiment", f"{summarize_config(details.experiment)}, seed {summary.record.seed}")]
         rows += _record_rows(summary.record, summary.epochs_done)
     lines = pairs(rows)
     if details.metrics:
-        lines += ["", *_epochs(details.metrics, width)]
+        lines += ["", *_epochs(details.metrics)]
     if details.evaluation:
         lines += ["", *words.evaluation(details.evaluation)]
     if details.files:
-        lines += ["", *_files(details.files)]
+        rows = [(name, f"{num_bytes:,}") for name, num_bytes in details.files]
+        lines += ["", *table(("file", "bytes"), rows[:MAX_LISTED]), *(["and more"] if rows[MAX_LISTED:] else [])]
     return lines
 
 
@@ -196,27 +197,19 @@ def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str
     return [(name, value) for name, value in rows if value]
 
 
-def _epochs(metrics: "list[EpochMetrics]", width: int | None) -> list[str]:
+def _epochs(metrics: "list[EpochMetrics]") -> list[str]:
     validated = any(epoch.validation_loss is not None for epoch in metrics)
-    shown = metrics[-_SHOWN_EPOCHS:]
     heading = ["epoch", "loss", "accuracy"]
     heading += ["validation loss", "validation accuracy"] if validated else []
     heading += ["learning rate", "images/s", "seconds"]
     rows = []
-    for epoch in shown:
+    for epoch in metrics[-_SHOWN_EPOCHS:]:
         row = [str(epoch.epoch), f"{epoch.train_loss:.4f}", f"{epoch.train_accuracy:.2%}"]
         if validated:
             loss, accuracy = epoch.validation_loss, epoch.validation_accuracy
             row += ["-" if loss is None else f"{loss:.4f}", "-" if accuracy is None else f"{accuracy:.2%}"]
         row += [f"{epoch.learning_rate:.3g}", f"{epoch.images_per_second:,.0f}", f"{epoch.seconds:.1f}"]
         rows.append(row)
-    more = len(metrics) - len(shown)
+    more = len(metrics) - len(rows)
     note = [f"({more:,} earlier epochs are in metrics.jsonl)"] if more else []
-    return note + table(heading, rows, width)
-
-
-def _files(found: list[tuple[str, int]]) -> list[str]:
-    from cnn_trainer.runs.paths import MAX_LISTED
-
-    rows = [(name, f"{num_bytes:,}") for name, num_bytes in found[:MAX_LISTED]]
-    return table(("file", "bytes"), rows) + (["and more"] if found[MAX_LISTED:] else [])
+    return note + table(heading, rows, stdout_width())

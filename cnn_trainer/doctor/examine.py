@@ -47,7 +47,7 @@ def examine(runs_dir: Path) -> Diagnosis:
     except RunDirectoryError as error:
         found.errors.append(error)
     environment = found.sections["environment"] = facts.environment()
-    if "TF_ENABLE_ONEDNN_OPTS" in environment and environment["TF_ENABLE_ONEDNN_OPTS"] in ("0", "false"):
+    if environment.get("TF_ENABLE_ONEDNN_OPTS") in ("0", "false"):
         problem = "it turns TensorFlow's fast CPU kernels off"
         found.warnings.append(CnnTrainError(problem, place="TF_ENABLE_ONEDNN_OPTS", remedy="unset it"))
     return found
@@ -105,9 +105,8 @@ def _examine_data(found: Diagnosis) -> dict[str, str | None]:
     remedy = f"cnn-train data fetch mnist, or set {DATA_DIR_VARIABLE} to a folder that holds it"
     folder = os.environ.get(DATA_DIR_VARIABLE)
     if folder and not Path(folder).is_dir():
-        found.warnings.append(
-            DataError(f"names {folder}, which is not a folder", place=DATA_DIR_VARIABLE, remedy=remedy)
-        )
+        problem = f"names {folder}, which is not a folder"
+        found.warnings.append(DataError(problem, place=DATA_DIR_VARIABLE, remedy=remedy))
     elif sources["mnist"].location is None:
         found.warnings.append(DataError("not at hand; a training will download it", place="mnist", remedy=remedy))
     if sources["mnist-5k"].location is None:

@@ -43,12 +43,12 @@ def run_probe(device: str) -> dict[str, Any]:
 
 def main() -> None:
     """Train on the device that the command line names, and print what was found, or what is wrong."""
-    child.answer(lambda: _probe(sys.argv[1]))
+    child.answer(_probe)
 
 
-def _probe(device: str) -> dict[str, Any]:
+def _probe() -> dict[str, Any]:
     try:
-        return _train(device)
+        return _train(sys.argv[1])
     except CnnTrainError as error:
         return {"problem": error.problem, "remedy": error.remedy}
 
@@ -71,7 +71,5 @@ def _train(device: str) -> dict[str, Any]:
     return {
         "trains_on": started[0].device,
         "gpus": [backend.gpu_name(tf, gpu) for gpu in tf.config.list_physical_devices("GPU")],
-        "towers": started[0].towers,
-        "intra_op_threads": started[0].intra_op_threads,
-        "inter_op_threads": started[0].inter_op_threads,
+        **{name: getattr(started[0], name) for name in ("towers", "intra_op_threads", "inter_op_threads")},
     }

@@ -46,8 +46,8 @@ def run_child(
         function: ``package.module:function``, which takes no arguments.
         words: What the function finds in ``sys.argv[1:]``.
         timeout_seconds: After this time the child is killed.
-        environment: Variables that are set for the child besides those of this process.
-        folder: A folder that the child imports from besides.
+        environment: Variables that are set besides those of this process.
+        folder: What the child imports from besides ``sys.path``.
     """
     path = [*sys.path, *([folder] if folder else [])]
     try:

@@ -10,10 +10,7 @@ from cnn_trainer.config.schema.section import Section
 class _Data(Section):
     source: str  # each kind narrows it; it stands here to be the first key of all
     validation_fraction: float = Field(
-        0.0,
-        ge=0,
-        le=0.5,
-        description="Share of the training split set aside to validate on: stratified by class, chosen by the seed.",
+        0.0, ge=0, le=0.5, description="Share of the training split to validate on: stratified by class, by the seed."
     )
 
 

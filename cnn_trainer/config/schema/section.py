@@ -20,12 +20,7 @@ class Section(BaseModel):
     """Base of all sections: frozen, strict, without unknown keys, without NaN or infinity."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        defer_build=True,
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, defer_build=True
     )
 
 
