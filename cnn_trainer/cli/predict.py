@@ -45,6 +45,7 @@ def predict_command(
     """
     from cnn_trainer.cli.tables import stdout_width, table
     from cnn_trainer.errors import DataError, UsageError
+    from cnn_trainer.evaluation.evaluate import load_result
     from cnn_trainer.pictures import like_mnist, predict
     from cnn_trainer.runs import paths, store
 
@@ -56,11 +57,11 @@ def predict_command(
             f"--prepare makes images of 28x28x1, and the run was trained on {shape}", remedy="leave it out"
         )
     found = predict.find_pictures(images, _read_stdin)
-    compute = predict.load_network(opened, device.value if device else None)
+    result = load_result(opened, device.value if device else None)
     prepared = like_mnist.prepares(data) if prepare is None else prepare
     rows, num_wrong = [], 0
     with _progress(found) as shown:
-        for answer in predict.predict(data, shown, compute, prepared):
+        for answer in predict.predict(data, shown, result, prepared):
             if isinstance(answer, DataError):
                 num_wrong += 1
                 say(f"error: {answer}")

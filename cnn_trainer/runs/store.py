@@ -1,13 +1,5 @@
 """The run directory: created once, locked while a process works on it, read without trusting what it holds.
 
-    runs/20261123-224601-mnist-cnn/
-      config.yaml        the resolved config, every default written out
-      run.json           what happened: a RunRecord
-      metrics.jsonl      one EpochMetrics an epoch
-      checkpoints/       see checkpoint.py
-      evaluation.json    the scores on the test split
-      .lock              held by the process that works on the run
-
 A run.json is the last file that creation writes: a directory that has one is a run.
 
 What reads and writes configs is imported by the functions that need it: half the time that ``runs list`` would take.
