@@ -56,7 +56,8 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         DataError: if it is missing, empty, no regular file, not readable, or a web page.
     """
     try:
-        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
+        # Not blocking: opening a FIFO would wait for its other end.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except FileNotFoundError:
         raise DataError("no such file", place=path, remedy=f"expected {expected}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -72,10 +73,6 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
             raise DataError(f"looks like a web page; expected {expected}", place=path, remedy="download it again")
         file.seek(0)
         yield file, status.st_size
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # opening a FIFO would wait for its other end
 
 
 def looks_like_web_page(head: bytes) -> bool:

@@ -121,10 +121,7 @@ def find_or_fetch(source: NamedSource, path: Path | None, progress: download.Dow
     try:
         return fetch(source, progress)
     except DataError as error:
-        remedy = (
-            f"run cnn-train data fetch {source} where there is a network, or set data.path or {DATA_DIR_VARIABLE} to "
-        )
-        remedy += "a folder that holds it"
+        remedy = f"run cnn-train data fetch {source} when online, or set data.path or {DATA_DIR_VARIABLE} to its folder"
         problem = f"{source} is not at hand; looked at: {', '.join(looked_at)}; {error}"
         raise NotAvailableError(problem, remedy=remedy) from None
 
