@@ -47,6 +47,7 @@ def predict_command(
     from cnn_trainer.cli.tables import stdout_width, table
     from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
     from cnn_trainer.errors import DataError, UsageError
+    from cnn_trainer.evaluation.evaluate import load_result
     from cnn_trainer.pictures import like_mnist, predict
     from cnn_trainer.runs import paths, store
 
@@ -58,12 +59,12 @@ def predict_command(
         raise UsageError(problem, remedy="leave it out")
     # No more of standard input than shows that it is too much.
     found = predict.find_pictures(images, lambda: sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
-    compute = predict.load_network(opened, device)
+    result = load_result(opened, device)
     prepared = like_mnist.prepares(data) if prepare is None else prepare
     few, console = len(found) < _MANY or not sys.stderr.isatty(), Console(file=sys.stderr)
     shown = track(found, "predicting", console=console, transient=True, disable=few)
     rows, num_wrong = [], 0
-    for answer in predict.predict(data, shown, compute, prepared):
+    for answer in predict.predict(data, shown, result, prepared):
         if isinstance(answer, DataError):
             num_wrong += 1
             say(f"error: {answer}")

@@ -27,12 +27,9 @@ def no_progress(done_bytes: int, total_bytes: int | None) -> None:
 
 
 def download(name: str, max_bytes: int, progress: DownloadProgress = no_progress) -> bytes:
-    """The content of the file ``name`` under ``BASE_URL``. What it holds is not checked.
+    """The content, unchecked, of the file ``name`` under ``BASE_URL``: ``max_bytes`` at most.
 
-    Args:
-        name: of the file.
-        max_bytes: what it may take at most.
-        progress: called with the bytes done, and the bytes in all if the server says so.
+    ``progress`` is called with the bytes done, and the bytes in all if the server says so.
 
     Raises:
         DataError: if it cannot be had: no connection, an error of the server, too large, too slow.
@@ -43,11 +40,10 @@ def download(name: str, max_bytes: int, progress: DownloadProgress = no_progress
         try:
             return _try_once(url, max_bytes, deadline, progress)
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it holds the connection
-            if attempt == NUM_TRIES - 1 or not _may_pass(error):
+            problem, may_pass = _describe(error)
+            if attempt == NUM_TRIES - 1 or not may_pass:
                 tries = f" in {attempt + 1} tries" if attempt else ""
-                raise DataError(f"cannot be downloaded{tries}: {_describe(error)}", place=url) from None
+                raise DataError(f"cannot be downloaded{tries}: {problem}", place=url) from None
         time.sleep(PAUSE_SECONDS * 2**attempt)
     raise AssertionError("the last try returns or raises")
 
@@ -61,29 +57,22 @@ def _try_once(url: str, max_bytes: int, deadline: float, progress: DownloadProgr
             if max(len(content), total or 0) > max_bytes:
                 raise DataError(f"is larger than the {max_bytes} bytes that it may take", place=url)
             if time.monotonic() > deadline:
-                raise DataError(
-                    f"took more than {TOTAL_SECONDS:.0f} seconds", place=url, remedy="fetch it with another program"
-                )
+                problem = f"took more than {TOTAL_SECONDS:.0f} seconds"
+                raise DataError(problem, place=url, remedy="fetch it with another program")
             progress(len(content), total)
         if total is not None and len(content) < total:
             raise ConnectionResetError(f"the connection ended after {len(content)} of {total} bytes")
         return bytes(content)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether a second try a moment later may succeed. Not for an unknown host or a network that is down."""
+def _describe(error: Exception) -> tuple[str, bool]:
+    """The error in words, and whether a second try may succeed: not for an unknown host or a network that is down."""
     if isinstance(error, urllib.error.HTTPError):
-        return error.code in _PASSING_STATUS
+        error.close()  # it holds the connection
+        return f"the server answers {error.code} {error.reason}", error.code in _PASSING_STATUS
     if isinstance(error, urllib.error.URLError):
-        return isinstance(error.reason, ConnectionError)
-    return isinstance(error, ConnectionError | TimeoutError | http.client.HTTPException)
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers {error.code} {error.reason}"
-    if isinstance(error, urllib.error.URLError):
-        return str(getattr(error.reason, "strerror", None) or error.reason)
+        problem = str(getattr(error.reason, "strerror", None) or error.reason)
+        return problem, isinstance(error.reason, ConnectionError)
     if isinstance(error, TimeoutError):
-        return f"nothing came for {STALL_SECONDS:.0f} seconds"
-    return str(error) or type(error).__name__
+        return f"nothing came for {STALL_SECONDS:.0f} seconds", True
+    return str(error) or type(error).__name__, isinstance(error, ConnectionError | http.client.HTTPException)

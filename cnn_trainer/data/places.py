@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from cnn_trainer.data import arrays, download, idx, named
@@ -10,7 +11,6 @@ from cnn_trainer.errors import DataError, StorageError
 from cnn_trainer.storage.files import remove_stray, write_atomic
 
 DATA_DIR_VARIABLE = "CNN_TRAIN_DATA_DIR"
-
 MNIST_FILE = "mnist.npz"
 
 
@@ -42,14 +42,13 @@ def list_sources() -> list[SourceStatus]:
 
 def _status(source: NamedSource) -> SourceStatus:
     location, looked_at = locate(source)
-    problem: DataError | None = None
-    try:
-        if location and arrays.is_file(location):
+    if location and arrays.is_file(location):
+        try:
             with arrays.open_file(location, source):
                 pass
-    except DataError as error:
-        problem = error
-    return SourceStatus(source, location, problem, looked_at)
+        except DataError as error:
+            return SourceStatus(source, location, error, looked_at)
+    return SourceStatus(source, location, None, looked_at)
 
 
 def locate(source: NamedSource) -> tuple[Path | None, list[str]]:
@@ -83,10 +82,11 @@ def find_in(source: NamedSource, folder: Path) -> Path | None:
     downloaded one after the other, is there when all of them are.
     """
     if source == "fashion-mnist":
-        return folder if all(arrays.is_file(folder / f"{name}.gz") for name in idx.FILE_NAMES) else None
+        return folder if all(arrays.is_file(folder / name) for name in named.DOWNLOADS[source]) else None
     if arrays.is_file(folder / MNIST_FILE):
         return folder / MNIST_FILE
-    return folder if any(arrays.is_file(idx.find_file(folder, name)) for name in idx.FILE_NAMES) else None
+    names = chain(*idx.FILE_NAMES.values())
+    return folder if any(arrays.is_file(idx.find_file(folder, name)) for name in names) else None
 
 
 def _cache_folder(source: NamedSource) -> Path:
@@ -102,10 +102,7 @@ def _cache_folder(source: NamedSource) -> Path:
 def find_or_fetch(source: NamedSource, path: Path | None, progress: download.DownloadProgress) -> Path:
     """The file or folder of ``mnist`` or ``fashion-mnist``, its content not checked.
 
-    Args:
-        source: which of the two.
-        path: the only file or folder to look at, or None: look in ``CNN_TRAIN_DATA_DIR``, Keras' cache, the net.
-        progress: told of a download.
+    Only ``path`` is looked at; if it is None, ``CNN_TRAIN_DATA_DIR``, Keras' cache and the net.
 
     Raises:
         NotAvailableError: if ``path`` is None and it is neither found nor can be fetched.
@@ -124,17 +121,16 @@ def find_or_fetch(source: NamedSource, path: Path | None, progress: download.Dow
     try:
         return fetch(source, progress)
     except DataError as error:
-        raise NotAvailableError(f"{source} is not at hand; looked at: {', '.join(looked_at)}; {error}") from None
+        remedy = f"run cnn-train data fetch {source} when online, or set data.path or {DATA_DIR_VARIABLE} to its folder"
+        problem = f"{source} is not at hand; looked at: {', '.join(looked_at)}; {error}"
+        raise NotAvailableError(problem, remedy=remedy) from None
 
 
 def fetch(source: NamedSource, progress: download.DownloadProgress = download.no_progress) -> Path:
     """Download ``mnist`` or ``fashion-mnist`` into Keras' own cache; what is there already and right is kept.
 
     A file is written only when all of it is there and has been checked; a wrong file of its name is replaced.
-
-    Args:
-        source: which of the two.
-        progress: called with the bytes done and, if known, the bytes in all, of one file after the other.
+    ``progress`` is called with the bytes done and, if known, the bytes in all, of one file after the other.
 
     Returns:
         The npz file, or the folder of the four files.
@@ -143,11 +139,16 @@ def fetch(source: NamedSource, progress: download.DownloadProgress = download.no
         DataError: if it cannot be downloaded, is not the data set, or cannot be written.
     """
     if source == "mnist-5k":
-        raise DataError(
-            "is not downloaded, but comes with a package: pip install 'cnn-trainer[offline]'", place="mnist-5k"
-        )
+        remedy = "run: pip install 'cnn-trainer[offline]'"
+        raise DataError("is not downloaded, but comes with a package", place=source, remedy=remedy)
     folder = _cache_folder(source)
-    _prepare(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot be created: {error.strerror}", place=folder, remedy=_OTHER_PLACE) from None
+    if not os.access(folder, os.W_OK | os.X_OK):  # found out before a download
+        raise DataError("cannot be written to", place=folder, remedy=_OTHER_PLACE)
+    remove_stray(folder)
     for name, max_bytes in named.DOWNLOADS[source].items():
         path = folder / name
         if not _is_right(source, path, max_bytes):
@@ -161,17 +162,6 @@ def fetch(source: NamedSource, progress: download.DownloadProgress = download.no
 
 
 _OTHER_PLACE = f"set KERAS_HOME to a folder that can be written to, or {DATA_DIR_VARIABLE} to one that holds the data"
-
-
-def _prepare(folder: Path) -> None:
-    """Make the folder, and find out before a download whether it can be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot be created: {error.strerror}", place=folder, remedy=_OTHER_PLACE) from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError("cannot be written to", place=folder, remedy=_OTHER_PLACE)
-    remove_stray(folder)
 
 
 def _is_right(source: NamedSource, path: Path, max_bytes: int) -> bool:

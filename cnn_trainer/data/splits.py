@@ -124,11 +124,9 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
     quotas = _quotas(counts, fraction)
     wanted = round(len(labels) * fraction)
     if wanted == 0 or sum(quotas) < wanted:
-        raise DataError(
-            f"a share of {fraction} of {len(labels)} examples in {len(counts)} classes is {wanted}, "
-            f"of which {sum(quotas)} can be taken with one of each class left",
-            remedy="give more examples or another fraction",
-        )
+        asked = f"a share of {fraction} of {len(labels)} examples in {len(counts)} classes is {wanted}"
+        problem = f"{asked}, of which {sum(quotas)} can be taken with one of each class left"
+        raise DataError(problem, remedy="give more examples or another fraction")
     order = permutation(len(labels), seed, stream)
     chosen = np.zeros(len(labels), dtype=np.bool_)
     for label, quota in enumerate(quotas):
@@ -139,10 +137,7 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
 def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
     """The training split without the validation split, and the validation split, both in their first order.
 
-    Args:
-        whole: the whole training split.
-        fraction: share of it that is set aside, stratified by class; 0 for none.
-        seed: decides which examples.
+    ``fraction`` is the share of ``whole`` that is set aside, stratified by class; 0 for none. ``seed`` chooses.
 
     Raises:
         DataError: if a class has too few examples for that.
@@ -153,7 +148,5 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
         chosen = choose_stratified(whole.labels, fraction, seed, Stream.VALIDATION)
     except DataError as error:
         raise error.at("data.validation_fraction") from None
-    return (
-        Split(whole.images[~chosen], whole.labels[~chosen]),
-        Split(whole.images[chosen], whole.labels[chosen]),
-    )
+    train, validation = (Split(whole.images[part], whole.labels[part]) for part in (~chosen, chosen))
+    return train, validation

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -81,21 +82,14 @@ def summarize(run_dir: Path) -> RunSummary:
             died = record.status == "training"
     except RunDirectoryError as error:
         return RunSummary(run_dir, name, "broken", str(error), None, None, None)
-    epochs, accuracy = _epochs_done(run_dir, record), _test_accuracy(run_dir)
+    epochs, accuracy = record.epochs_done, _test_accuracy(run_dir)
+    if record.status == "training":  # run.json is as old as the session of training; metrics.jsonl grows with it
+        with suppress(StorageError):
+            epochs = files.read_bounded(run_dir / METRICS_FILE, store.MAX_METRICS_BYTES).count(b"\n")
     if died:
         reason = f"its process ended without a word; go on with: cnn-train resume {name}"
         return RunSummary(run_dir, name, "interrupted", reason, record, epochs, accuracy)
     return RunSummary(run_dir, name, record.status, record.error, record, epochs, accuracy)
-
-
-def _epochs_done(run_dir: Path, record: RunRecord) -> int:
-    """run.json is written when a session of training begins and ends; what came after stands in metrics.jsonl."""
-    if record.status != "training":
-        return record.epochs_done
-    try:
-        return files.read_bounded(run_dir / METRICS_FILE, store.MAX_METRICS_BYTES).count(b"\n")
-    except StorageError:
-        return record.epochs_done
 
 
 def _test_accuracy(run_dir: Path) -> float | None:

@@ -32,7 +32,7 @@ class EpochMetrics(Record):
     epoch: int = Field(description="Counted from 1.", ge=1)
     step: int = Field(description="Steps since the start of training.", ge=1)
     train_loss: float = Field(
-        description="Mean over the epoch's examples, as trained: augmented, smoothed, dropped out."
+        description="Mean over the epoch's examples as trained: augmented, smoothed, dropped out."
     )
     train_accuracy: float = Field(ge=0, le=1)
     validation_loss: float | None = None

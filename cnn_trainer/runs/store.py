@@ -1,13 +1,5 @@
 """The run directory: created once, locked while a process works on it, read without trusting what it holds.
 
-    runs/20261123-224601-mnist-cnn/
-      config.yaml        the resolved config, every default written out
-      run.json           what happened: a RunRecord
-      metrics.jsonl      one EpochMetrics an epoch
-      checkpoints/       see checkpoint.py
-      evaluation.json    the scores on the test split
-      .lock              held by the process that works on the run
-
 A run.json is the last file that creation writes: a directory that has one is a run.
 
 What reads and writes configs is imported by the functions that need it: half the time that ``runs list`` would take.
@@ -27,15 +19,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_trainer.errors import CnnTrainError, ConfigError, RunDirectoryError, StorageError, raised_as
-from cnn_trainer.runs.paths import (
-    CHECKPOINTS_DIR,
-    CONFIG_FILE,
-    EVALUATION_FILE,
-    LOCK_FILE,
-    METRICS_FILE,
-    RECORD_FILE,
-)
+from cnn_trainer.errors import CnnTrainError, ConfigError, RunDirectoryError, raised_as
+from cnn_trainer.runs.paths import CHECKPOINTS_DIR, CONFIG_FILE, EVALUATION_FILE, LOCK_FILE, METRICS_FILE, RECORD_FILE
 from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord
 from cnn_trainer.storage import files, strict_json
 from cnn_trainer.storage.strict_json import utc_now
@@ -75,7 +60,13 @@ def create_run(runs_dir: Path, name: str, experiment: "Experiment", record: RunR
             runs_dir.mkdir(parents=True, exist_ok=True)
         run_dir = _new_folder(runs_dir, name)
         try:
-            _fill(run_dir, experiment, record)
+            run = Run(run_dir, experiment, record)
+            with files.reported(run_dir, "created"):
+                (run_dir / CHECKPOINTS_DIR).mkdir()
+            write_config(run)
+            files.write_atomic(run_dir / RECORD_FILE, strict_json.to_json(record))
+            files.sync_folder(runs_dir)
+            return run
         except BaseException:
             shutil.rmtree(run_dir, ignore_errors=True)
             raise
@@ -84,7 +75,6 @@ def create_run(runs_dir: Path, name: str, experiment: "Experiment", record: RunR
             with suppress(OSError):
                 folder.rmdir()
         raise
-    return Run(run_dir, experiment, record)
 
 
 def _new_folder(runs_dir: Path, name: str) -> Path:
@@ -97,23 +87,13 @@ def _new_folder(runs_dir: Path, name: str) -> Path:
     raise AssertionError("count has no end")
 
 
-def _fill(run_dir: Path, experiment: "Experiment", record: RunRecord) -> None:
-    with files.reported(run_dir, "created"):
-        (run_dir / CHECKPOINTS_DIR).mkdir()
-    write_config(Run(run_dir, experiment, record))
-    files.write_atomic(run_dir / RECORD_FILE, strict_json.to_json(record))
-    files.sync_folder(run_dir.parent)
-
-
 @raised_as(RunDirectoryError)
 def write_config(run: Run) -> None:
     """Write config.yaml: at the start, and again if a run is asked for more epochs. Raises RunDirectoryError."""
     from cnn_trainer.config.load import dump_config
 
-    header = (
-        f"# The config of the run {run.dir.name}, every default written out.\n"
-        "# To repeat the run: cnn-train train <this file>\n"
-    )
+    header = f"# The config of the run {run.dir.name}, every default written out.\n"
+    header += "# To repeat the run: cnn-train train <this file>\n"
     files.write_atomic(run.dir / CONFIG_FILE, f"{header}{dump_config(run.experiment)}".encode())
 
 
@@ -124,11 +104,7 @@ def read_run_record(run_dir: Path) -> RunRecord:
 
 
 def open_run(run_dir: Path) -> Run:
-    """Read config.yaml and run.json of a run that any stranger may have written.
-
-    Raises:
-        RunDirectoryError: naming the file and the fault.
-    """
+    """Read config.yaml and run.json, which a stranger may have written. Raises RunDirectoryError naming the fault."""
     from cnn_trainer.config import strict_yaml
     from cnn_trainer.config.load import load_config
 
@@ -196,22 +172,16 @@ def _acquire(file: int, path: Path) -> None:
         if time.monotonic() >= give_up:
             holder = os.pread(file, 20, 0).strip()
             who = f"process {int(holder)}" if holder.isdigit() else "another process"
-            raise RunDirectoryError(
-                f"{who} works on this run", place=path.parent, remedy="wait for it, or stop it first"
-            )
+            remedy = "wait for it, or stop it first"
+            raise RunDirectoryError(f"{who} works on this run", place=path.parent, remedy=remedy)
         time.sleep(LOCK_SECONDS / 10)
 
 
 def is_locked(run_dir: Path) -> bool:
     """Whether a living process holds the run. Never raises, and writes nothing."""
-    try:
-        file = os.open(run_dir / LOCK_FILE, os.O_RDONLY | files.NOT_FOLLOWED)
-        try:
-            return not files.try_lock(file, shared=True)
-        finally:
-            os.close(file)
-    except OSError:
-        return False
+    with suppress(OSError), files.opened(run_dir / LOCK_FILE, os.O_RDONLY | files.NOT_FOLLOWED) as file:
+        return not files.try_lock(file, shared=True)
+    return False
 
 
 @raised_as(RunDirectoryError)
@@ -238,25 +208,16 @@ def read_metrics(run: Run) -> list[EpochMetrics]:
     if not os.path.lexists(path):
         return []
     *lines, _half = files.read_bounded(path, MAX_METRICS_BYTES).split(b"\n")
-    history = []
-    for number, line in enumerate(lines, start=1):
-        place = f"{path}:{number}"
-        try:
-            value = strict_json.parse_json(line)
-        except StorageError as error:
-            raise error.at(place) from None
-        history.append(strict_json.validated(EpochMetrics, value, place))
-    return history
+    numbered = ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1))
+    return [strict_json.validated(EpochMetrics, strict_json.parse_json(line, place), place) for place, line in numbered]
 
 
 def require_result(run: Run) -> None:
     """Refuse a run that has no result to score yet, naming the remedy. Raises RunDirectoryError."""
     if run.record.weights_sha256 is None:
+        problem = f"the run is {run.record.status} and has no result yet"
         deed = "runs show" if run.record.status == "diverged" else "resume"
-        remedy = f"cnn-train {deed} {shlex.quote(str(run.dir))}"
-        raise RunDirectoryError(
-            f"the run is {run.record.status} and has no result yet", place=run.dir, remedy=f"next: {remedy}"
-        )
+        raise RunDirectoryError(problem, place=run.dir, remedy=f"next: cnn-train {deed} {shlex.quote(str(run.dir))}")
 
 
 @raised_as(RunDirectoryError)

@@ -45,13 +45,13 @@ def to_json(record: BaseModel) -> bytes:
     return f"{format_json(record.model_dump(), indent=2)}\n".encode()
 
 
-def parse_json(data: bytes | str) -> Any:
-    """The value of a JSON text in UTF-8.
+def parse_json(data: bytes | str, place: object = None) -> Any:
+    """The value of a JSON text in UTF-8, read at ``place``.
 
     Raises:
         StorageError: for anything that ``format_json`` does not write (duplicate keys, NaN, infinity, integers of
             more than ``MAX_JSON_DIGITS`` digits, text that is not Unicode), for nesting deeper than Python's stack, and
-            for more than ``MAX_CONTAINERS`` lists and mappings. It names no place: ``data`` may be a part of a file.
+            for more than ``MAX_CONTAINERS`` lists and mappings.
     """
     try:
         text = data if isinstance(data, str) else data.decode()
@@ -68,21 +68,12 @@ def parse_json(data: bytes | str) -> Any:
         if "\\ud" in text.lower():  # an escaped half of a surrogate pair is valid JSON, but no Unicode text
             format_json(value)
     except UnicodeError:
-        raise StorageError("not valid JSON: not UTF-8 text") from None
+        raise StorageError("not valid JSON: not UTF-8 text", place=place) from None
     except ValueError as error:
-        raise StorageError(f"not valid JSON: {error}") from None
+        raise StorageError(f"not valid JSON: {error}", place=place) from None
     except RecursionError:
-        raise StorageError("not valid JSON: nested too deeply") from None
+        raise StorageError("not valid JSON: nested too deeply", place=place) from None
     return value
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file of at most ``MAX_JSON_BYTES``, strictly read. Raises StorageError naming it."""
-    data = files.read_bounded(path, MAX_JSON_BYTES)
-    try:
-        return parse_json(data)
-    except StorageError as error:
-        raise error.at(path) from None
 
 
 def validated(kind: type[AnyRecord], value: Any, place: object) -> AnyRecord:
@@ -98,8 +89,8 @@ def validated(kind: type[AnyRecord], value: Any, place: object) -> AnyRecord:
 
 
 def read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
-    """The record that the JSON file at ``path`` holds. Raises StorageError naming the file and the fault."""
-    return validated(kind, read_json(path), path)
+    """The record in a JSON file of at most ``MAX_JSON_BYTES``. Raises StorageError naming the file and the fault."""
+    return validated(kind, parse_json(files.read_bounded(path, MAX_JSON_BYTES), path), path)
 
 
 def changed(record: AnyRecord, **changes: Any) -> AnyRecord:

@@ -204,7 +204,7 @@ WRONG_HEADERS = {
     "many signs": (npy_bytes("-" * 9000 + "1\n"), "broken"),
     "pickled objects": (npy_bytes(header("|O"), bytes(64)), "images are object"),
     "records": (npy_bytes(header([("a", "|u1")]), bytes(8)), "images are void"),
-    "negative side": (npy_bytes(header(shape=(-2, -2, 2)), bytes(8)), "sides of 1 or more"),
+    "negative side": (npy_bytes(header(shape=(-2, -2, 2)), bytes(8)), "holds nothing"),
     "more than there is": (npy_bytes(header(shape=(2, 2, 3)), bytes(8)), "8 bytes stand behind its header"),
     "less than there is": (npy_bytes(header(shape=(2, 2, 1)), bytes(8)), "8 bytes stand behind its header"),
     "64 GiB": (npy_bytes(header(shape=(2**16, 2**10, 2**10)), bytes(8)), "at most 4294967296"),

@@ -82,7 +82,7 @@ def test_what_was_looked_at_is_told(data_dir, cache, offline):
     assert f"{data_dir} (nothing of it there)" in message
     assert f"{data_dir / 'mnist'} (no such folder)" in message
     assert f"{cache} (no such folder)" in message
-    assert message.endswith("no network")
+    assert caught.value.problem.endswith("no network")
 
 
 def test_unknown_home_is_one_of_the_places(monkeypatch, offline):
