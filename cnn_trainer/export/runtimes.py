@@ -1,7 +1,7 @@
 """Exported models in the runtimes that need no TensorFlow: ONNX Runtime and LiteRT.
 
 Neither TensorFlow nor Keras is imported here, so that what serves a model can be small. A model file is read as data:
-neither runtime is given a library of further operators, and LiteRT has its builtin operators alone.
+neither runtime is given a library of further operators, and LiteRT has only its builtin operators.
 """
 
 import os
@@ -30,19 +30,18 @@ def load(
 ) -> Predict:
     """Load an exported model, which must be all in one file: weights beside an ONNX file are refused.
 
+    What comes back takes images, uint8 (batch, height, width, channels) with a batch of 1 or more, and gives
+    probabilities, float32 (batch, classes). One thread may be in it at a time.
+
     Args:
         path: The model's file.
         format: onnx, litert, litert-float16 or litert-int8.
         threads: How many threads one call computes with.
         content: What ``folder.read_verified`` has read there, and then is run; None reads it without a comparison.
 
-    Returns:
-        A function from images, uint8 (batch, height, width, channels) with a batch of 1 or more, to probabilities,
-        float32 (batch, classes). One thread may be in it at a time.
-
     Raises:
-        DeviceError: where the runtime is not installed, with the command that installs it.
-        RunDirectoryError: where the runtime refuses the file, or its input or output is not what an export has.
+        DeviceError: if the runtime is not installed, with the command that installs it.
+        RunDirectoryError: if the runtime refuses the file, or its input or output is not what an export has.
     """
     start = _start_onnx if format == "onnx" else _start_litert
     runtime = _runtime(format)
@@ -57,11 +56,7 @@ def load(
 
 
 def version(name: Format) -> str:
-    """Name and version of the runtime that ``load`` uses for this format, such as ``ONNX Runtime 1.23.0``.
-
-    Raises:
-        DeviceError: where it is not installed.
-    """
+    """Name and version of the runtime that ``load`` uses, such as ``ONNX Runtime 1.23.0``, or DeviceError."""
     runtime = _runtime(name)
     try:
         return f"{runtime.title} {metadata.version(runtime.package)}"
@@ -93,16 +88,11 @@ def _start_onnx(content: bytes, threads: int) -> Predict:
     options.inter_op_num_threads = 1
     # Weights beside the file are in no digest; and given bytes, it would look for them in the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    options.log_severity_level = 3  # errors alone; they come as exceptions too
+    options.log_severity_level = 3  # only errors; they come as exceptions too
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     found = [(value.name, value.type, len(value.shape)) for value in (*session.get_inputs(), *session.get_outputs())]
     _require(found, [(INPUT_NAME, "tensor(uint8)", 4), (OUTPUT_NAME, "tensor(float)", 2)])
-    names = [OUTPUT_NAME]
-
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return session.run(names, {INPUT_NAME: images})[0]
-
-    return predict
+    return lambda images: session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
 
 
 def _start_litert(content: bytes, threads: int) -> Predict:

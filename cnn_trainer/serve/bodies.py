@@ -38,15 +38,11 @@ def check_media_type(request: Request, known: Sequence[str]) -> str:
 def parse_object(body: bytes, image_shape: Sequence[int] | None = None) -> dict[str, Any]:
     """The JSON object that a body is.
 
-    Args:
-        body: UTF-8 text.
-        image_shape: Height, width and channels of the images in it, if it is likely to be little else than an array of
-            them. The array is then read without making an object of every pixel, several times as fast, and
-            stands in the mapping as uint8 (images, height, width, channels). Where it is not written as programs
-            write it, or anything is wrong with it, it stands there as lists.
+    If ``image_shape`` (height, width and channels) is given, an array of such images that is nearly all of the body is
+    read without making an object of every pixel, several times as fast, and stands in the mapping as uint8 (images,
+    height, width, channels). If it is not written as programs write it, or is wrong, it stands there as lists.
 
-    Raises:
-        RefusedError: where it is no JSON object, has a key twice, NaN or infinity, or is nested too deeply.
+    Raises RefusedError if it is no JSON object, has a key twice, NaN or infinity, or is nested too deeply.
     """
     if image_shape is not None and (quick := _parse_quickly(body, tuple(image_shape))) is not None:
         return quick
@@ -75,7 +71,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_quickly(body: bytes, image_shape: tuple[int, ...]) -> dict[str, Any] | None:
-    """The object with its one array as uint8, or None where there is more to it."""
+    """The object with its one array as uint8, or None if there is more to it."""
     start, end = body.find(b"["), body.rfind(b"]") + 1
     if not 0 <= start < end:
         return None
@@ -86,7 +82,7 @@ def _parse_quickly(body: bytes, image_shape: tuple[int, ...]) -> dict[str, Any] 
 
 @lru_cache(maxsize=8)
 def _parse_rest(text: bytes) -> tuple[dict[str, Any], str] | None:
-    """An object with NaN, which is not JSON, in the place of its array; and the key of it. None where there is more."""
+    """An object with NaN, which is not JSON, in the place of its array, and its key. None if there is more to it."""
     words: list[str] = []
     try:
         mapping = json.loads(text[:_MAX_REST_BYTES].decode(), parse_constant=words.append, object_pairs_hook=_mapping)
@@ -97,7 +93,7 @@ def _parse_rest(text: bytes) -> tuple[dict[str, Any], str] | None:
 
 
 def _read_canonical(text: bytes, image_shape: tuple[int, ...]) -> _Batch | None:
-    """The array that ``text`` is, or None where it is not written as ``json.dumps`` writes it, with or without spaces.
+    """The array that ``text`` is, or None if it is not written as ``json.dumps`` writes it, with or without spaces.
 
     Nothing else is taken: without its digits, the text is that of such an array; the digits stand where the numbers do,
     and nowhere else; and they are the digits of a number from 0 to 255.

@@ -43,14 +43,10 @@ def decode_base64(text: object, where: str) -> bytes:
 
 
 def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
-    """The files in a form, as ``curl -F file=@7.png`` sends it: their contents, and the names of their fields.
+    """The files in a form, as ``curl -F file=@7.png`` sends it: their contents, and their places for messages.
 
-    Args:
-        body: of a request.
-        content_type: the header, ``multipart/form-data; boundary=...``.
-
-    Raises:
-        RefusedError: if it is no such form, or there is no file in it.
+    ``content_type`` is ``multipart/form-data; boundary=...``. Raises RefusedError if the body is no such form, or there
+    is no file in it.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
@@ -73,18 +69,10 @@ def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
 
 
 def read_picture_files(files: Sequence[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:
-    """Files of pictures as images for a network that was trained on ``data``.
+    """The contents of files as images for a network that was trained on ``data``: uint8 (n, height, width, channels).
 
-    Args:
-        files: the contents, one or more.
-        data: says whether a picture is made like MNIST, or resized.
-        places: where each of them stood, for messages.
-
-    Returns:
-        uint8 (images, height, width, channels).
-
-    Raises:
-        RefusedError: for the first that is no picture or shows nothing, and for more than MAX_PIXELS in all.
+    Each is made like MNIST or resized, as ``data`` asks. Raises RefusedError with its entry of ``places`` for the first
+    that is no picture or shows nothing, and for more than MAX_PIXELS in all.
     """
     height, width, channels = data.image_shape
     pixels_left = MAX_PIXELS - len(files) * height * width * channels
@@ -102,11 +90,7 @@ def read_picture_files(files: Sequence[bytes], data: DataRecord, places: Sequenc
 
 
 def read_drawing(content: bytes, data: DataRecord) -> NDArray[np.uint8]:
-    """A picture of strokes, light on black and nothing else, as an image: uint8 (1, 28, 28, 1).
-
-    Raises:
-        RefusedError: if it is no picture, or blank.
-    """
+    """A picture of strokes, light on black and nothing else, as uint8 (1, 28, 28, 1), or RefusedError if it is none."""
     try:
         picture = like_mnist.decode(content, "drawing", "grey", MAX_PIXELS)
         return like_mnist.place_drawing(picture).reshape(1, *data.image_shape)

@@ -17,7 +17,6 @@ from cnn_trainer.errors import UsageError
 from cnn_trainer.serve.traces import Traces
 
 BODY_SECONDS: Final = 10.0
-RETRY_SECONDS: Final = 1
 
 # A body that is too large is read up to here and forgotten. If a connection is closed while its client still sends, it
 # is reset, and the client never reads why.
@@ -28,8 +27,6 @@ _MAX_HELD_BYTES = 3 * 2**22  # by the bodies of all requests together, whether t
 _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~%-]+)(?::[0-9]*)?", re.IGNORECASE)
 
 _ORIGIN = re.compile(r"https?://[a-z0-9._-]+(:[0-9]+)?|https?://\[[0-9a-f:.]+\](:[0-9]+)?")  # as browsers write it
-
-DEFECT: Final = "a defect of the server; its log says more"
 
 
 @dataclass(frozen=True)
@@ -68,12 +65,6 @@ class RefusedError(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer to a request that is refused or failed: ``{"error": message}``."""
-    content = json.dumps({"error": message}).encode()
-    return Response(content, status, headers, "application/json")
-
-
 class Guard:
     """Lets only bounded requests through to an application, each with its whole body in ``scope["body"]``.
 
@@ -95,10 +86,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        num_bytes = 0
-        works = scope["method"] == "POST"
-        response: Response | None = None
-        headers = dict(scope["headers"])
+        num_bytes, works, headers = 0, scope["method"] == "POST", dict(scope["headers"])
         try:
             body = await self._read_body(headers, receive)
             num_bytes = len(body)
@@ -114,15 +102,16 @@ class Guard:
                 await self._app(scope, receive, send)
             finally:
                 self._traces.in_flight -= works
-        except RefusedError as refusal:
-            response = error_response(refusal.status, str(refusal), refusal.headers)
+            return
+        except RefusedError as error:
+            refusal = error
         except Exception as error:
             self._traces.log_failure(scope, error)
-            response = error_response(500, DEFECT)
+            refusal = RefusedError(500, "a defect of the server; its log says more")
         finally:
             self._held_bytes -= num_bytes
-        if response is not None:
-            await response(scope, receive, send)
+        content = json.dumps({"error": str(refusal)})
+        await Response(content, refusal.status, refusal.headers, "application/json")(scope, receive, send)
 
     async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body. Raises RefusedError for one that is too large, too slow or broken off."""
@@ -187,7 +176,7 @@ def _hasten(timeout: asyncio.Timeout, when: float) -> None:
 
 
 def _busy(problem: str, **headers: str) -> RefusedError:
-    return RefusedError(503, f"{problem}; try again later", retry_after=str(RETRY_SECONDS), **headers)
+    return RefusedError(503, f"{problem}; try again later", retry_after="1", **headers)
 
 
 def _check_host(scope: Scope, hosts: Collection[str] | None) -> None:

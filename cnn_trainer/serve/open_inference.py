@@ -14,15 +14,16 @@ from starlette.responses import Response
 
 from cnn_trainer import __version__
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
-from cnn_trainer.serve import bodies
+from cnn_trainer.serve import bodies, operations
 from cnn_trainer.serve.limits import RefusedError
 from cnn_trainer.serve.model import VERSION, Served
-from cnn_trainer.serve.operations import IMAGE_COUNT, Route, Schema, array_schema, object_schema, operation
+from cnn_trainer.serve.operations import Route, Schema, array_schema, object_schema
 from cnn_trainer.serve.traces import Traces
 
 _BINARY_TYPE: Final = "application/octet-stream"
 _HEAD_LENGTH: Final = "inference-header-content-length"
 _EXTENSIONS: Final = ["binary_tensor_data", "classification"]
+_TAG: Final = "Open Inference Protocol"
 
 
 def inference_routes(served: Served, traces: Traces) -> list[Route]:
@@ -46,25 +47,19 @@ def inference_routes(served: Served, traces: Traces) -> list[Route]:
             return Response(text, media_type="application/json")
         return Response(text + content, headers={_HEAD_LENGTH: str(len(text))}, media_type=_BINARY_TYPE)
 
-    def fixed(method_path: str, description: str, answer: dict[str, Any]) -> Route:
-        content = json.dumps(answer)
-
-        async def say(_: Request) -> Response:
-            return Response(content, media_type="application/json")
-
-        return Route("GET", method_path, say, operation(description, _TAG, {"type": "object"}))
+    def fixed(path: str, description: str, answer: dict[str, Any]) -> Route:
+        return operations.fixed_route(path, json.dumps(answer), operations.operation(description, _TAG))
 
     platform = "onnxruntime_onnx" if served.exported.format == "onnx" else "litert_tflite"
     source = {"name": INPUT_NAME, "datatype": "UINT8", "shape": [-1, *served.image_shape]}
     target = {"name": OUTPUT_NAME, "datatype": "FP32", "shape": [-1, served.num_classes]}
     model = {"name": name, "versions": [VERSION], "platform": platform, "inputs": [source], "outputs": [target]}
     server = {"name": "cnn-trainer", "version": __version__, "extensions": _EXTENSIONS}
-    inferred = operation(
+    inferred = operations.operation(
         "Probabilities of the images in the tensor ``image``. Binary tensors follow the JSON, whose length the header "
         "``Inference-Header-Content-Length`` gives. The output's parameter ``classification`` asks for so many of the "
         "likeliest classes instead, each as ``probability:index:name``.",
         _TAG,
-        {"type": "object"},
         body=_body_schemas(served.image_shape),
     )
     found = [
@@ -80,9 +75,6 @@ def inference_routes(served: Served, traces: Traces) -> list[Route]:
             fixed(f"{path}/ready", "Whether the model is loaded.", {"name": name, "ready": True}),
         ]
     return found
-
-
-_TAG: Final = "Open Inference Protocol"
 
 
 def _split(request: Request) -> tuple[bytes, bytes]:
@@ -189,7 +181,7 @@ def _one_of(document: dict[str, Any], key: str, name: str) -> dict[str, Any]:
 
 def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     """What ``infer`` takes, by media type. That ``data`` has as many values as ``shape`` says cannot be written so."""
-    pixel = {"type": "integer", "minimum": 0, "maximum": 255}
+    pixel = operations.PIXEL
     sizes = [{"type": "integer", "minimum": 1, "maximum": bodies.MAX_IMAGES}, *({"const": size} for size in shape)]
     num_values = int(np.prod(shape))
     flat = {**array_schema(pixel, [None]), "minItems": num_values}
@@ -197,7 +189,7 @@ def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
         "name": {"const": INPUT_NAME},
         "datatype": {"const": "UINT8"},
         "shape": {"type": "array", "prefixItems": sizes, "minItems": 4, "maxItems": 4},
-        "data": {"anyOf": [flat, {**array_schema(pixel, [None, *shape]), **IMAGE_COUNT}]},
+        "data": {"anyOf": [flat, operations.images_schema(array_schema(pixel, shape))]},
     }
     output = object_schema({"name": {"const": OUTPUT_NAME}}, closed=False)
     request: dict[str, Schema] = {
@@ -207,4 +199,4 @@ def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     }
     example = {"name": INPUT_NAME, "datatype": "UINT8", "shape": [1, *shape], "data": [0] * num_values}
     text = {"schema": object_schema(request, ["id", "outputs"], closed=False), "example": {"inputs": [example]}}
-    return {"application/json": text, _BINARY_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+    return {"application/json": text, _BINARY_TYPE: {"schema": operations.FILE}}

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.serve import bodies, images
 from cnn_trainer.serve.model import Served
-from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array_schema, object_schema, operation
+from cnn_trainer.serve.operations import PICTURE_TYPES, PICTURES, Route, array_schema, object_schema, operation
 from cnn_trainer.serve.traces import Traces
 
 SECURITY_HEADERS = {
@@ -31,26 +31,17 @@ SECURITY_HEADERS = {
 _FILES = {"style.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _DIGITS = [str(digit) for digit in range(10)]
 
-# The page's words for a network that reads what is drawn, and for one that takes pictures of another kind.
-_DRAWN = {
-    "draws": "true",
-    "task": "Draw @",
-    "lead": "Draw, or drop a picture.",
-    "hint": "Draw here",
-    "keys": "Keys: arrows move the pen, Space puts it down and lifts it, Ctrl+Z undoes, Delete clears.",
-    "canvas_label": "Paper to draw on",
-    "canvas_role": "application",
-    "canvas_tab": "0",
-}
-_SHOWN = {
-    "draws": "false",
-    "task": "Show a picture",
-    "lead": "Drop a picture, and the network says what it is.",
-    "hint": "Drop a picture here",
-    "keys": "Keys: Ctrl+Z undoes, Delete clears.",
-    "canvas_label": "The picture",
-    "canvas_role": "img",
-    "canvas_tab": "-1",
+_KEYS = "Keys: arrows move the pen, Space puts it down and lifts it, Ctrl+Z undoes, Delete clears."
+# The page's words for a network that takes pictures of another kind, and for one that reads what is drawn.
+_WORDS = {
+    "draws": ("false", "true"),
+    "task": ("Show a picture", "Draw @"),
+    "lead": ("Drop a picture, and the network says what it is.", "Draw, or drop a picture."),
+    "hint": ("Drop a picture here", "Draw here"),
+    "keys": ("Keys: Ctrl+Z undoes, Delete clears.", _KEYS),
+    "canvas_label": ("The picture", "Paper to draw on"),
+    "canvas_role": ("img", "application"),
+    "canvas_tab": ("-1", "0"),
 }
 
 
@@ -65,9 +56,8 @@ def page_routes(served: Served, traces: Traces) -> list[Route]:
         probabilities = await served.predict(batch)
         traces.num_images.inc()
         seen = base64.b64encode(images.as_png(batch[0])).decode()
-        return Response(
-            json.dumps({"probabilities": probabilities[0].tolist(), "seen": seen}), media_type="application/json"
-        )
+        content = json.dumps({"probabilities": probabilities[0].tolist(), "seen": seen})
+        return Response(content, media_type="application/json")
 
     async def picture(request: Request) -> Response:
         return await answer(request, lambda content: images.read_picture_files([content], data, ["picture"]))
@@ -75,15 +65,13 @@ def page_routes(served: Served, traces: Traces) -> list[Route]:
     async def drawing(request: Request) -> Response:
         return await answer(request, lambda content: images.read_drawing(content, data))
 
-    seen = object_schema(
-        {"probabilities": array_schema({"type": "number"}, [served.num_classes]), "seen": {"type": "string"}}
-    )
-    file: Schema = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in PICTURE_TYPES}
+    probabilities = array_schema({"type": "number"}, [served.num_classes])
+    seen = object_schema({"probabilities": probabilities, "seen": {"type": "string"}})
     words = "What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."
-    found = [Route("POST", "/page/picture", picture, operation(words, "Page", seen, body=file))]
+    found = [Route("POST", "/page/picture", picture, operation(words, "Page", seen, body=PICTURES))]
     if like_mnist.prepares(data):
         words = "The same of a drawing: strokes, light on black, every one of which counts."
-        found.append(Route("POST", "/page/drawing", drawing, operation(words, "Page", seen, body=file)))
+        found.append(Route("POST", "/page/drawing", drawing, operation(words, "Page", seen, body=PICTURES)))
     page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
     files = {f"/page/{name}": (folder / name).read_text("utf-8") for name in _FILES}
     return [*found, _page("/", page, "text/html"), *(_page(path, files[path], _FILES[path[6:]]) for path in files)]
@@ -114,7 +102,7 @@ def _words(served: Served) -> dict[str, str]:
     measured = f"{manifest.test_examples:,} images in the test split of {source}"
     words = {
         "name": manifest.name,
-        **(_DRAWN if like_mnist.prepares(data) else _SHOWN),
+        **{key: pair[like_mnist.prepares(data)] for key, pair in _WORDS.items()},
         "classes": json.dumps(data.class_names),
         "width": str(width),
         "height": str(height),

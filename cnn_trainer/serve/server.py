@@ -38,19 +38,17 @@ _BACKLOG: Final = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at ``host`` and ``port``. Raises UsageError if there can be none.
+    """A socket that listens at ``host``, a name or an address, and ``port``, of which 0 takes a free one.
 
-    Args:
-        host: a name or an address; ``::`` is every address of this machine, of IP version 4 as well.
-        port: 0 takes a free one.
+    ``::`` is every address of this machine, of IP version 4 as well. Raises UsageError if there can be none.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     is_both = host == "::" and socket.has_dualstack_ipv6()
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_both)
     except (OSError, OverflowError, UnicodeError) as error:
-        problem = f"--host {host} --port {port}: cannot be listened at: {error}"
-        raise UsageError(problem, remedy="choose another one") from None
+        place = f"--host {host} --port {port}"
+        raise UsageError(f"cannot be listened at: {error}", place=place, remedy="choose another one") from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every connection inherits it, and the kernel keeps it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -110,12 +108,7 @@ def run(served: Served, listener: socket.socket, limits: Limits, write: Callable
     """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish, for ``STOP_SECONDS`` at most.
 
     It returns then, for the command to end with exit code 0: a signal is how a server is told that its work is done.
-
-    Args:
-        served: what is served.
-        listener: from ``listen``.
-        limits: what is taken, and from whom.
-        write: gets lines of the log, one or more.
+    ``write`` gets lines of the log, one or more.
     """
     warnings.simplefilter("ignore")  # Pillow warns of harmless flaws in pictures, once for each place in its code
     traces = Traces(served.manifest, served.exported.format, write)

@@ -14,18 +14,10 @@ from starlette.responses import Response
 
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
 from cnn_trainer.export.runtimes import SIGNATURE
-from cnn_trainer.serve import bodies, images
+from cnn_trainer.serve import bodies, images, operations
 from cnn_trainer.serve.limits import RefusedError
 from cnn_trainer.serve.model import VERSION, Served
-from cnn_trainer.serve.operations import (
-    IMAGE_COUNT,
-    PICTURE_TYPES,
-    Route,
-    Schema,
-    array_schema,
-    object_schema,
-    operation,
-)
+from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array_schema, object_schema, operation
 from cnn_trainer.serve.traces import Traces
 
 # The last is what curl -d sends unless told otherwise, as in the examples of TensorFlow Serving, which reads any.
@@ -40,12 +32,6 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
     signature = json.dumps(_metadata(served))
     fine = {"error_code": "OK", "error_message": ""}
     loaded = json.dumps({"model_version_status": [{"version": VERSION, "state": "AVAILABLE", "status": fine}]})
-
-    async def status(_: Request) -> Response:
-        return Response(loaded, media_type="application/json")
-
-    async def metadata(_: Request) -> Response:
-        return Response(signature, media_type="application/json")
 
     async def predict(request: Request) -> Response:
         media_type = bodies.check_media_type(request, _MEDIA_TYPES)
@@ -65,8 +51,8 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
         return Response(f'{{"{name}": {bodies.format_rows(probabilities)}}}', media_type="application/json")
 
     about = "TensorFlow Serving"
-    asked = operation("Whether the model is loaded.", about, {"type": "object"})
-    described = operation("Names, types and shapes of input and output; -1 is the batch.", about, {"type": "object"})
+    asked = operation("Whether the model is loaded.", about)
+    described = operation("Names, types and shapes of input and output; -1 is the batch.", about)
     predicted = operation(
         "Probabilities of images, given as ``instances`` (a list of images) or ``inputs`` (the same by name). An image "
         'is its pixels, or ``{"b64": ...}``: a PNG, JPEG or BMP file in base64. The body may also be such a file, or a '
@@ -79,8 +65,8 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
     for path in (f"/v1/models/{served.manifest.name}", f"/v1/models/{served.manifest.name}/versions/{VERSION}"):
         found += [
             Route("POST", f"{path}:predict", predict, predicted),
-            Route("GET", path, status, asked),
-            Route("GET", f"{path}/metadata", metadata, described),
+            operations.fixed_route(path, loaded, asked),
+            operations.fixed_route(f"{path}/metadata", signature, described),
         ]
     return found
 
@@ -160,19 +146,14 @@ def _answer_schema(served: Served) -> Schema:
 def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     """What ``predict`` takes, by media type, with examples."""
     signature = {"signature_name": {"enum": [SIGNATURE, ""]}}
-    pixels = array_schema({"type": "integer", "minimum": 0, "maximum": 255}, shape)
-    picture = object_schema({"b64": {"type": "string", "format": "picture"}})
-    batches = [
-        {"type": "array", "items": {"anyOf": [item, object_schema({INPUT_NAME: item})]}, **IMAGE_COUNT}
-        for item in (pixels, picture)
-    ]
-    plain = [{"type": "array", "items": item, **IMAGE_COUNT} for item in (pixels, picture)]
+    kinds = array_schema(operations.PIXEL, shape), object_schema({"b64": {"type": "string", "format": "picture"}})
+    batches = [operations.images_schema({"anyOf": [kind, object_schema({INPUT_NAME: kind})]}) for kind in kinds]
+    plain = [operations.images_schema(kind) for kind in kinds]
     by_name = {"anyOf": [*plain, *(object_schema({INPUT_NAME: batch}) for batch in plain)]}
     rows = object_schema({"instances": {"anyOf": batches}, **signature}, ["signature_name"], closed=False)
     columns = object_schema({"inputs": by_name, **signature}, ["signature_name"], closed=False)
     either = [{**rows, "not": {"required": ["inputs"]}}, {**columns, "not": {"required": ["instances"]}}]
     text = {"schema": {"oneOf": either}, "example": {"instances": [{"b64": images.example_picture(shape)}]}}
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+    files = {"type": "array", "items": operations.FILE, "minItems": 1}
     form = {"schema": object_schema({"file": files}, closed=False)}
-    raw = {"schema": {"type": "string", "format": "binary"}}
-    return {"application/json": text, _FORM_TYPE: form, **dict.fromkeys(PICTURE_TYPES, raw)}
+    return {"application/json": text, _FORM_TYPE: form, **operations.PICTURES}
