@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,38 +44,31 @@ def load(
         RunDirectoryError: if the runtime refuses the file, or its input or output is not what an export has.
     """
     start = _start_onnx if format == "onnx" else _start_litert
-    runtime = _runtime(format)
+    title, _, install = _runtime(format)
     try:
         return start(path.read_bytes() if content is None else content, threads)
     except ImportError as error:
-        raise DeviceError(f"{runtime.title} cannot be imported ({error})", remedy=runtime.remedy) from None
+        raise DeviceError(f"{title} cannot be imported ({error})", remedy=install) from None
     except Exception as error:  # of many kinds, and which ones is not documented
         problem = str(error) or type(error).__name__[:200]
         remedy = "export the run again with: cnn-train export RUN"
-        raise RunDirectoryError(f"{runtime.title} cannot run it: {problem}", place=path, remedy=remedy) from None
+        raise RunDirectoryError(f"{title} cannot run it: {problem}", place=path, remedy=remedy) from None
 
 
 def version(name: Format) -> str:
     """Name and version of the runtime that ``load`` uses, such as ``ONNX Runtime 1.23.0``, or DeviceError."""
-    runtime = _runtime(name)
+    title, package, install = _runtime(name)
     try:
-        return f"{runtime.title} {metadata.version(runtime.package)}"
+        return f"{title} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
-        raise DeviceError(f"{runtime.title} is not installed", remedy=runtime.remedy) from None
+        raise DeviceError(f"{title} is not installed", remedy=install) from None
 
 
-class _Runtime(NamedTuple):
-    title: str
-    package: str
-    remedy: str
-
-
-_ONNX = _Runtime("ONNX Runtime", "onnxruntime", "install it with: pip install 'cnn-trainer[onnx]'")
-_LITERT = _Runtime("LiteRT", "ai-edge-litert", "install it with: pip install 'cnn-trainer[litert]'")
-
-
-def _runtime(name: Format) -> _Runtime:
-    return _ONNX if name == "onnx" else _LITERT
+def _runtime(name: Format) -> tuple[str, str, str]:
+    """Title and package of the runtime of a format, and how to install it."""
+    if name == "onnx":
+        return "ONNX Runtime", "onnxruntime", "install it with: pip install 'cnn-trainer[onnx]'"
+    return "LiteRT", "ai-edge-litert", "install it with: pip install 'cnn-trainer[litert]'"
 
 
 def _start_onnx(content: bytes, threads: int) -> Predict:

@@ -38,10 +38,9 @@ def load_checked(path: Path, overrides: Overrides = ()) -> Config:
 def check_fits(config: Config, shape: ImageShape, num_examples: int) -> None:
     """Refuse what cannot work on ``num_examples`` training images of ``shape``, before any work is done.
 
-    Raises:
-        ConfigError: if a kernel or a pool is larger than the image that reaches it, a batch than the training split, if
-            the validation split would be empty, or if the network has more than ``MAX_PARAMETERS`` parameters or more
-            than ``MAX_IMAGE_VALUES`` values for one image, its output layer not counted.
+    Raises ConfigError if a kernel or a pool is larger than the image that reaches it, a batch than the training split,
+    if the validation split would be empty, or if the network has more than ``MAX_PARAMETERS`` parameters or more than
+    ``MAX_IMAGE_VALUES`` values for one image, its output layer not counted.
     """
     found = [*_splits_too_small(config, num_examples), *_layers_that_do_not_fit(config.experiment.model, shape)]
     faults: list[tuple[KeyPath, Fault]] = [(tuple(problem[0].split(".")), config.fault(*problem)) for problem in found]

@@ -62,10 +62,7 @@ def read_by_pool(size: Size, pool: Size) -> Size:
 
 
 def layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[LayerSize]:
-    """Every layer with weights but the last, in order, for images of ``shape``.
-
-    Raises DoesNotFitError at the first block whose kernel or pool is larger than the image that reaches it.
-    """
+    """Every layer with weights but the last, in order, for images of ``shape``. Raises DoesNotFitError."""
     size, channels = (shape.height, shape.width), shape.channels
     if model.builder == "cnn":
         blocks = zip(model.filters, model.kernel_size, model.pool_size, strict=True)
@@ -85,8 +82,5 @@ def layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[LayerSize]:
 
 
 def count_weights(model: Cnn | Mlp, shape: ImageShape) -> int:
-    """The weights that the network has at least: biases, normalisation and the output layer are not counted.
-
-    Raises DoesNotFitError if the network does not fit images of ``shape``.
-    """
+    """The weights without biases, normalisation and the output layer. Raises DoesNotFitError."""
     return sum(layer.weights for layer in layer_sizes(model, shape))

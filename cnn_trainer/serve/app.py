@@ -55,10 +55,9 @@ def build_app(served: Served, traces: Traces, limits: Limits) -> tuple[ASGIApp, 
 
 def _dispatcher(routes: Iterable[Route], name: str) -> ASGIApp:
     """Hands each request to the route at its path. Raises RefusedError for what there is not."""
-    table: dict[str, dict[str, Route]] = defaultdict(dict)
+    paths: dict[str, dict[str, Route]] = defaultdict(dict)
     for route in routes:
-        table[route.path][route.method] = route
-    paths = dict(table)
+        paths[route.path][route.method] = route
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]

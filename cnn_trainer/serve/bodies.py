@@ -73,11 +73,10 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse_quickly(body: bytes, image_shape: tuple[int, ...]) -> dict[str, Any] | None:
     """The object with its one array as uint8, or None if there is more to it."""
     start, end = body.find(b"["), body.rfind(b"]") + 1
-    if not 0 <= start < end:
+    if not 0 <= start < end or (rest := _parse_rest(body[:start] + b"NaN" + body[end:])) is None:
         return None
-    rest = _parse_rest(body[:start] + b"NaN" + body[end:])
-    images = _read_canonical(body[start:end], image_shape) if rest else None
-    return None if rest is None or images is None else {**rest[0], rest[1]: images}
+    images = _read_canonical(body[start:end], image_shape)
+    return None if images is None else {**rest[0], rest[1]: images}
 
 
 @lru_cache(maxsize=8)

@@ -27,10 +27,9 @@ _URL_SAFE = str.maketrans("-_", "+/", " \t\r\n=")
 
 
 def decode_base64(text: object, where: str) -> bytes:
-    """The bytes that ``text`` stands for. Raises RefusedError naming ``where``.
+    """The bytes that ``text`` stands for: base64, with or without padding and line breaks, or a ``data:`` URL.
 
-    It is base64 in the ordinary alphabet or in that for URLs, with or without padding and line breaks, or a ``data:``
-    URL.
+    Its alphabet is the ordinary one or that for URLs. Raises RefusedError naming ``where`` for anything else.
     """
     if isinstance(text, str):
         start = _DATA_URL.match(text)
@@ -61,11 +60,9 @@ def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
         raise RefusedError(400, f"the body is not valid multipart/form-data: {error}") from None
     if not found:
         raise RefusedError(400, "the form has no file; send one with: curl -F file=@7.png")
-    contents = []
     for file in found:
         file.file_object.seek(0)
-        contents.append(file.file_object.read())
-    return contents, [f"form[{number}]" for number in range(len(found))]
+    return [file.file_object.read() for file in found], [f"form[{number}]" for number in range(len(found))]
 
 
 def read_picture_files(files: Sequence[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:

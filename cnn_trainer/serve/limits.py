@@ -64,6 +64,10 @@ class RefusedError(Exception):
         self.status = status
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
+    def response(self) -> Response:
+        """What its client reads: ``{"error": message}``."""
+        return Response(json.dumps({"error": str(self)}), self.status, self.headers, "application/json")
+
 
 class Guard:
     """Lets only bounded requests through to an application, each with its whole body in ``scope["body"]``.
@@ -103,15 +107,14 @@ class Guard:
             finally:
                 self._traces.in_flight -= works
             return
-        except RefusedError as error:
-            refusal = error
+        except RefusedError as refusal:
+            response = refusal.response()
         except Exception as error:
             self._traces.log_failure(scope, error)
-            refusal = RefusedError(500, "a defect of the server; its log says more")
+            response = RefusedError(500, "a defect of the server; its log says more").response()
         finally:
             self._held_bytes -= num_bytes
-        content = json.dumps({"error": str(refusal)})
-        await Response(content, refusal.status, refusal.headers, "application/json")(scope, receive, send)
+        await response(scope, receive, send)
 
     async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body. Raises RefusedError for one that is too large, too slow or broken off."""

@@ -55,13 +55,12 @@ def inference_routes(served: Served, traces: Traces) -> list[Route]:
     target = {"name": OUTPUT_NAME, "datatype": "FP32", "shape": [-1, served.num_classes]}
     model = {"name": name, "versions": [VERSION], "platform": platform, "inputs": [source], "outputs": [target]}
     server = {"name": "cnn-trainer", "version": __version__, "extensions": _EXTENSIONS}
-    inferred = operations.operation(
+    words = (
         "Probabilities of the images in the tensor ``image``. Binary tensors follow the JSON, whose length the header "
         "``Inference-Header-Content-Length`` gives. The output's parameter ``classification`` asks for so many of the "
-        "likeliest classes instead, each as ``probability:index:name``.",
-        _TAG,
-        body=_body_schemas(served.image_shape),
+        "likeliest classes instead, each as ``probability:index:name``."
     )
+    inferred = operations.operation(words, _TAG, body=_body_schemas(served.image_shape))
     found = [
         fixed("/v2", "The server's name, version and extensions.", server),
         fixed("/v2/health/live", "Whether the server answers.", {"live": True}),
@@ -95,9 +94,8 @@ def _read_tensor(document: dict[str, Any], image_shape: tuple[int, int, int], ta
     if tensor["datatype"] != "UINT8":
         raise RefusedError(400, "inputs[0].datatype: expected UINT8")
     shape = tensor["shape"]
-    expected = list(image_shape)
-    if type(shape) is not list or set(map(type, shape)) != {int} or shape[1:] != expected:
-        raise RefusedError(400, f"inputs[0].shape: expected [n, {', '.join(map(str, expected))}]")
+    if type(shape) is not list or set(map(type, shape)) != {int} or shape[1:] != list(image_shape):
+        raise RefusedError(400, f"inputs[0].shape: expected [n, {', '.join(map(str, image_shape))}]")
     bodies.check_count(shape[0], "inputs[0].shape")
     num_values = int(np.prod(shape))
     if size is None and not tail:
@@ -115,13 +113,12 @@ def _read_data(values: Any, shape: list[int], num_values: int) -> NDArray[np.uin
         raise RefusedError(400, "inputs[0].data: expected a list")
     if values and type(values[0]) is list:
         batch = bodies.to_images(values, shape[1:], "inputs[0].data")
-    elif len(values) == num_values:
-        batch = bodies.to_pixels(values, "inputs[0].data").reshape(shape)
-    else:
+        if len(batch) != shape[0]:
+            raise RefusedError(400, f"inputs[0].data: {len(batch)} images, but the shape has {shape[0]}")
+        return batch
+    if len(values) != num_values:
         raise RefusedError(400, f"inputs[0].data: {len(values)} values, but the shape has {num_values}")
-    if len(batch) != shape[0]:
-        raise RefusedError(400, f"inputs[0].data: {len(batch)} images, but the shape has {shape[0]}")
-    return batch
+    return bodies.to_pixels(values, "inputs[0].data").reshape(shape)
 
 
 def _read_wishes(document: dict[str, Any], num_classes: int) -> tuple[bool, int]:
@@ -154,9 +151,8 @@ def _write_tensor(
     """The one output, and what follows the JSON. As Triton does: little-endian, and a text behind its length."""
     if num_classes:
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :num_classes]
-        texts = [
-            f"{row[at]:.9g}:{at}:{names[at]}" for row, order in zip(probabilities, best, strict=True) for at in order
-        ]
+        ranked = zip(probabilities, best, strict=True)
+        texts = [f"{row[at]:.9g}:{at}:{names[at]}" for row, order in ranked for at in order]
         output: dict[str, Any] = {"name": OUTPUT_NAME, "datatype": "BYTES", "shape": list(best.shape)}
         content = b"".join(len(text.encode()).to_bytes(4, "little") + text.encode() for text in texts)
         values: list[Any] = texts

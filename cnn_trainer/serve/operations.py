@@ -47,28 +47,19 @@ def fixed_route(path: str, content: str, operation: Schema | None = None) -> Rou
 
 
 def operation(
-    description: str,
-    tag: str,
-    answer: Schema | None = None,
-    media_type: str = "application/json",
-    body: Mapping[str, Schema] | None = None,
+    description: str, tag: str, answer: Schema | None = None, kind: str = "application/json", body: Schema | None = None
 ) -> Schema:
-    """An OpenAPI operation of the interface ``tag``.
+    """An OpenAPI operation of the interface ``tag``, which answers by the schema ``answer``, or with any object.
 
-    Args:
-        description: of what it does.
-        tag: the interface that it belongs to.
-        answer: JSON schema of what is answered; None for any object.
-        media_type: of what is answered.
-        body: by media type, what may be sent: ``schema``, and ``example``, which must be one that is answered.
+    ``body`` says by media type what may be sent: its ``schema``, and an ``example`` that is answered.
     """
-    content = {media_type: {"schema": answer or {"type": "object"}}}
+    content = {kind: {"schema": answer or {"type": "object"}}}
     responses: Schema = {"200": {"description": "The answer.", "content": content}}
     fault = {"content": {"application/json": {"schema": object_schema({"error": {"type": "string"}})}}}
     for status, words in sorted((_FAULTS if body is None else _FAULTS | _FAULTS_OF_BODIES).items()):
         responses[str(status)] = {"description": words, **fault}
     found: Schema = {"description": description, "tags": [tag], "responses": responses}
-    return found if body is None else {**found, "requestBody": {"required": True, "content": dict(body)}}
+    return found if body is None else {**found, "requestBody": {"required": True, "content": body}}
 
 
 def object_schema(properties: Mapping[str, Schema], optional: Sequence[str] = (), closed: bool = True) -> Schema:

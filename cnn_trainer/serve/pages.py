@@ -50,31 +50,29 @@ def page_routes(served: Served, traces: Traces) -> list[Route]:
     folder = resources.files(__package__) / "page"
     data = served.manifest.data
 
-    async def answer(request: Request, read: Callable[[bytes], NDArray[np.uint8]]) -> Response:
-        bodies.check_media_type(request, PICTURE_TYPES)
-        batch = await served.in_worker(read, request.scope["body"])
-        probabilities = await served.predict(batch)
-        traces.num_images.inc()
-        seen = base64.b64encode(images.as_png(batch[0])).decode()
-        content = json.dumps({"probabilities": probabilities[0].tolist(), "seen": seen})
-        return Response(content, media_type="application/json")
+    schema = array_schema({"type": "number"}, [served.num_classes])
+    seen = object_schema({"probabilities": schema, "seen": {"type": "string"}})
 
-    async def picture(request: Request) -> Response:
-        return await answer(request, lambda content: images.read_picture_files([content], data, ["picture"]))
+    def read_by(read: Callable[[bytes], NDArray[np.uint8]], path: str, words: str) -> Route:
+        async def answer(request: Request) -> Response:
+            bodies.check_media_type(request, PICTURE_TYPES)
+            batch = await served.in_worker(read, request.scope["body"])
+            probabilities = await served.predict(batch)
+            traces.num_images.inc()
+            png = base64.b64encode(images.as_png(batch[0])).decode()
+            content = json.dumps({"probabilities": probabilities[0].tolist(), "seen": png})
+            return Response(content, media_type="application/json")
 
-    async def drawing(request: Request) -> Response:
-        return await answer(request, lambda content: images.read_drawing(content, data))
+        return Route("POST", path, answer, operation(words, "Page", seen, body=PICTURES))
 
-    probabilities = array_schema({"type": "number"}, [served.num_classes])
-    seen = object_schema({"probabilities": probabilities, "seen": {"type": "string"}})
     words = "What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."
-    found = [Route("POST", "/page/picture", picture, operation(words, "Page", seen, body=PICTURES))]
+    found = [read_by(lambda content: images.read_picture_files([content], data, ["picture"]), "/page/picture", words)]
     if like_mnist.prepares(data):
         words = "The same of a drawing: strokes, light on black, every one of which counts."
-        found.append(Route("POST", "/page/drawing", drawing, operation(words, "Page", seen, body=PICTURES)))
+        found.append(read_by(lambda content: images.read_drawing(content, data), "/page/drawing", words))
     page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
-    files = {f"/page/{name}": (folder / name).read_text("utf-8") for name in _FILES}
-    return [*found, _page("/", page, "text/html"), *(_page(path, files[path], _FILES[path[6:]]) for path in files)]
+    files = [_page(f"/page/{name}", (folder / name).read_text("utf-8"), kind) for name, kind in _FILES.items()]
+    return [*found, _page("/", page, "text/html"), *files]
 
 
 def docs_route(served: Served, openapi: Mapping[str, Any]) -> Route:
@@ -114,11 +112,6 @@ def _words(served: Served) -> dict[str, str]:
     return {key: escape(word) for key, word in words.items()}
 
 
-def _as_code(text: str) -> str:
-    """``word`` as HTML."""
-    return re.sub("``(.+?)``", r"<code>\1</code>", escape(text))
-
-
 def _operations(openapi: Mapping[str, Any]) -> str:
     """Each path with what it does and how to call it, as HTML."""
     groups: dict[str, list[str]] = {}
@@ -126,7 +119,8 @@ def _operations(openapi: Mapping[str, Any]) -> str:
         if "/versions/" in path:  # the same again
             continue
         for method, described in operations.items():
-            lines = [f"<h3>{method.upper()} {escape(path)}</h3>", f"<p>{_as_code(described['description'])}</p>"]
+            words = re.sub("``(.+?)``", r"<code>\1</code>", escape(described["description"]))
+            lines = [f"<h3>{method.upper()} {escape(path)}</h3>", f"<p>{words}</p>"]
             if "requestBody" in described:
                 (kind, body), *_ = described["requestBody"]["content"].items()
                 sent = f"-d '{json.dumps(body['example'])}'" if "example" in body else "--data-binary @7.png"

@@ -10,7 +10,6 @@ import signal
 import socket
 import warnings
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import uvloop
@@ -25,7 +24,7 @@ from cnn_trainer.machine.stopping import SIGNALS
 from cnn_trainer.serve.app import build_app
 from cnn_trainer.serve.limits import Limits
 from cnn_trainer.serve.model import Served
-from cnn_trainer.serve.traces import Traces
+from cnn_trainer.serve.traces import Traces, log_time
 
 MAX_HEAD_BYTES: Final = 2**14
 HEAD_SECONDS: Final = 10.0  # a connection without a request is closed after that, too
@@ -100,8 +99,7 @@ class _JsonLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._write(json.dumps({"time": time, "error": self.format(record)}))
+        self._write(json.dumps({"time": log_time(), "error": self.format(record)}))
 
 
 def run(served: Served, listener: socket.socket, limits: Limits, write: Callable[..., None]) -> None:
@@ -134,8 +132,8 @@ def run(served: Served, listener: socket.socket, limits: Limits, write: Callable
             if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
                 loop.add_signal_handler(number, stopped.set)
         serving = asyncio.ensure_future(server.serve())
-        stopping = asyncio.ensure_future(stopped.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        serving.add_done_callback(lambda _: stopped.set())
+        await stopped.wait()
         if serving.done():
             serving.result()  # raises what it ended with
             raise RuntimeError("the web server ended by itself; its log says more")

@@ -38,7 +38,7 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
         key = "instances"
         if media_type in _JSON_TYPES:
             key, value = _parse(request.scope["body"], shape)
-            batch = value if isinstance(value, np.ndarray) else await _read_batch(served, value, key)
+            batch = await _read_batch(served, value, key)
         else:
             files, places = [request.scope["body"]], ["body"]
             if media_type == _FORM_TYPE:
@@ -53,14 +53,14 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
     about = "TensorFlow Serving"
     asked = operation("Whether the model is loaded.", about)
     described = operation("Names, types and shapes of input and output; -1 is the batch.", about)
-    predicted = operation(
+    rows = array_schema({"type": "number", "minimum": 0, "maximum": 1}, (None, served.num_classes))
+    answer = {"oneOf": [object_schema({"predictions": rows}), object_schema({"outputs": rows})]}
+    words = (
         "Probabilities of images, given as ``instances`` (a list of images) or ``inputs`` (the same by name). An image "
         'is its pixels, or ``{"b64": ...}``: a PNG, JPEG or BMP file in base64. The body may also be such a file, or a '
-        "form with files.",
-        about,
-        _answer_schema(served),
-        body=_body_schemas(shape),
+        "form with files."
     )
+    predicted = operation(words, about, answer, body=_body_schemas(shape))
     found = []
     for path in (f"/v1/models/{served.manifest.name}", f"/v1/models/{served.manifest.name}/versions/{VERSION}"):
         found += [
@@ -85,37 +85,33 @@ def _parse(body: bytes, shape: tuple[int, int, int]) -> tuple[str, Any]:
 
 async def _read_batch(served: Served, value: object, key: str) -> NDArray[np.uint8]:
     """Images from what stands under ``instances`` or ``inputs``. Raises RefusedError."""
-    if key == "inputs" and isinstance(value, dict) and value.keys() != {"b64"}:
-        value = _named(value, key)
+    if key == "inputs":
+        value = _without_name(value, key)
     if isinstance(value, dict):
         raise RefusedError(400, f"{key}: expected a list of images")
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         bodies.check_count(len(value), key)
-        items = [
-            _named(item, f"{key}[{number}]") if isinstance(item, dict) and item.keys() != {"b64"} else item
-            for number, item in enumerate(value)
-        ]
-        if any(isinstance(item, dict) for item in items):
-            return await _decode(served, items, key)
-        value = items
+        places = [f"{key}[{number}]" for number in range(len(value))]
+        value = [_without_name(item, place) for item, place in zip(value, places, strict=True)]
+        if any(isinstance(item, dict) for item in value):
+            files = [_picture(item, place) for item, place in zip(value, places, strict=True)]
+            return await _read_files(served, files, places)
     return bodies.to_images(value, served.image_shape, key)
 
 
-def _named(value: dict[str, Any], where: str) -> Any:
-    """The value of the one input there is, of an object that gives inputs by name."""
+def _without_name(value: Any, where: str) -> Any:
+    """The value of the one input there is, if ``value`` is an object that gives inputs by name."""
+    if not isinstance(value, dict) or value.keys() == {"b64"}:
+        return value
     if value.keys() != {INPUT_NAME}:
         raise RefusedError(400, f"{where}: expected the one key {INPUT_NAME}, this model's input")
     return value[INPUT_NAME]
 
 
-async def _decode(served: Served, items: list[Any], key: str) -> NDArray[np.uint8]:
-    places = [f"{key}[{number}]" for number in range(len(items))]
-    files = []
-    for item, place in zip(items, places, strict=True):
-        if not isinstance(item, dict) or item.keys() != {"b64"}:
-            raise RefusedError(400, f"{place}: expected a picture in base64, as the others of this request are")
-        files.append(images.decode_base64(item["b64"], place))
-    return await _read_files(served, files, places)
+def _picture(item: Any, where: str) -> bytes:
+    if not isinstance(item, dict) or item.keys() != {"b64"}:
+        raise RefusedError(400, f"{where}: expected a picture in base64, as the others of this request are")
+    return images.decode_base64(item["b64"], where)
 
 
 async def _read_files(served: Served, files: list[bytes], places: list[str]) -> NDArray[np.uint8]:
@@ -136,11 +132,6 @@ def _metadata(served: Served) -> dict[str, Any]:
         "model_spec": {"name": served.manifest.name, "signature_name": "", "version": VERSION},
         "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
     }
-
-
-def _answer_schema(served: Served) -> Schema:
-    rows = array_schema({"type": "number", "minimum": 0, "maximum": 1}, (None, served.num_classes))
-    return {"oneOf": [object_schema({"predictions": rows}), object_schema({"outputs": rows})]}
 
 
 def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:

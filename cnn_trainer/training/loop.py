@@ -60,13 +60,9 @@ def train_run(
 ) -> str:
     """Train a locked run to its end, and write its result: weights.safetensors and model.keras. Gives its digest.
 
-    Args:
-        run: Locked.
-        session: Built from the run's own experiment.
-        display: Shown progress.
-        stop: Looked at every fraction of a second.
-        warn: Called with what a person should know, such as a broken checkpoint that was passed over.
-        resume: Whether to go on from the newest valid checkpoint.
+    ``session`` is built from the run's own experiment, ``stop`` is looked at every fraction of a second, and ``warn``
+    gets what a person should know, such as a broken checkpoint that was passed over. With ``resume``, training goes on
+    from the newest valid checkpoint.
 
     Raises:
         StoppedError: after a checkpoint was written, if a signal asked to stop.

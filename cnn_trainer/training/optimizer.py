@@ -54,24 +54,21 @@ def build_optimizer(
         "use_ema": training.ema_decay is not None,
         "ema_momentum": training.ema_decay or 0.99,  # read by Keras only with use_ema
     }
-    if training.optimizer in ("adam", "adamw"):  # Keras' AdamW is its Adam with a weight decay
-        optimizer = adam(**common)
-    else:
-        optimizer = _OPTIMIZERS[training.optimizer](training, common)
+    match training.optimizer:
+        case "adam" | "adamw":  # Keras' AdamW is its Adam with a weight decay
+            optimizer = adam(**common)
+        case "rmsprop":
+            optimizer = keras.optimizers.RMSprop(**common)
+        case "sgd":
+            optimizer = keras.optimizers.SGD(**common)
+        case "momentum" | "nesterov" as name:
+            optimizer = keras.optimizers.SGD(momentum=training.momentum, nesterov=name == "nesterov", **common)
     kernels = {id(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if id(v) not in kernels])
     if experiment.runtime.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
-
-
-_OPTIMIZERS: dict[str, Callable[[Training, dict[str, Any]], keras.optimizers.Optimizer]] = {
-    "sgd": lambda _, common: keras.optimizers.SGD(**common),
-    "momentum": lambda training, common: keras.optimizers.SGD(momentum=training.momentum, **common),
-    "nesterov": lambda training, common: keras.optimizers.SGD(momentum=training.momentum, nesterov=True, **common),
-    "rmsprop": lambda _, common: keras.optimizers.RMSprop(**common),
-}
 
 
 def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:

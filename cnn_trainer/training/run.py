@@ -108,10 +108,9 @@ def is_done(run: Run, epochs: int | None) -> bool:
 
 
 def prepare(config: Config, feedback: Feedback) -> Prepared:
-    """Read the training data, check that the network fits it, start TensorFlow and build everything.
+    """Read the training data, check that the network fits it, start TensorFlow and build everything. Writes nothing.
 
-    Raises:
-        ConfigError, DataError, DeviceError: before anything is written.
+    Raises ConfigError, DataError or DeviceError.
     """
     experiment = config.experiment
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
@@ -199,12 +198,9 @@ def differences(record: RunRecord, started: Backend) -> list[str]:
     now = {**facts.versions(), **facts.machine(), **facts.environment()}
     for name in _BACKEND:
         before[name], now[name] = str(getattr(record, name)), str(getattr(started, name))
-    lines = []
-    for name in sorted(before.keys() | now.keys()):
-        was, has_become = (side[name] if name in side else "not set" for side in (before, now))
-        if was != has_become:
-            lines.append(f"{name} was {was}, is {has_become}")
-    return lines
+    names = sorted(before.keys() | now.keys())
+    before, now = ({name: side[name] if name in side else "not set" for name in names} for side in (before, now))
+    return [f"{name} was {before[name]}, is {now[name]}" for name in names if before[name] != now[name]]
 
 
 def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, resume: bool) -> RunOutcome:

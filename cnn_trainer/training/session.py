@@ -49,7 +49,7 @@ def build_session(experiment: Experiment, training_data: TrainingData, backend: 
 def build_engine(
     experiment: Experiment, model: keras.Sequential, optimizer: keras.optimizers.Optimizer, train: Split, towers: int
 ) -> Engine:
-    """The engine of an experiment: its batches from memory, its plain gradients, and its towers added in this process.
+    """The engine of an experiment: batches from memory, plain gradients, and towers added in this process.
 
     Raises ValueError for several towers and a model that looks across the batch.
     """
