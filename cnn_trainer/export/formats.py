@@ -88,7 +88,7 @@ def _function(model: Any) -> Any:
 
 
 def _module(model: Any) -> Any:
-    """What holds the variables of the model where TensorFlow saves a function of them."""
+    """What holds the variables of the model when TensorFlow saves a function of them."""
     import tensorflow as tf
 
     module = tf.Module()

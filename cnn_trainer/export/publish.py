@@ -51,7 +51,7 @@ class Exported:
 
     dir: Path
     manifest: Manifest | None
-    """As it stands in ``dir`` now; None where nothing was let in."""
+    """As it stands in ``dir`` now; None if nothing was let in."""
     refused: dict[Format, str]
     """Why, of each format that was not let in."""
 

@@ -30,8 +30,7 @@ def check_media_type(request: Request, known: Sequence[str]) -> str:
     given = headers[b"content-type"].decode("latin-1") if b"content-type" in headers else ""
     media_type = given.partition(";")[0].strip().lower()
     if media_type not in known:
-        expected = " or ".join(filter(None, known))
-        raise RefusedError(415, f"content-type: got {given[:60]}; expected {expected}")
+        raise RefusedError(415, f"content-type: got {given[:60]}; expected {' or '.join(filter(None, known))}")
     return media_type
 
 
@@ -97,6 +96,7 @@ def _read_canonical(text: bytes, image_shape: tuple[int, ...]) -> _Batch | None:
     Nothing else is taken: without its digits, the text is that of such an array; the digits stand where the numbers do,
     and nowhere else; and they are the digits of a number from 0 to 255.
     """
+    # Not by ``int`` of each number and a comparison with the text written anew: three times as slow (2026-11-25).
     comma = b", " if b", " in text[:100] else b","
     rest = text.translate(None, _DIGITS)
     count = (len(rest) + len(comma) - 2) // (len(_frame(1, image_shape, comma)[0]) + len(comma) - 2)

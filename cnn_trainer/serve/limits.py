@@ -126,10 +126,9 @@ class Guard:
         too_large = f"the body is larger than {max_bytes} bytes; {remedy}"
         if b"expect" in headers and length > max_bytes:
             raise RefusedError(413, too_large, connection="close")  # it waits for a word before it sends the body
-        loop = asyncio.get_running_loop()
         parts: list[bytes] = []
         size, more = 0, True
-        timeout = asyncio.timeout_at(min(loop.time() + BODY_SECONDS, self._end))
+        timeout = asyncio.timeout_at(min(asyncio.get_running_loop().time() + BODY_SECONDS, self._end))
         self._arriving[timeout] = 0
         try:
             async with timeout:

@@ -39,7 +39,7 @@ def inference_routes(served: Served, traces: Traces) -> list[Route]:
         probabilities = await served.predict(batch)
         traces.num_images.inc(len(batch))
         answer: dict[str, Any] = {"model_name": name, "model_version": VERSION}
-        if "id" in document and document["id"] is not None:
+        if document.get("id") is not None:
             answer["id"] = document["id"]
         output, content = _write_tensor(probabilities, num_classes, served.manifest.data.class_names, is_binary)
         text = json.dumps({**answer, "outputs": [output]}).encode()
@@ -123,10 +123,10 @@ def _read_data(values: Any, shape: list[int], num_values: int) -> NDArray[np.uin
 
 def _read_wishes(document: dict[str, Any], num_classes: int) -> tuple[bool, int]:
     """Whether the output is to be binary, and how many classes are asked for; 0 asks for probabilities."""
-    if "id" in document and not isinstance(document["id"], str | None):
+    if not isinstance(document.get("id"), str | None):
         raise RefusedError(400, "id: expected a text")
     is_binary, count = _parameter(document, "binary_data_output"), None
-    if "outputs" in document and document["outputs"] not in (None, []):
+    if document.get("outputs") not in (None, []):
         output = _one_of(document, "outputs", OUTPUT_NAME)
         own, count = _parameter(output, "binary_data"), _parameter(output, "classification")
         is_binary = is_binary if own is None else own
@@ -139,10 +139,10 @@ def _read_wishes(document: dict[str, Any], num_classes: int) -> tuple[bool, int]
 
 def _parameter(place: dict[str, Any], name: str) -> Any:
     """A parameter of a request or a tensor; None if there is none."""
-    parameters = place["parameters"] if "parameters" in place else None
+    parameters = place.get("parameters")
     if not isinstance(parameters, dict | None):
         raise RefusedError(400, "parameters: expected an object")
-    return parameters[name] if parameters is not None and name in parameters else None
+    return parameters.get(name) if parameters else None
 
 
 def _write_tensor(
@@ -167,10 +167,10 @@ def _write_tensor(
 
 def _one_of(document: dict[str, Any], key: str, name: str) -> dict[str, Any]:
     """The one entry of a list of tensors, which must be of this name. Raises RefusedError."""
-    tensors = document[key] if key in document else None
+    tensors = document.get(key)
     if type(tensors) is not list or len(tensors) != 1 or type(tensors[0]) is not dict:
         raise RefusedError(400, f"{key}: expected a list of one tensor, {name}")
-    if "name" not in tensors[0] or tensors[0]["name"] != name:
+    if tensors[0].get("name") != name:
         raise RefusedError(400, f"{key}[0].name: this model has only {name}")
     return tensors[0]
 
