@@ -41,11 +41,8 @@ def _measure(format_name: str, path: str, images_path: str, answer_path: str) ->
     probabilities = np.concatenate([predict(images[start : start + size]) for start in range(0, len(images), size)])
     seconds = time.perf_counter() - before
     safetensors.numpy.save_file({"probabilities": probabilities}, answer_path)
-    return {
-        "runtime": runtime,
-        "latency_seconds": _latency(predict, images),
-        "images_per_second": len(images) / seconds,
-    }
+    rate = len(images) / seconds
+    return {"runtime": runtime, "latency_seconds": _latency(predict, images), "images_per_second": rate}
 
 
 def _latency(predict: Predict, images: NDArray[np.uint8]) -> float:
@@ -86,15 +83,9 @@ def _load_keras(path: Path) -> tuple[Predict, str]:
     import keras
 
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    compute = tf.function(
-        lambda images: model(images, training=False),
-        input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)],
-    )
-
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return compute(images).numpy()
-
-    return predict, f"Keras {keras.__version__} with TensorFlow {tf.__version__}"
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
+    compute = tf.function(lambda images: model(images, training=False), input_signature=signature)
+    return lambda images: compute(images).numpy(), f"Keras {keras.__version__} with TensorFlow {tf.__version__}"
 
 
 _LOADERS: dict[str, Callable[[Path], tuple[Predict, str]]] = {"saved-model": _load_saved_model, "keras": _load_keras}

@@ -29,20 +29,23 @@ def build_app(served: Served, traces: Traces, limits: Limits) -> tuple[ASGIApp, 
     async def listed(_: Request) -> Response:
         return Response(document, media_type="application/json")
 
-    text, anything = {"type": "string"}, {"type": "object"}
+    measured = operation("Counts and times for Prometheus.", "Operation", {"type": "string"}, "text/plain")
     routes = [
         *tensorflow_serving.tensorflow_routes(served, traces),
         *open_inference.inference_routes(served, traces),
         *pages.page_routes(served, traces),
-        Route(
-            "GET", "/metrics", metrics, operation("Counts and times for Prometheus.", "Operation", text, "text/plain")
-        ),
-        Route("GET", "/openapi.json", listed, operation("This list, for programs.", "Operation", anything)),
+        Route("GET", "/metrics", metrics, measured),
+        Route("GET", "/openapi.json", listed, operation("This list, for programs.", "Operation")),
     ]
-    listing = openapi(routes, served.manifest.name)
-    docs = pages.docs_route(served, listing)
+    # The routes that have a description, as an OpenAPI document.
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for route in routes:
+        if route.operation is not None:
+            paths[route.path][route.method.lower()] = route.operation
+    name = served.manifest.name
+    listing = {"openapi": "3.1.0", "info": {"title": name, "version": __version__}, "paths": dict(paths)}
     document = json.dumps(listing)
-    guard = Guard(_dispatcher([*routes, docs], served.manifest.name), limits, traces)
+    guard = Guard(_dispatcher([*routes, pages.docs_route(served, listing)], name), limits, traces)
     app: ASGIApp = guard
     if limits.origins:
         methods = ["GET", "HEAD", "POST"]
@@ -52,10 +55,9 @@ def build_app(served: Served, traces: Traces, limits: Limits) -> tuple[ASGIApp, 
 
 def _dispatcher(routes: Iterable[Route], name: str) -> ASGIApp:
     """Hands each request to the route at its path. Raises RefusedError for what there is not."""
-    table: dict[str, dict[str, Route]] = defaultdict(dict)
+    paths: dict[str, dict[str, Route]] = defaultdict(dict)
     for route in routes:
-        table[route.path][route.method] = route
-    paths = dict(table)
+        paths[route.path][route.method] = route
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
@@ -72,12 +74,3 @@ def _dispatcher(routes: Iterable[Route], name: str) -> ASGIApp:
         await response(scope, receive, send)
 
     return dispatch
-
-
-def openapi(routes: Iterable[Route], name: str) -> dict[str, Any]:
-    """The routes that have a description, as an OpenAPI document."""
-    paths: dict[str, dict[str, Any]] = defaultdict(dict)
-    for route in routes:
-        if route.operation is not None:
-            paths[route.path][route.method.lower()] = route.operation
-    return {"openapi": "3.1.0", "info": {"title": name, "version": __version__}, "paths": dict(paths)}

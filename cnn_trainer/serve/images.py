@@ -27,10 +27,9 @@ _URL_SAFE = str.maketrans("-_", "+/", " \t\r\n=")
 
 
 def decode_base64(text: object, where: str) -> bytes:
-    """The bytes that ``text`` stands for. Raises RefusedError naming ``where``.
+    """The bytes that ``text`` stands for: base64, with or without padding and line breaks, or a ``data:`` URL.
 
-    It is base64 in the ordinary alphabet or in that for URLs, with or without padding and line breaks, or a ``data:``
-    URL.
+    Its alphabet is the ordinary one or that for URLs. Raises RefusedError naming ``where`` for anything else.
     """
     if isinstance(text, str):
         start = _DATA_URL.match(text)
@@ -43,14 +42,10 @@ def decode_base64(text: object, where: str) -> bytes:
 
 
 def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
-    """The files in a form, as ``curl -F file=@7.png`` sends it: their contents, and the names of their fields.
+    """The files in a form, as ``curl -F file=@7.png`` sends it: their contents, and their places for messages.
 
-    Args:
-        body: of a request.
-        content_type: the header, ``multipart/form-data; boundary=...``.
-
-    Raises:
-        RefusedError: if it is no such form, or there is no file in it.
+    ``content_type`` is ``multipart/form-data; boundary=...``. Raises RefusedError if the body is no such form, or there
+    is no file in it.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
@@ -65,26 +60,16 @@ def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
         raise RefusedError(400, f"the body is not valid multipart/form-data: {error}") from None
     if not found:
         raise RefusedError(400, "the form has no file; send one with: curl -F file=@7.png")
-    contents = []
     for file in found:
         file.file_object.seek(0)
-        contents.append(file.file_object.read())
-    return contents, [f"form[{number}]" for number in range(len(found))]
+    return [file.file_object.read() for file in found], [f"form[{number}]" for number in range(len(found))]
 
 
 def read_picture_files(files: Sequence[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:
-    """Files of pictures as images for a network that was trained on ``data``.
+    """The contents of files as images for a network that was trained on ``data``: uint8 (n, height, width, channels).
 
-    Args:
-        files: the contents, one or more.
-        data: says whether a picture is made like MNIST, or resized.
-        places: where each of them stood, for messages.
-
-    Returns:
-        uint8 (images, height, width, channels).
-
-    Raises:
-        RefusedError: for the first that is no picture or shows nothing, and for more than MAX_PIXELS in all.
+    Each is made like MNIST or resized, as ``data`` asks. Raises RefusedError with its entry of ``places`` for the first
+    that is no picture or shows nothing, and for more than MAX_PIXELS in all.
     """
     height, width, channels = data.image_shape
     pixels_left = MAX_PIXELS - len(files) * height * width * channels
@@ -102,11 +87,7 @@ def read_picture_files(files: Sequence[bytes], data: DataRecord, places: Sequenc
 
 
 def read_drawing(content: bytes, data: DataRecord) -> NDArray[np.uint8]:
-    """A picture of strokes, light on black and nothing else, as an image: uint8 (1, 28, 28, 1).
-
-    Raises:
-        RefusedError: if it is no picture, or blank.
-    """
+    """A picture of strokes, light on black and nothing else, as uint8 (1, 28, 28, 1), or RefusedError if it is none."""
     try:
         picture = like_mnist.decode(content, "drawing", "grey", MAX_PIXELS)
         return like_mnist.place_drawing(picture).reshape(1, *data.image_shape)

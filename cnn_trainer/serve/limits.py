@@ -17,7 +17,6 @@ from cnn_trainer.errors import UsageError
 from cnn_trainer.serve.traces import Traces
 
 BODY_SECONDS: Final = 10.0
-RETRY_SECONDS: Final = 1
 
 # A body that is too large is read up to here and forgotten. If a connection is closed while its client still sends, it
 # is reset, and the client never reads why.
@@ -28,8 +27,6 @@ _MAX_HELD_BYTES = 2**23  # by the bodies of all requests together, whether they 
 _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~%-]+)(?::[0-9]*)?", re.IGNORECASE)
 
 _ORIGIN = re.compile(r"https?://[a-z0-9._-]+(:[0-9]+)?|https?://\[[0-9a-f:.]+\](:[0-9]+)?")  # as browsers write it
-
-DEFECT: Final = "a defect of the server; its log says more"
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,9 @@ class RefusedError(Exception):
         self.status = status
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
-
-def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer to a request that is refused or failed: ``{"error": message}``."""
-    content = json.dumps({"error": message}).encode()
-    return Response(content, status, headers, "application/json")
+    def response(self) -> Response:
+        """What its client reads: ``{"error": message}``."""
+        return Response(json.dumps({"error": str(self)}), self.status, self.headers, "application/json")
 
 
 class Guard:
@@ -95,10 +90,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        num_bytes = 0
-        works = scope["method"] == "POST"
-        response: Response | None = None
-        headers = dict(scope["headers"])
+        num_bytes, works, headers = 0, scope["method"] == "POST", dict(scope["headers"])
         try:
             body = await self._read_body(headers, receive)
             num_bytes = len(body)
@@ -114,15 +106,15 @@ class Guard:
                 await self._app(scope, receive, send)
             finally:
                 self._traces.in_flight -= works
+            return
         except RefusedError as refusal:
-            response = error_response(refusal.status, str(refusal), refusal.headers)
+            response = refusal.response()
         except Exception as error:
             self._traces.log_failure(scope, error)
-            response = error_response(500, DEFECT)
+            response = RefusedError(500, "a defect of the server; its log says more").response()
         finally:
             self._held_bytes -= num_bytes
-        if response is not None:
-            await response(scope, receive, send)
+        await response(scope, receive, send)
 
     async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body. Raises RefusedError for one that is too large, too slow or broken off."""
@@ -134,10 +126,9 @@ class Guard:
         too_large = f"the body is larger than {max_bytes} bytes; {remedy}"
         if b"expect" in headers and length > max_bytes:
             raise RefusedError(413, too_large, connection="close")  # it waits for a word before it sends the body
-        loop = asyncio.get_running_loop()
         parts: list[bytes] = []
         size, more = 0, True
-        timeout = asyncio.timeout_at(min(loop.time() + BODY_SECONDS, self._end))
+        timeout = asyncio.timeout_at(min(asyncio.get_running_loop().time() + BODY_SECONDS, self._end))
         self._arriving[timeout] = 0
         try:
             async with timeout:
@@ -187,7 +178,7 @@ def _hasten(timeout: asyncio.Timeout, when: float) -> None:
 
 
 def _busy(problem: str, **headers: str) -> RefusedError:
-    return RefusedError(503, f"{problem}; try again later", retry_after=str(RETRY_SECONDS), **headers)
+    return RefusedError(503, f"{problem}; try again later", retry_after="1", **headers)
 
 
 def _check_host(scope: Scope, hosts: Collection[str] | None) -> None:

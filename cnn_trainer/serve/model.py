@@ -82,8 +82,7 @@ class Served:
 def find_export(text: str, runs_dir: Path) -> Path:
     """The folder of the export that ``text`` means: the folder itself, or a run as ``resolve_run`` takes it.
 
-    Raises:
-        RunDirectoryError: where there is none, with the command that makes one.
+    Raises RunDirectoryError if there is none, with the command that makes one.
     """
     place = Path(text)
     if os.path.lexists(place / MANIFEST_FILE):
@@ -103,8 +102,8 @@ def open_export(export_dir: Path) -> Served:
     """Load the model of an export that is served: in ONNX, or else in LiteRT. One image is computed once, as a trial.
 
     Raises:
-        RunDirectoryError: where there is no such export, or it is not what its manifest says.
-        DeviceError: where the model's runtime is not installed.
+        RunDirectoryError: if there is no such export, or it is not what its manifest says.
+        DeviceError: if the model's runtime is not installed.
     """
     manifest = folder.read(export_dir)
     name = next((name for name in _SERVED if name in manifest.models), None)
@@ -118,6 +117,6 @@ def open_export(export_dir: Path) -> Served:
     served = Served(manifest, exported, runtimes.version(name), compute)
     found = compute(np.zeros((1, *served.image_shape), np.uint8)).shape
     if found != (1, served.num_classes):
-        problem = f"gives probabilities of shape {found} where there are {served.num_classes} classes"
+        problem = f"gives probabilities of shape {found} for {served.num_classes} classes"
         raise RunDirectoryError(problem, place=path, remedy="export the run again with: cnn-train export RUN")
     return served

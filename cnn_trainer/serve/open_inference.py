@@ -14,15 +14,16 @@ from starlette.responses import Response
 
 from cnn_trainer import __version__
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
-from cnn_trainer.serve import bodies
+from cnn_trainer.serve import bodies, operations
 from cnn_trainer.serve.limits import RefusedError
 from cnn_trainer.serve.model import VERSION, Served
-from cnn_trainer.serve.operations import IMAGE_COUNT, Route, Schema, array_schema, object_schema, operation
+from cnn_trainer.serve.operations import Route, Schema, array_schema, object_schema
 from cnn_trainer.serve.traces import Traces
 
 _BINARY_TYPE: Final = "application/octet-stream"
 _HEAD_LENGTH: Final = "inference-header-content-length"
 _EXTENSIONS: Final = ["binary_tensor_data", "classification"]
+_TAG: Final = "Open Inference Protocol"
 
 
 def inference_routes(served: Served, traces: Traces) -> list[Route]:
@@ -38,7 +39,7 @@ def inference_routes(served: Served, traces: Traces) -> list[Route]:
         probabilities = await served.predict(batch)
         traces.num_images.inc(len(batch))
         answer: dict[str, Any] = {"model_name": name, "model_version": VERSION}
-        if "id" in document and document["id"] is not None:
+        if document.get("id") is not None:
             answer["id"] = document["id"]
         output, content = _write_tensor(probabilities, num_classes, served.manifest.data.class_names, is_binary)
         text = json.dumps({**answer, "outputs": [output]}).encode()
@@ -46,27 +47,20 @@ def inference_routes(served: Served, traces: Traces) -> list[Route]:
             return Response(text, media_type="application/json")
         return Response(text + content, headers={_HEAD_LENGTH: str(len(text))}, media_type=_BINARY_TYPE)
 
-    def fixed(method_path: str, description: str, answer: dict[str, Any]) -> Route:
-        content = json.dumps(answer)
-
-        async def say(_: Request) -> Response:
-            return Response(content, media_type="application/json")
-
-        return Route("GET", method_path, say, operation(description, _TAG, {"type": "object"}))
+    def fixed(path: str, description: str, answer: dict[str, Any]) -> Route:
+        return operations.fixed_route(path, json.dumps(answer), operations.operation(description, _TAG))
 
     platform = "onnxruntime_onnx" if served.exported.format == "onnx" else "litert_tflite"
     source = {"name": INPUT_NAME, "datatype": "UINT8", "shape": [-1, *served.image_shape]}
     target = {"name": OUTPUT_NAME, "datatype": "FP32", "shape": [-1, served.num_classes]}
     model = {"name": name, "versions": [VERSION], "platform": platform, "inputs": [source], "outputs": [target]}
     server = {"name": "cnn-trainer", "version": __version__, "extensions": _EXTENSIONS}
-    inferred = operation(
+    words = (
         "Probabilities of the images in the tensor ``image``. Binary tensors follow the JSON, whose length the header "
         "``Inference-Header-Content-Length`` gives. The output's parameter ``classification`` asks for so many of the "
-        "likeliest classes instead, each as ``probability:index:name``.",
-        _TAG,
-        {"type": "object"},
-        body=_body_schemas(served.image_shape),
+        "likeliest classes instead, each as ``probability:index:name``."
     )
+    inferred = operations.operation(words, _TAG, body=_body_schemas(served.image_shape))
     found = [
         fixed("/v2", "The server's name, version and extensions.", server),
         fixed("/v2/health/live", "Whether the server answers.", {"live": True}),
@@ -80,9 +74,6 @@ def inference_routes(served: Served, traces: Traces) -> list[Route]:
             fixed(f"{path}/ready", "Whether the model is loaded.", {"name": name, "ready": True}),
         ]
     return found
-
-
-_TAG: Final = "Open Inference Protocol"
 
 
 def _split(request: Request) -> tuple[bytes, bytes]:
@@ -103,9 +94,8 @@ def _read_tensor(document: dict[str, Any], image_shape: tuple[int, int, int], ta
     if tensor["datatype"] != "UINT8":
         raise RefusedError(400, "inputs[0].datatype: expected UINT8")
     shape = tensor["shape"]
-    expected = list(image_shape)
-    if type(shape) is not list or set(map(type, shape)) != {int} or shape[1:] != expected:
-        raise RefusedError(400, f"inputs[0].shape: expected [n, {', '.join(map(str, expected))}]")
+    if type(shape) is not list or set(map(type, shape)) != {int} or shape[1:] != list(image_shape):
+        raise RefusedError(400, f"inputs[0].shape: expected [n, {', '.join(map(str, image_shape))}]")
     bodies.check_count(shape[0], "inputs[0].shape")
     num_values = int(np.prod(shape))
     if size is None and not tail:
@@ -123,21 +113,20 @@ def _read_data(values: Any, shape: list[int], num_values: int) -> NDArray[np.uin
         raise RefusedError(400, "inputs[0].data: expected a list")
     if values and type(values[0]) is list:
         batch = bodies.to_images(values, shape[1:], "inputs[0].data")
-    elif len(values) == num_values:
-        batch = bodies.to_pixels(values, "inputs[0].data").reshape(shape)
-    else:
+        if len(batch) != shape[0]:
+            raise RefusedError(400, f"inputs[0].data: {len(batch)} images, but the shape has {shape[0]}")
+        return batch
+    if len(values) != num_values:
         raise RefusedError(400, f"inputs[0].data: {len(values)} values, but the shape has {num_values}")
-    if len(batch) != shape[0]:
-        raise RefusedError(400, f"inputs[0].data: {len(batch)} images, but the shape has {shape[0]}")
-    return batch
+    return bodies.to_pixels(values, "inputs[0].data").reshape(shape)
 
 
 def _read_wishes(document: dict[str, Any], num_classes: int) -> tuple[bool, int]:
     """Whether the output is to be binary, and how many classes are asked for; 0 asks for probabilities."""
-    if "id" in document and not isinstance(document["id"], str | None):
+    if not isinstance(document.get("id"), str | None):
         raise RefusedError(400, "id: expected a text")
     is_binary, count = _parameter(document, "binary_data_output"), None
-    if "outputs" in document and document["outputs"] not in (None, []):
+    if document.get("outputs") not in (None, []):
         output = _one_of(document, "outputs", OUTPUT_NAME)
         own, count = _parameter(output, "binary_data"), _parameter(output, "classification")
         is_binary = is_binary if own is None else own
@@ -150,10 +139,10 @@ def _read_wishes(document: dict[str, Any], num_classes: int) -> tuple[bool, int]
 
 def _parameter(place: dict[str, Any], name: str) -> Any:
     """A parameter of a request or a tensor; None if there is none."""
-    parameters = place["parameters"] if "parameters" in place else None
+    parameters = place.get("parameters")
     if not isinstance(parameters, dict | None):
         raise RefusedError(400, "parameters: expected an object")
-    return parameters[name] if parameters is not None and name in parameters else None
+    return parameters.get(name) if parameters else None
 
 
 def _write_tensor(
@@ -162,9 +151,8 @@ def _write_tensor(
     """The one output, and what follows the JSON. As Triton does: little-endian, and a text behind its length."""
     if num_classes:
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :num_classes]
-        texts = [
-            f"{row[at]:.9g}:{at}:{names[at]}" for row, order in zip(probabilities, best, strict=True) for at in order
-        ]
+        ranked = zip(probabilities, best, strict=True)
+        texts = [f"{row[at]:.9g}:{at}:{names[at]}" for row, order in ranked for at in order]
         output: dict[str, Any] = {"name": OUTPUT_NAME, "datatype": "BYTES", "shape": list(best.shape)}
         content = b"".join(len(text.encode()).to_bytes(4, "little") + text.encode() for text in texts)
         values: list[Any] = texts
@@ -179,17 +167,17 @@ def _write_tensor(
 
 def _one_of(document: dict[str, Any], key: str, name: str) -> dict[str, Any]:
     """The one entry of a list of tensors, which must be of this name. Raises RefusedError."""
-    tensors = document[key] if key in document else None
+    tensors = document.get(key)
     if type(tensors) is not list or len(tensors) != 1 or type(tensors[0]) is not dict:
         raise RefusedError(400, f"{key}: expected a list of one tensor, {name}")
-    if "name" not in tensors[0] or tensors[0]["name"] != name:
+    if tensors[0].get("name") != name:
         raise RefusedError(400, f"{key}[0].name: this model has only {name}")
     return tensors[0]
 
 
 def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     """What ``infer`` takes, by media type. That ``data`` has as many values as ``shape`` says cannot be written so."""
-    pixel = {"type": "integer", "minimum": 0, "maximum": 255}
+    pixel = operations.PIXEL
     sizes = [{"type": "integer", "minimum": 1, "maximum": bodies.MAX_IMAGES}, *({"const": size} for size in shape)]
     num_values = int(np.prod(shape))
     flat = {**array_schema(pixel, [None]), "minItems": num_values}
@@ -197,7 +185,7 @@ def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
         "name": {"const": INPUT_NAME},
         "datatype": {"const": "UINT8"},
         "shape": {"type": "array", "prefixItems": sizes, "minItems": 4, "maxItems": 4},
-        "data": {"anyOf": [flat, {**array_schema(pixel, [None, *shape]), **IMAGE_COUNT}]},
+        "data": {"anyOf": [flat, operations.images_schema(array_schema(pixel, shape))]},
     }
     output = object_schema({"name": {"const": OUTPUT_NAME}}, closed=False)
     request: dict[str, Schema] = {
@@ -207,4 +195,4 @@ def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     }
     example = {"name": INPUT_NAME, "datatype": "UINT8", "shape": [1, *shape], "data": [0] * num_values}
     text = {"schema": object_schema(request, ["id", "outputs"], closed=False), "example": {"inputs": [example]}}
-    return {"application/json": text, _BINARY_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+    return {"application/json": text, _BINARY_TYPE: {"schema": operations.FILE}}

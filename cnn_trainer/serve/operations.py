@@ -10,10 +10,10 @@ from cnn_trainer.serve.bodies import MAX_IMAGES
 
 Schema = dict[str, Any]
 
-IMAGE_COUNT: Final = {"minItems": 1, "maxItems": MAX_IMAGES}
-"""Of the images of a request, as part of a JSON schema."""
-
 PICTURE_TYPES: Final = ("image/png", "image/jpeg", "image/bmp")
+FILE: Final[Schema] = {"type": "string", "format": "binary"}
+PICTURES: Final[Schema] = {media_type: {"schema": FILE} for media_type in PICTURE_TYPES}
+PIXEL: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 255}
 
 _FAULTS: Final = {
     400: "The request is not what it must be; the message says where.",
@@ -37,32 +37,29 @@ class Route(NamedTuple):
     operation: Schema | None = None
 
 
-def operation(
-    description: str,
-    tag: str,
-    answer: Schema,
-    media_type: str = "application/json",
-    body: Mapping[str, Schema] | None = None,
-) -> Schema:
-    """An OpenAPI operation.
+def fixed_route(path: str, content: str, operation: Schema | None = None) -> Route:
+    """A route to GET a text of JSON that is always the same."""
 
-    Args:
-        description: of what it does.
-        tag: the interface that it belongs to.
-        answer: JSON schema of what is answered.
-        media_type: of what is answered.
-        body: by media type, what may be sent: ``schema``, and ``example``, which must be one that is answered.
+    async def answer(_: Request) -> Response:
+        return Response(content, media_type="application/json")
+
+    return Route("GET", path, answer, operation)
+
+
+def operation(
+    description: str, tag: str, answer: Schema | None = None, kind: str = "application/json", body: Schema | None = None
+) -> Schema:
+    """An OpenAPI operation of the interface ``tag``, which answers by the schema ``answer``, or with any object.
+
+    ``body`` says by media type what may be sent: its ``schema``, and an ``example`` that is answered.
     """
+    content = {kind: {"schema": answer or {"type": "object"}}}
+    responses: Schema = {"200": {"description": "The answer.", "content": content}}
     fault = {"content": {"application/json": {"schema": object_schema({"error": {"type": "string"}})}}}
-    faults = _FAULTS if body is None else _FAULTS | _FAULTS_OF_BODIES
-    responses: dict[str, Schema] = {
-        "200": {"description": "The answer.", "content": {media_type: {"schema": answer}}},
-        **{str(status): {"description": words, **fault} for status, words in sorted(faults.items())},
-    }
+    for status, words in sorted((_FAULTS if body is None else _FAULTS | _FAULTS_OF_BODIES).items()):
+        responses[str(status)] = {"description": words, **fault}
     found: Schema = {"description": description, "tags": [tag], "responses": responses}
-    if body is not None:
-        found["requestBody"] = {"required": True, "content": dict(body)}
-    return found
+    return found if body is None else {**found, "requestBody": {"required": True, "content": body}}
 
 
 def object_schema(properties: Mapping[str, Schema], optional: Sequence[str] = (), closed: bool = True) -> Schema:
@@ -70,6 +67,11 @@ def object_schema(properties: Mapping[str, Schema], optional: Sequence[str] = ()
     required = [name for name in properties if name not in optional]
     rest = {"additionalProperties": False} if closed else {}
     return {"type": "object", "properties": dict(properties), "required": required, **rest}
+
+
+def images_schema(image: Schema) -> Schema:
+    """JSON schema of the images of a request."""
+    return {"type": "array", "items": image, "minItems": 1, "maxItems": MAX_IMAGES}
 
 
 def array_schema(items: Schema, shape: Sequence[int | None]) -> Schema:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.serve import bodies, images
 from cnn_trainer.serve.model import Served
-from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array_schema, object_schema, operation
+from cnn_trainer.serve.operations import PICTURE_TYPES, PICTURES, Route, array_schema, object_schema, operation
 from cnn_trainer.serve.traces import Traces
 
 SECURITY_HEADERS = {
@@ -31,26 +31,17 @@ SECURITY_HEADERS = {
 _FILES = {"style.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _DIGITS = [str(digit) for digit in range(10)]
 
-# The page's words for a network that reads what is drawn, and for one that takes pictures of another kind.
-_DRAWN = {
-    "draws": "true",
-    "task": "Draw @",
-    "lead": "Draw, or drop a picture.",
-    "hint": "Draw here",
-    "keys": "Keys: arrows move the pen, Space puts it down and lifts it, Ctrl+Z undoes, Delete clears.",
-    "canvas_label": "Paper to draw on",
-    "canvas_role": "application",
-    "canvas_tab": "0",
-}
-_SHOWN = {
-    "draws": "false",
-    "task": "Show a picture",
-    "lead": "Drop a picture, and the network says what it is.",
-    "hint": "Drop a picture here",
-    "keys": "Keys: Ctrl+Z undoes, Delete clears.",
-    "canvas_label": "The picture",
-    "canvas_role": "img",
-    "canvas_tab": "-1",
+_KEYS = "Keys: arrows move the pen, Space puts it down and lifts it, Ctrl+Z undoes, Delete clears."
+# The page's words for a network that takes pictures of another kind, and for one that reads what is drawn.
+_WORDS = {
+    "draws": ("false", "true"),
+    "task": ("Show a picture", "Draw @"),
+    "lead": ("Drop a picture, and the network says what it is.", "Draw, or drop a picture."),
+    "hint": ("Drop a picture here", "Draw here"),
+    "keys": ("Keys: Ctrl+Z undoes, Delete clears.", _KEYS),
+    "canvas_label": ("The picture", "Paper to draw on"),
+    "canvas_role": ("img", "application"),
+    "canvas_tab": ("-1", "0"),
 }
 
 
@@ -59,34 +50,29 @@ def page_routes(served: Served, traces: Traces) -> list[Route]:
     folder = resources.files(__package__) / "page"
     data = served.manifest.data
 
-    async def answer(request: Request, read: Callable[[bytes], NDArray[np.uint8]]) -> Response:
-        bodies.check_media_type(request, PICTURE_TYPES)
-        batch = await served.in_worker(read, request.scope["body"])
-        probabilities = await served.predict(batch)
-        traces.num_images.inc()
-        seen = base64.b64encode(images.as_png(batch[0])).decode()
-        return Response(
-            json.dumps({"probabilities": probabilities[0].tolist(), "seen": seen}), media_type="application/json"
-        )
+    schema = array_schema({"type": "number"}, [served.num_classes])
+    seen = object_schema({"probabilities": schema, "seen": {"type": "string"}})
 
-    async def picture(request: Request) -> Response:
-        return await answer(request, lambda content: images.read_picture_files([content], data, ["picture"]))
+    def read_by(read: Callable[[bytes], NDArray[np.uint8]], path: str, words: str) -> Route:
+        async def answer(request: Request) -> Response:
+            bodies.check_media_type(request, PICTURE_TYPES)
+            batch = await served.in_worker(read, request.scope["body"])
+            probabilities = await served.predict(batch)
+            traces.num_images.inc()
+            png = base64.b64encode(images.as_png(batch[0])).decode()
+            content = json.dumps({"probabilities": probabilities[0].tolist(), "seen": png})
+            return Response(content, media_type="application/json")
 
-    async def drawing(request: Request) -> Response:
-        return await answer(request, lambda content: images.read_drawing(content, data))
+        return Route("POST", path, answer, operation(words, "Page", seen, body=PICTURES))
 
-    seen = object_schema(
-        {"probabilities": array_schema({"type": "number"}, [served.num_classes]), "seen": {"type": "string"}}
-    )
-    file: Schema = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in PICTURE_TYPES}
     words = "What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."
-    found = [Route("POST", "/page/picture", picture, operation(words, "Page", seen, body=file))]
+    found = [read_by(lambda content: images.read_picture_files([content], data, ["picture"]), "/page/picture", words)]
     if like_mnist.prepares(data):
         words = "The same of a drawing: strokes, light on black, every one of which counts."
-        found.append(Route("POST", "/page/drawing", drawing, operation(words, "Page", seen, body=file)))
+        found.append(read_by(lambda content: images.read_drawing(content, data), "/page/drawing", words))
     page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
-    files = {f"/page/{name}": (folder / name).read_text("utf-8") for name in _FILES}
-    return [*found, _page("/", page, "text/html"), *(_page(path, files[path], _FILES[path[6:]]) for path in files)]
+    files = [_page(f"/page/{name}", (folder / name).read_text("utf-8"), kind) for name, kind in _FILES.items()]
+    return [*found, _page("/", page, "text/html"), *files]
 
 
 def docs_route(served: Served, openapi: Mapping[str, Any]) -> Route:
@@ -114,7 +100,7 @@ def _words(served: Served) -> dict[str, str]:
     measured = f"{manifest.test_examples:,} images in the test split of {source}"
     words = {
         "name": manifest.name,
-        **(_DRAWN if like_mnist.prepares(data) else _SHOWN),
+        **{key: pair[like_mnist.prepares(data)] for key, pair in _WORDS.items()},
         "classes": json.dumps(data.class_names),
         "width": str(width),
         "height": str(height),
@@ -126,11 +112,6 @@ def _words(served: Served) -> dict[str, str]:
     return {key: escape(word) for key, word in words.items()}
 
 
-def _as_code(text: str) -> str:
-    """``word`` as HTML."""
-    return re.sub("``(.+?)``", r"<code>\1</code>", escape(text))
-
-
 def _operations(openapi: Mapping[str, Any]) -> str:
     """Each path with what it does and how to call it, as HTML."""
     groups: dict[str, list[str]] = {}
@@ -138,7 +119,8 @@ def _operations(openapi: Mapping[str, Any]) -> str:
         if "/versions/" in path:  # the same again
             continue
         for method, described in operations.items():
-            lines = [f"<h3>{method.upper()} {escape(path)}</h3>", f"<p>{_as_code(described['description'])}</p>"]
+            words = re.sub("``(.+?)``", r"<code>\1</code>", escape(described["description"]))
+            lines = [f"<h3>{method.upper()} {escape(path)}</h3>", f"<p>{words}</p>"]
             if "requestBody" in described:
                 (kind, body), *_ = described["requestBody"]["content"].items()
                 sent = f"-d '{json.dumps(body['example'])}'" if "example" in body else "--data-binary @7.png"

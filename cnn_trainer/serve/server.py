@@ -10,7 +10,6 @@ import signal
 import socket
 import warnings
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import uvloop
@@ -25,7 +24,7 @@ from cnn_trainer.machine.stopping import SIGNALS
 from cnn_trainer.serve.app import build_app
 from cnn_trainer.serve.limits import Limits
 from cnn_trainer.serve.model import Served
-from cnn_trainer.serve.traces import Traces
+from cnn_trainer.serve.traces import Traces, log_time
 
 MAX_HEAD_BYTES: Final = 2**14
 HEAD_SECONDS: Final = 10.0  # a connection without a request is closed after that, too
@@ -38,19 +37,17 @@ _BACKLOG: Final = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at ``host`` and ``port``. Raises UsageError if there can be none.
+    """A socket that listens at ``host``, a name or an address, and ``port``, of which 0 takes a free one.
 
-    Args:
-        host: a name or an address; ``::`` is every address of this machine, of IP version 4 as well.
-        port: 0 takes a free one.
+    ``::`` is every address of this machine, of IP version 4 as well. Raises UsageError if there can be none.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     is_both = host == "::" and socket.has_dualstack_ipv6()
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_both)
     except (OSError, OverflowError, UnicodeError) as error:
-        problem = f"--host {host} --port {port}: cannot be listened at: {error}"
-        raise UsageError(problem, remedy="choose another one") from None
+        place = f"--host {host} --port {port}"
+        raise UsageError(f"cannot be listened at: {error}", place=place, remedy="choose another one") from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every connection inherits it, and the kernel keeps it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -102,20 +99,14 @@ class _JsonLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._write(json.dumps({"time": time, "error": self.format(record)}))
+        self._write(json.dumps({"time": log_time(), "error": self.format(record)}))
 
 
 def run(served: Served, listener: socket.socket, limits: Limits, write: Callable[..., None]) -> None:
     """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish, for ``STOP_SECONDS`` at most.
 
     It returns then, for the command to end with exit code 0: a signal is how a server is told that its work is done.
-
-    Args:
-        served: what is served.
-        listener: from ``listen``.
-        limits: what is taken, and from whom.
-        write: gets lines of the log, one or more.
+    ``write`` gets lines of the log, one or more.
     """
     warnings.simplefilter("ignore")  # Pillow warns of harmless flaws in pictures, once for each place in its code
     traces = Traces(served.manifest, served.exported.format, write)
@@ -141,8 +132,8 @@ def run(served: Served, listener: socket.socket, limits: Limits, write: Callable
             if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
                 loop.add_signal_handler(number, stopped.set)
         serving = asyncio.ensure_future(server.serve())
-        stopping = asyncio.ensure_future(stopped.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        serving.add_done_callback(lambda _: stopped.set())
+        await stopped.wait()
         if serving.done():
             serving.result()  # raises what it ended with
             raise RuntimeError("the web server ended by itself; its log says more")

@@ -14,18 +14,10 @@ from starlette.responses import Response
 
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
 from cnn_trainer.export.runtimes import SIGNATURE
-from cnn_trainer.serve import bodies, images
+from cnn_trainer.serve import bodies, images, operations
 from cnn_trainer.serve.limits import RefusedError
 from cnn_trainer.serve.model import VERSION, Served
-from cnn_trainer.serve.operations import (
-    IMAGE_COUNT,
-    PICTURE_TYPES,
-    Route,
-    Schema,
-    array_schema,
-    object_schema,
-    operation,
-)
+from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array_schema, object_schema, operation
 from cnn_trainer.serve.traces import Traces
 
 # The last is what curl -d sends unless told otherwise, as in the examples of TensorFlow Serving, which reads any.
@@ -41,18 +33,12 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
     fine = {"error_code": "OK", "error_message": ""}
     loaded = json.dumps({"model_version_status": [{"version": VERSION, "state": "AVAILABLE", "status": fine}]})
 
-    async def status(_: Request) -> Response:
-        return Response(loaded, media_type="application/json")
-
-    async def metadata(_: Request) -> Response:
-        return Response(signature, media_type="application/json")
-
     async def predict(request: Request) -> Response:
         media_type = bodies.check_media_type(request, _MEDIA_TYPES)
         key = "instances"
         if media_type in _JSON_TYPES:
             key, value = _parse(request.scope["body"], shape)
-            batch = value if isinstance(value, np.ndarray) else await _read_batch(served, value, key)
+            batch = await _read_batch(served, value, key)
         else:
             files, places = [request.scope["body"]], ["body"]
             if media_type == _FORM_TYPE:
@@ -65,22 +51,22 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
         return Response(f'{{"{name}": {bodies.format_rows(probabilities)}}}', media_type="application/json")
 
     about = "TensorFlow Serving"
-    asked = operation("Whether the model is loaded.", about, {"type": "object"})
-    described = operation("Names, types and shapes of input and output; -1 is the batch.", about, {"type": "object"})
-    predicted = operation(
+    asked = operation("Whether the model is loaded.", about)
+    described = operation("Names, types and shapes of input and output; -1 is the batch.", about)
+    rows = array_schema({"type": "number", "minimum": 0, "maximum": 1}, (None, served.num_classes))
+    answer = {"oneOf": [object_schema({"predictions": rows}), object_schema({"outputs": rows})]}
+    words = (
         "Probabilities of images, given as ``instances`` (a list of images) or ``inputs`` (the same by name). An image "
         'is its pixels, or ``{"b64": ...}``: a PNG, JPEG or BMP file in base64. The body may also be such a file, or a '
-        "form with files.",
-        about,
-        _answer_schema(served),
-        body=_body_schemas(shape),
+        "form with files."
     )
+    predicted = operation(words, about, answer, body=_body_schemas(shape))
     found = []
     for path in (f"/v1/models/{served.manifest.name}", f"/v1/models/{served.manifest.name}/versions/{VERSION}"):
         found += [
             Route("POST", f"{path}:predict", predict, predicted),
-            Route("GET", path, status, asked),
-            Route("GET", f"{path}/metadata", metadata, described),
+            operations.fixed_route(path, loaded, asked),
+            operations.fixed_route(f"{path}/metadata", signature, described),
         ]
     return found
 
@@ -99,37 +85,33 @@ def _parse(body: bytes, shape: tuple[int, int, int]) -> tuple[str, Any]:
 
 async def _read_batch(served: Served, value: object, key: str) -> NDArray[np.uint8]:
     """Images from what stands under ``instances`` or ``inputs``. Raises RefusedError."""
-    if key == "inputs" and isinstance(value, dict) and value.keys() != {"b64"}:
-        value = _named(value, key)
+    if key == "inputs":
+        value = _without_name(value, key)
     if isinstance(value, dict):
         raise RefusedError(400, f"{key}: expected a list of images")
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         bodies.check_count(len(value), key)
-        items = [
-            _named(item, f"{key}[{number}]") if isinstance(item, dict) and item.keys() != {"b64"} else item
-            for number, item in enumerate(value)
-        ]
-        if any(isinstance(item, dict) for item in items):
-            return await _decode(served, items, key)
-        value = items
+        places = [f"{key}[{number}]" for number in range(len(value))]
+        value = [_without_name(item, place) for item, place in zip(value, places, strict=True)]
+        if any(isinstance(item, dict) for item in value):
+            files = [_picture(item, place) for item, place in zip(value, places, strict=True)]
+            return await _read_files(served, files, places)
     return bodies.to_images(value, served.image_shape, key)
 
 
-def _named(value: dict[str, Any], where: str) -> Any:
-    """The value of the one input there is, of an object that gives inputs by name."""
+def _without_name(value: Any, where: str) -> Any:
+    """The value of the one input there is, if ``value`` is an object that gives inputs by name."""
+    if not isinstance(value, dict) or value.keys() == {"b64"}:
+        return value
     if value.keys() != {INPUT_NAME}:
         raise RefusedError(400, f"{where}: expected the one key {INPUT_NAME}, this model's input")
     return value[INPUT_NAME]
 
 
-async def _decode(served: Served, items: list[Any], key: str) -> NDArray[np.uint8]:
-    places = [f"{key}[{number}]" for number in range(len(items))]
-    files = []
-    for item, place in zip(items, places, strict=True):
-        if not isinstance(item, dict) or item.keys() != {"b64"}:
-            raise RefusedError(400, f"{place}: expected a picture in base64, as the others of this request are")
-        files.append(images.decode_base64(item["b64"], place))
-    return await _read_files(served, files, places)
+def _picture(item: Any, where: str) -> bytes:
+    if not isinstance(item, dict) or item.keys() != {"b64"}:
+        raise RefusedError(400, f"{where}: expected a picture in base64, as the others of this request are")
+    return images.decode_base64(item["b64"], where)
 
 
 async def _read_files(served: Served, files: list[bytes], places: list[str]) -> NDArray[np.uint8]:
@@ -152,27 +134,17 @@ def _metadata(served: Served) -> dict[str, Any]:
     }
 
 
-def _answer_schema(served: Served) -> Schema:
-    rows = array_schema({"type": "number", "minimum": 0, "maximum": 1}, (None, served.num_classes))
-    return {"oneOf": [object_schema({"predictions": rows}), object_schema({"outputs": rows})]}
-
-
 def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     """What ``predict`` takes, by media type, with examples."""
     signature = {"signature_name": {"enum": [SIGNATURE, ""]}}
-    pixels = array_schema({"type": "integer", "minimum": 0, "maximum": 255}, shape)
-    picture = object_schema({"b64": {"type": "string", "format": "picture"}})
-    batches = [
-        {"type": "array", "items": {"anyOf": [item, object_schema({INPUT_NAME: item})]}, **IMAGE_COUNT}
-        for item in (pixels, picture)
-    ]
-    plain = [{"type": "array", "items": item, **IMAGE_COUNT} for item in (pixels, picture)]
+    kinds = array_schema(operations.PIXEL, shape), object_schema({"b64": {"type": "string", "format": "picture"}})
+    batches = [operations.images_schema({"anyOf": [kind, object_schema({INPUT_NAME: kind})]}) for kind in kinds]
+    plain = [operations.images_schema(kind) for kind in kinds]
     by_name = {"anyOf": [*plain, *(object_schema({INPUT_NAME: batch}) for batch in plain)]}
     rows = object_schema({"instances": {"anyOf": batches}, **signature}, ["signature_name"], closed=False)
     columns = object_schema({"inputs": by_name, **signature}, ["signature_name"], closed=False)
     either = [{**rows, "not": {"required": ["inputs"]}}, {**columns, "not": {"required": ["instances"]}}]
     text = {"schema": {"oneOf": either}, "example": {"instances": [{"b64": images.example_picture(shape)}]}}
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+    files = {"type": "array", "items": operations.FILE, "minItems": 1}
     form = {"schema": object_schema({"file": files}, closed=False)}
-    raw = {"schema": {"type": "string", "format": "binary"}}
-    return {"application/json": text, _FORM_TYPE: form, **dict.fromkeys(PICTURE_TYPES, raw)}
+    return {"application/json": text, _FORM_TYPE: form, **operations.PICTURES}
