@@ -1,4 +1,7 @@
-"""Runs the plain programs and our own loop in turn, each as a whole process, and compares what they report."""
+"""Runs the plain programs and our own loop in turn, each as a whole process, and compares what they report.
+
+Round after round, so that whatever else the machine does falls on all of them.
+"""
 
 import importlib.util
 import json
@@ -107,7 +110,7 @@ def benchmark(
                 say(f"round {number + 1} of {num_rounds}: {task.name}")
                 measured.setdefault(task.name, []).append(_measure(task, experiment))
         record = _newest_run(Path(folder))
-    return _report(experiment, record, measured, num_rounds)
+    return _report(experiment, record, measured)
 
 
 def _measured(experiment: Experiment, epochs: int) -> Experiment:
@@ -172,29 +175,27 @@ def _figure(values: Sequence[float]) -> Figure:
     return Figure(rounds=list(values), median=statistics.median(values), lowest=min(values), highest=max(values))
 
 
-def _report(
-    experiment: Experiment, record: RunRecord, measured: dict[str, list[dict[str, Any]]], num_rounds: int
-) -> BenchmarkRecord:
+def _report(experiment: Experiment, record: RunRecord, measured: dict[str, list[dict[str, Any]]]) -> BenchmarkRecord:
     limits = measured["matrix products"]
     products = {precision: _figure([found[precision] for found in limits]) for precision in LOOP}
     cropped = limits[0]["flop_per_image_cropped"]
+    precisions = {PLAIN: "float32", **{name: precision for precision, name in LOOP.items()}, TORCH: "float32"}
 
-    def program(name: str, plain: str, trains: bool, precision: str | None) -> Program:
+    def program(name: str, plain: str) -> Program:
         rates, plain_rates = ([_steady(found) for found in measured[which]] for which in (name, plain))
         seconds, plain_seconds = ([found["seconds"] for found in measured[which]] for which in (name, plain))
         faster = [rate / base for rate, base in zip(rates, plain_rates, strict=True)]
         sooner = [base / spent for spent, base in zip(seconds, plain_seconds, strict=True)]
-        limit = products[precision].median / cropped if precision else None
+        trains = name in precisions
         return Program(
             name=name,
             images_per_second=_figure(rates),
             ratio=None if name == plain else _figure(faster),
             seconds=_figure(seconds) if trains else None,
             seconds_ratio=_figure(sooner) if trains and name != plain else None,
-            share_of_limit=statistics.median(rates) / limit if limit else None,
+            share_of_limit=statistics.median(rates) * cropped / products[precisions[name]].median if trains else None,
         )
 
-    precisions = {PLAIN: "float32", **{name: precision for precision, name in LOOP.items()}, TORCH: "float32"}
     return BenchmarkRecord(
         experiment=experiment.name,
         data=record.data.source,
@@ -202,7 +203,7 @@ def _report(
         num_test=measured[LOOP_EVALUATE][0]["num_examples"],
         batch_size=experiment.training.batch_size,
         epochs=experiment.training.epochs,
-        num_rounds=num_rounds,
+        num_rounds=len(limits),
         device=record.device,
         towers=record.towers,
         machine=record.machine,
@@ -210,8 +211,8 @@ def _report(
         flop_per_image=limits[0]["flop_per_image"],
         flop_per_image_cropped=cropped,
         products_per_second=products,
-        training=[program(name, PLAIN, True, precisions[name]) for name in precisions if name in measured],
-        evaluation=[program(name, KERAS_EVALUATE, False, None) for name in (KERAS_EVALUATE, LOOP_EVALUATE)],
+        training=[program(name, PLAIN) for name in precisions if name in measured],
+        evaluation=[program(name, KERAS_EVALUATE) for name in (KERAS_EVALUATE, LOOP_EVALUATE)],
     )
 
 

@@ -112,8 +112,9 @@ def _say_dry_run(prepared: "Prepared", quiet: bool, as_json: bool) -> None:
 def _say_outcome(outcome: "RunOutcome", quiet: bool, as_json: bool) -> None:
     from cnn_trainer.cli import words
 
+    if not quiet:
+        say(*words.outcome(outcome))
     if as_json:
         print_json(outcome.model_dump(mode="json"))
     if not quiet:
-        say(*words.outcome(outcome))
         next_step("evaluate", outcome.run)

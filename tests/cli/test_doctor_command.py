@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import support
 
-from cnn_trainer.doctor import examine, probe
+from cnn_trainer.doctor import examine
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.machine import facts
 
@@ -89,7 +89,7 @@ class TestProbe:
             (tmp_path / "tensorflow.py").write_text(text)
             monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
             with pytest.raises(DeviceError) as caught:
-                probe.run_probe("cpu")
+                examine.run_probe("cpu")
             return caught.value
 
         return write
@@ -108,7 +108,7 @@ class TestProbe:
         assert "built for this processor" in found.remedy
 
     def test_a_tensorflow_that_hangs_is_given_up(self, failure, monkeypatch):
-        monkeypatch.setattr(probe, "PROBE_SECONDS", 2.0)
+        monkeypatch.setattr(examine, "PROBE_SECONDS", 2.0)
         assert "did not end within 2 seconds" in failure("import time\ntime.sleep(60)").problem
 
 
