@@ -84,9 +84,8 @@ def load_result(run: Run, device: str | None = None) -> Result:
     arrays = checkpoint.read_weights(path, expected)
     digest = checkpoint.weights_digest(arrays[variable.path] for variable in model.weights)
     if digest != run.record.weights_sha256:
-        finished = run.record.status == "finished"
         resume = f"resume the run: cnn-train resume {shlex.quote(str(run.dir))}"
-        remedy = "restore them from a backup" if finished else resume
+        remedy = "restore them from a backup" if run.record.status == "finished" else resume
         raise RunDirectoryError("these are not the weights that run.json names", place=path, remedy=remedy)
     for variable in model.weights:
         variable.assign(arrays[variable.path])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cnn_trainer.errors import RunDirectoryError, StorageError, raised_as
+from cnn_trainer.errors import RunDirectoryError, StorageError
 from cnn_trainer.runs import paths, store
 from cnn_trainer.runs.paths import EVALUATION_FILE, METRICS_FILE
 from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord, RunStatus
@@ -73,14 +73,13 @@ def summarize(run_dir: Path) -> RunSummary:
     """What became of the run in ``run_dir``. Never raises; a symbolic link is broken, so resolve the user's own."""
     name = run_dir.name
     try:
-        with raised_as(RunDirectoryError):
-            files.require_folder(run_dir)
+        files.require_folder(run_dir)
         record = store.read_run_record(run_dir)
         died = record.status == "training" and not store.is_locked(run_dir)
         if died:  # or finished since the record was read
             record = store.read_run_record(run_dir)
             died = record.status == "training"
-    except RunDirectoryError as error:
+    except (RunDirectoryError, StorageError) as error:
         return RunSummary(run_dir, name, "broken", str(error), None, None, None)
     epochs, accuracy = record.epochs_done, _test_accuracy(run_dir)
     if record.status == "training":  # run.json is as old as the session of training; metrics.jsonl grows with it
