@@ -20,7 +20,7 @@ _ACTIVATIONS = {
 }
 
 
-def train_and_predict(experiment: Experiment, train_split: Split, test_split: Split) -> dict[str, Any]:
+def train(experiment: Experiment, train_split: Split, test_split: Split) -> dict[str, Any]:
     """Train with Adam on float32 tensors (batch, channels, height, width) in memory, with PyTorch's own threads.
 
     Returns:

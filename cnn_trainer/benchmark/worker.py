@@ -119,7 +119,7 @@ def train_with_torch(experiment: Experiment) -> Figures:
     """The plain PyTorch program on the same network; see ``torch_program``."""
     from cnn_trainer.benchmark import torch_program
 
-    return torch_program.train_and_predict(experiment, _training_split(experiment), _test_split(experiment))
+    return torch_program.train(experiment, _training_split(experiment), _test_split(experiment))
 
 
 WORKERS: dict[str, Callable[[Experiment], Figures]] = {

@@ -122,7 +122,7 @@ def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
         warnings: list[str] = []
         with store.lock_run(opened):
             display = Display(sys.stderr, "quiet")
-            found = loop.train(opened, session, display, StopRequest(), warnings.append, resume=True)
+            found = loop.train_run(opened, session, display, StopRequest(), warnings.append, resume=True)
         assert len(warnings) == 1, warnings
         assert "the one before it is taken" in warnings[0]
         assert found == digest
