@@ -2,10 +2,11 @@
 
 import gc
 import io
-import os
 import signal
 import sys
 from types import FrameType
+
+from cnn_trainer.machine import streams
 
 
 def main() -> None:
@@ -14,14 +15,12 @@ def main() -> None:
     Raises:
         SystemExit: always, except for a defect of this program, which keeps its traceback.
     """
-    gc.set_threshold(100_000)  # imports make many objects and little garbage; looking for it so often takes 0.01 s
+    gc.set_threshold(100_000)  # imports make many objects and little garbage
     # Process 1 of a container hears SIGTERM only where it has a handler. Training sets its own, which ends at a step.
     signal.signal(signal.SIGTERM, _leave)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, _leave)
-    # No plugin is used here; looking for them among all installed packages takes 0.02 s of every start.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
-    _open_closed_streams()
+    streams.open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
@@ -30,25 +29,11 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        gc.freeze()  # else the interpreter's end looks for garbage among all that was imported, for 0.03 s
+        gc.freeze()  # or the interpreter ends by a search for garbage among all of it: a tenth of a short command
 
 
 def _leave(number: int, _: FrameType | None) -> None:
     sys.exit(128 + number)
-
-
-def _open_closed_streams() -> None:
-    """Put the null device in the place of every standard stream that was closed before the program began.
-
-    The next file that is opened would else be file 2, and what TensorFlow writes to file 2 would go into a checkpoint.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _exit_code() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mnist.yaml"
-HEAVY = {"tensorflow", "keras", "numpy", "PIL", "h5py", "mlxtend", "safetensors", "fastapi", "uvicorn", "onnxruntime"}
+HEAVY = {"tensorflow", "keras", "numpy", "PIL", "h5py", "mlxtend", "safetensors", "granian", "starlette", "onnxruntime"}
 
 # Runs the command line as the entry point does, and at the end names what it has loaded, on its own last line.
 PROGRAM = """

@@ -2,10 +2,7 @@
 
 import importlib.util
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +12,12 @@ from typing import Any
 
 from pydantic import Field
 
+import cnn_trainer
 from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment, dump_config
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import CnnTrainError
+from cnn_trainer.machine.child import run_child
 from cnn_trainer.runs import store
 from cnn_trainer.runs.records import RunRecord
 from cnn_trainer.storage.strict_json import Record
@@ -27,6 +26,7 @@ from cnn_trainer.training.run import with_data_used
 PLAIN = "Model.fit"
 LOOP = {"float32": "cnn-train, float32", "bfloat16": "cnn-train, bfloat16"}
 TORCH = "PyTorch"
+TORCH_FOLDER = Path(cnn_trainer.__file__).parents[1] / "benchmarks"  # in a checkout; it is not installed
 KERAS_EVALUATE, LOOP_EVALUATE = "Model.evaluate", "cnn-train evaluate"
 
 
@@ -45,7 +45,7 @@ class Program(Record):
     name: str
     images_per_second: Figure
     ratio: Figure | None = Field(description="To the plain program of the same round; null for the plain program.")
-    seconds: Figure | None = Field(description="Of the whole process; null where it did not train.")
+    seconds: Figure | None = Field(description="Of the whole process; null if it did not train.")
     seconds_ratio: Figure | None = Field(description="Seconds of the plain program over these, round by round.")
     share_of_limit: float | None = Field(description="Of what matrix products of its precision would allow.")
 
@@ -76,7 +76,8 @@ class _Task:
     """A process of each round."""
 
     name: str
-    command: tuple[str, ...]
+    function: str
+    words: tuple[str, ...]
 
 
 def benchmark(
@@ -88,12 +89,12 @@ def benchmark(
         loaded: What to train. Its data, network, batch size, optimizer, schedule and device count; no validation
             split, augmentation, label smoothing and moving averages, which the plain programs do not have.
         num_rounds: Rounds; each runs every program once, each time beginning with another one.
-        epochs: Epochs of each process. The first compiles and does not count for images/s where there are more.
+        epochs: Epochs of each process. The first compiles and does not count for images/s if there are more.
         say: Told what runs.
         download: Told of the progress of a download.
 
     Raises:
-        CnnTrainError: where a process fails, with what it said and its exit code.
+        CnnTrainError: if a process fails, with what it said and its exit code.
     """
     training_data = data.load_training(loaded.experiment.data, loaded.experiment.seed, say, download)
     experiment = _measured(with_data_used(loaded.experiment, training_data.record), epochs)
@@ -128,37 +129,38 @@ def _tasks(experiment: Experiment, folder: Path) -> list[_Task]:
     files = {}
     for precision in LOOP:
         files[precision] = folder / f"{precision}.yaml"
-        files[precision].write_text(
-            dump_config(change_experiment(experiment, {"runtime.precision": precision})), encoding="utf-8"
-        )
+        changed = change_experiment(experiment, {"runtime.precision": precision})
+        files[precision].write_text(dump_config(changed), encoding="utf-8")
 
-    def worker(name: str) -> tuple[str, ...]:
-        return (sys.executable, "-m", "cnn_trainer.benchmark.worker", name, str(files["float32"]))
+    def worker(name: str, deed: str) -> _Task:
+        return _Task(name, "cnn_trainer.benchmark.worker:main", (deed, str(files["float32"])))
 
-    train = (sys.executable, "-m", "cnn_trainer", "train", "--runs-dir", str(folder / "runs"), "--json")
-    tasks = [_Task(PLAIN, worker("keras-train"))]
-    tasks += [_Task(name, (*train, str(files[precision]))) for precision, name in LOOP.items()]
-    if importlib.util.find_spec("torch"):
-        tasks.append(_Task(TORCH, worker("torch-train")))
-    tasks += [_Task(KERAS_EVALUATE, worker("keras-evaluate")), _Task(LOOP_EVALUATE, worker("loop-evaluate"))]
-    return [*tasks, _Task("matrix products", worker("limit"))]
+    tasks = [worker(PLAIN, "keras-train")]
+    for precision, name in LOOP.items():
+        words = ("train", "--runs-dir", str(folder / "runs"), "--json", str(files[precision]))
+        tasks.append(_Task(name, "cnn_trainer.__main__:main", words))
+    if importlib.util.find_spec("torch") and (TORCH_FOLDER / "torch_program.py").is_file():
+        tasks.append(_Task(TORCH, "torch_program:main", (str(files["float32"]),)))
+    tasks += [worker(KERAS_EVALUATE, "keras-evaluate"), worker(LOOP_EVALUATE, "loop-evaluate")]
+    return [*tasks, worker("matrix products", "limit")]
 
 
 def _measure(task: _Task, experiment: Experiment) -> dict[str, Any]:
     """What a process reports: ``images_per_second`` as a list, and ``seconds``, those of the whole process."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2"}
     if experiment.runtime.device == "cpu":  # the plain programs take a GPU wherever there is one
         environment["CUDA_VISIBLE_DEVICES"] = ""
     began = time.perf_counter()
-    done = subprocess.run(task.command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
+    ended = run_child(task.function, *task.words, environment=environment, folder=str(TORCH_FOLDER))
     seconds = time.perf_counter() - began
-    if done.returncode:
-        error = CnnTrainError(f"{task.name} failed:\n{done.stderr.strip()[-2000:]}")
-        error.exit_code = done.returncode if 0 < done.returncode < 128 else 1
+    if ended.failure:
+        error = CnnTrainError(f"failed ({ended.failure})", place=task.name)
+        error.exit_code = ended.exit_code if ended.exit_code and ended.exit_code < 128 else 1
         raise error
+    found = json.loads(ended.stdout)
     if task.name not in LOOP.values():
-        return {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds}
-    history = store.read_metrics(store.open_run(Path(json.loads(done.stdout)["run"])))
+        return {**found, "seconds": seconds}
+    history = store.read_metrics(store.open_run(Path(found["run"])))
     return {"images_per_second": [metrics.images_per_second for metrics in history], "seconds": seconds}
 
 
@@ -214,7 +216,7 @@ def _report(
 
 
 def _steady(found: dict[str, Any]) -> float:
-    """Images over seconds of all epochs, or evaluations, but the first, which compiles; of the one where it is alone.
+    """Images over seconds of all epochs, or evaluations, but the first, which compiles; of one if there is only one.
 
     No median: ``Model.fit`` has epochs of two speeds, and a program's speed is what all of its epochs come to.
     """

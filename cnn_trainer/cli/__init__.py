@@ -1,7 +1,7 @@
 """The command line: parse, call, print, exit code. One module for each command or group of commands.
 
 What these modules import at their top is loaded for ``--help`` and for every completion, so it is Typer and the
-standard library alone; a command imports what does its work inside its own function.
+standard library only; a command imports what does its work inside its own function.
 """
 
 import shutil
@@ -45,23 +45,16 @@ def _program(
     pass
 
 
-# Every command has its place in this list, in the order of the help page. A group: app.add_typer(module.app, name=...).
-# A single command: app.command(rich_help_panel=...)(module.function).
-_PREPARE = "Prepare"
-_RUN = "Train and evaluate"
-_USE = "Use elsewhere"
-
-app.command(rich_help_panel=_RUN)(train.train)
+# In the order of the help page.
+_PREPARE, _RUN, _USE = "Prepare", "Train and evaluate", "Use elsewhere"
+app.command("train", rich_help_panel=_RUN)(train.train_command)
 app.command(rich_help_panel=_RUN)(train.resume)
 app.command(rich_help_panel=_RUN)(evaluate.evaluate)
-
-app.command(rich_help_panel=_RUN)(benchmark.benchmark)
+app.command("benchmark", rich_help_panel=_RUN)(benchmark.benchmark_command)
 app.add_typer(runs.app, name="runs", rich_help_panel=_RUN)
-
-app.command(rich_help_panel=_USE)(predict.predict)
+app.command("predict", rich_help_panel=_USE)(predict.predict_command)
 app.command(rich_help_panel=_USE)(export.export)
 app.command(rich_help_panel=_USE)(serve.serve)
-
 app.add_typer(config.app, name="config", rich_help_panel=_PREPARE)
 app.add_typer(data.app, name="data", rich_help_panel=_PREPARE)
 app.command(rich_help_panel=_PREPARE)(doctor.doctor)

@@ -5,37 +5,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, DeviceOption, Overrides
-from cnn_trainer.cli.output import next_step, print_json, print_lines, say
+from cnn_trainer.cli.options import AsJson, DeviceOption, OverrideOptions
+from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download
 
 if TYPE_CHECKING:
     from cnn_trainer.benchmark.compare import BenchmarkRecord, Figure, Program
 
 
-def benchmark(
+def benchmark_command(
     config_file: Annotated[
         Path | None,
         typer.Argument(metavar="[CONFIG]", help="What to train; without it the documented network on MNIST."),
     ] = None,
-    overrides: Overrides = None,
+    overrides: OverrideOptions = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each program runs.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="Epochs that each program trains.")] = 3,
     device: DeviceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure training and evaluation beside a plain Keras program, and PyTorch's where it is installed.
+    """Measure training and evaluation beside a plain Keras program.
+
+    In a checkout, a plain PyTorch program is measured too if PyTorch is installed.
 
     Every program is a process of its own, and they take turns, so a busy machine slows all of them: trust the ratios,
     and images/s only of a machine that does nothing else.
     """
     from cnn_trainer.benchmark import compare
-    from cnn_trainer.cli import downloads
     from cnn_trainer.config.load import documented_config
     from cnn_trainer.network.fits import load_checked
 
-    changes = [*(overrides or ()), *([f"runtime.device={device.value}"] if device else [])]
+    changes = [*(overrides or ()), *([f"runtime.device={device}"] if device else [])]
     loaded = load_checked(config_file, changes) if config_file else documented_config(changes)
-    with downloads.shown_download(quiet=False) as download:
+    with shown_download() as download:
         found = compare.benchmark(loaded, rounds, epochs, say, download)
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -46,12 +47,13 @@ def benchmark(
 
 def _words(found: "BenchmarkRecord") -> list[str]:
     from cnn_trainer.cli.tables import stdout_width, table
+    from cnn_trainer.cli.words import count
 
-    rounds = "1 round" if found.num_rounds == 1 else f"{found.num_rounds} rounds: median (lowest to highest)"
+    rounds = count(found.num_rounds, "round") + (": median (lowest to highest)" if found.num_rounds > 1 else "")
     processor = found.machine["processor"] if "processor" in found.machine else found.machine["architecture"]
-    heading = ("images/s", "times", "seconds", "times", "of the limit")
-    training = [(program.name, *_cells(program)) for program in found.training]
-    evaluation = [(program.name, *_cells(program)[:2]) for program in found.evaluation]
+    heading = ("program", "images/s", "times", "seconds", "times", "of the limit")
+    training = [_cells(program) for program in found.training]
+    evaluation = [_cells(program)[:3] for program in found.evaluation]
     products = ", ".join(
         f"{figure.median / 1e9:,.0f} GFLOP/s in {precision}" for precision, figure in found.products_per_second.items()
     )
@@ -60,10 +62,10 @@ def _words(found: "BenchmarkRecord") -> list[str]:
         "",
         f"Training: {found.experiment}, {found.num_train:,} images of {found.data}, batches of {found.batch_size}, "
         f"{found.epochs} epochs; seconds of the whole process",
-        *table(("program", *heading), training, stdout_width()),
+        *table(heading, training, stdout_width()),
         "",
         f"Evaluation: {found.num_test:,} images",
-        *table(("program", *heading[:2]), evaluation, stdout_width()),
+        *table(heading[:3], evaluation, stdout_width()),
         "",
         f"An image takes {found.flop_per_image / 1e6:.2f} MFLOP to train on, "
         f"{found.flop_per_image_cropped / 1e6:.2f} without pixels that no layer reads.",
@@ -73,6 +75,7 @@ def _words(found: "BenchmarkRecord") -> list[str]:
 
 def _cells(program: "Program") -> tuple[str, ...]:
     return (
+        program.name,
         _cell(program.images_per_second, ",.0f"),
         _cell(program.ratio, ".2f"),
         _cell(program.seconds, ".1f"),

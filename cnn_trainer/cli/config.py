@@ -1,29 +1,21 @@
 """``cnn-train config``: check, show, describe and start the YAML files of experiments."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, ConfigFile, Overrides
+from cnn_trainer.cli.options import AsJson, ConfigFile, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_verbatim, say, with_overrides
 from cnn_trainer.errors import ConfigError, Fault
 
 app = typer.Typer(no_args_is_help=True, help="Check, show and start the YAML files of experiments.")
 
 
-class Builder(StrEnum):
-    """The networks that ``config init`` can describe."""
-
-    CNN = "cnn"
-    MLP = "mlp"
-
-
-@app.command()
-def check(
+@app.command("check")
+def config_check(
     configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="The experiments, YAML files.")],
-    overrides: Overrides = None,
+    overrides: OverrideOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Find every fault in experiments.
@@ -50,7 +42,7 @@ def check(
 
 
 @app.command()
-def show(config_file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def show(config_file: ConfigFile, overrides: OverrideOptions = None, as_json: AsJson = False) -> None:
     """Print an experiment with all defaults.
 
     What is printed is itself a config: with all keys, and with what --set changed.
@@ -83,7 +75,7 @@ def init(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="The file to write; an existing one is left alone.")
     ] = Path("experiment.yaml"),
-    model: Annotated[Builder, typer.Option(help="The network that the file describes.")] = Builder.CNN,
+    model: Annotated[Literal["cnn", "mlp"], typer.Option(help="The network that the file describes.")] = "cnn",
 ) -> None:
     """Write a commented config to start from.
 
@@ -91,6 +83,6 @@ def init(
     """
     from cnn_trainer.config import template
 
-    for path in template.write_new(file, model.value):
+    for path in template.write_new(file, model):
         say(f"written: {path}")
     next_step("config", "check", file)

@@ -1,41 +1,34 @@
 """``cnn-train data``: which data sets are at hand, getting them, and looking at them as a whole."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, Overrides
-from cnn_trainer.cli.output import next_step, print_json, print_lines, say, warn, with_overrides
+from cnn_trainer.cli.options import AsJson, OverrideOptions
+from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn, with_overrides
 from cnn_trainer.cli.tables import stdout_width, table
 from cnn_trainer.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from cnn_trainer.data import Data, DataReport, SourceStatus
+    from cnn_trainer.config.schema import Experiment
+    from cnn_trainer.data import DataReport, SourceStatus
 
 app = typer.Typer(no_args_is_help=True, help="Find, fetch and check data sets.")
 
-_NAMES = ("mnist", "fashion-mnist", "mnist-5k")
-_CONFIGS = {
+# The words after ``cnn-train train`` that train on a named data set.
+_NAMED = {
     "mnist": ("configs/mnist.yaml",),
     "fashion-mnist": ("configs/fashion-mnist.yaml",),
     "mnist-5k": ("configs/mnist.yaml", "--set", "data={source: mnist-5k}"),
 }
 
 
-class Download(StrEnum):
-    """The data sets that can be downloaded."""
-
-    MNIST = "mnist"
-    FASHION_MNIST = "fashion-mnist"
-
-
 @app.command(name="list")
 def list_data(as_json: AsJson = False) -> None:
     """Show which data sets are at hand.
 
-    Names and first bytes are looked at alone; data check reads it all.
+    Only names and first bytes are read; data check reads it all.
     """
     from cnn_trainer import data
 
@@ -43,8 +36,8 @@ def list_data(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"sources": [_as_json(status) for status in sources]})
     else:
-        rows = [(status.source, _state(status), _where(status)) for status in sources]
-        print_lines(table(("data", "at hand", "where, or how to get it"), rows, stdout_width()))
+        heading = ("data", "at hand", "where, or how to get it")
+        print_lines(table(heading, [_row(status) for status in sources], stdout_width()))
     mnist = sources[0]
     next_step("data", "check" if mnist.location else "fetch", mnist.source)
 
@@ -52,34 +45,27 @@ def list_data(as_json: AsJson = False) -> None:
 def _as_json(status: "SourceStatus") -> dict[str, object]:
     return {
         "source": status.source,
-        "location": None if status.location is None else str(status.location),
-        "problem": status.problem,
+        "location": status.location and str(status.location),
+        "problem": status.problem and str(status.problem),
         "looked_at": status.looked_at,
     }
 
 
-def _state(status: "SourceStatus") -> str:
+def _row(status: "SourceStatus") -> tuple[str, str, str]:
     if status.problem:
-        return "broken"
-    return "yes" if status.location else "no"
-
-
-def _where(status: "SourceStatus") -> str:
-    if status.problem:
-        return status.problem
+        return status.source, "broken", str(status.problem)
     if status.location:
-        return str(status.location)
-    return how_to_get(status.source)
+        return status.source, "yes", str(status.location)
+    package = "pip install 'cnn-trainer[offline]'"
+    return status.source, "no", package if status.source == "mnist-5k" else f"cnn-train data fetch {status.source}"
 
 
-def how_to_get(source: str) -> str:
-    """The command that brings a data set that is not at hand."""
-    return "pip install 'cnn-trainer[offline]'" if source == "mnist-5k" else f"cnn-train data fetch {source}"
-
-
-@app.command()
-def fetch(
-    source: Annotated[Download, typer.Argument(metavar="SOURCE", help="mnist or fashion-mnist.", show_default=False)],
+@app.command("fetch")
+def data_fetch(
+    source: Annotated[
+        Literal["mnist", "fashion-mnist"],
+        typer.Argument(metavar="SOURCE", help="mnist or fashion-mnist.", show_default=False),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Download a data set, once.
@@ -87,80 +73,72 @@ def fetch(
     It goes into Keras' own cache, checked byte for byte. What is there already is kept.
     """
     from cnn_trainer import data
-    from cnn_trainer.cli.downloads import shown_download
 
     with shown_download() as progress:
-        location = data.fetch(source.value, progress)
-    used = {status.source: status.location for status in data.list_sources()}[source.value]
-    say(f"{source.value}: {location}: all there, and as published")
+        location = data.fetch(source, progress)
+    used = {status.source: status.location for status in data.list_sources()}[source]
+    say(f"{source}: {location}: all there, and as published")
     if used != location:
         warn(f"what trains is {used}, which CNN_TRAIN_DATA_DIR names and which is looked at first")
     if as_json:
-        print_json({"source": source.value, "location": str(location)})
-    next_step("train", *_CONFIGS[source.value])
+        print_json({"source": source, "location": str(location)})
+    next_step("train", *_NAMED[source])
 
 
-@app.command()
-def check(
+@app.command("check")
+def data_check(
     subject: Annotated[
         str,
         typer.Argument(
             metavar="CONFIG|SOURCE",
             help="An experiment, a YAML file; or mnist, fashion-mnist, mnist-5k.",
-            autocompletion=lambda incomplete: [name for name in _NAMES if name.startswith(incomplete)],
+            autocompletion=lambda incomplete: [name for name in _NAMED if name.startswith(incomplete)],
             show_default=False,
         ),
     ],
-    overrides: Overrides = None,
+    overrides: OverrideOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Count and compare the images of a data set.
 
     Examples of each class, shapes, digests, and images that are there twice, in a split or in two of them.
-    The exit code is 4 where something is wrong.
+    The exit code is 4 if something is wrong.
     """
     from cnn_trainer import data
-    from cnn_trainer.cli.downloads import shown_download
+    from cnn_trainer.cli import words
 
-    section, seed = _section(subject, overrides)
+    experiment = _experiment(subject, overrides)
     with shown_download() as progress:
-        report = data.check_data(section, seed, progress)
+        report = data.check_data(experiment.data, experiment.seed, progress)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
         print_lines(_describe(report))
     if _is_wrong(report):
-        found = f"{len(report.problems)} problems" if len(report.problems) > 1 else "1 problem"
+        found = words.count(len(report.problems), "problem")
         raise DataError(f"{found}, see above", place=subject, remedy="correct the data, or the config")
-    words = _CONFIGS[subject] if subject in _NAMES else (subject, *with_overrides(overrides))
-    next_step("train", *words)
+    next_step("train", *(_NAMED[subject] if subject in _NAMED else (subject, *with_overrides(overrides))))
 
 
-def _section(subject: str, overrides: list[str] | None) -> tuple["Data", int]:
-    """The data that ``subject`` stands for, and the seed of its splits."""
-    from cnn_trainer.config.schema.data import FashionMnist, Mnist, Mnist5k
+def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
+    """What ``subject`` names: a file, or a data set."""
+    from cnn_trainer.config.load import documented_config
     from cnn_trainer.network.fits import load_checked
 
-    named: dict[str, Data] = {
-        "mnist": Mnist(source="mnist"),
-        "fashion-mnist": FashionMnist(source="fashion-mnist"),
-        "mnist-5k": Mnist5k(source="mnist-5k"),
-    }
-    if subject not in named:
-        if not Path(subject).suffix and not Path(subject).exists():
-            raise UsageError(
-                "no such file, and no such data set", place=subject, remedy=f"the named ones are {', '.join(_NAMES)}"
-            )
-        experiment = load_checked(Path(subject), overrides or ()).experiment
-        return experiment.data, experiment.seed
-    if overrides:
-        raise UsageError(f"--set {overrides[0]}: changes a config, and {subject} is none", remedy="give a YAML file")
-    return named[subject], 0  # nothing in them is drawn by a seed
+    if subject in _NAMED:
+        if overrides:
+            problem = f"changes a config, and {subject} is none"
+            raise UsageError(problem, place=f"--set {overrides[0]}", remedy="give a YAML file")
+        return documented_config({"data": {"source": subject}}).experiment
+    if not Path(subject).suffix and not Path(subject).exists():
+        remedy = f"the named ones are {', '.join(_NAMED)}"
+        raise UsageError("no such file, and no such data set", place=subject, remedy=remedy)
+    return load_checked(Path(subject), overrides or ()).experiment
 
 
 def _is_wrong(report: "DataReport") -> bool:
     """Whether it should be corrected. Repeated images in data that is byte for byte as published cannot be."""
-    if report.source not in _NAMES or report.source != report.requested:
+    if report.source not in _NAMED or report.source != report.requested:
         return bool(report.problems)
     return not all(all(split.counts) for split in report.splits.values())
 

@@ -1,8 +1,7 @@
 """``cnn-train evaluate``: the score of a run's result."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,23 +10,15 @@ from cnn_trainer.cli.output import next_step, print_json, say
 from cnn_trainer.errors import CheckFailedError
 
 
-class ScoredSplit(StrEnum):
-    """The splits that a run can be scored on."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
 def evaluate(
     run: RunArgument,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    split: Annotated[ScoredSplit, typer.Option(help="The split to score on.")] = ScoredSplit.TEST,
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="The split to score on.")] = "test",
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Read the data here; the score is then shown, not kept.")
     ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave with exit code 7 where the accuracy is lower.")
+        float | None, typer.Option(min=0, max=1, help="Leave with exit code 7 if the accuracy is lower.")
     ] = None,
     device: DeviceOption = None,
     as_json: AsJson = False,
@@ -41,7 +32,7 @@ def evaluate(
     from cnn_trainer.runs import paths, store
 
     opened = store.open_run(paths.resolve_run(run, runs_dir))
-    score = evaluate_run(opened, split.value, data, device.value if device else None)
+    score = evaluate_run(opened, split, data, device)
     say(*words.evaluation(score))
     if as_json:
         print_json(score.model_dump(mode="json"))

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from cnn_trainer.export.manifest import Manifest
 
 
-class FormatName(StrEnum):
-    """What can be asked for."""
-
+class _Format(StrEnum):
     ALL = "all"
     SAVED_MODEL = "saved-model"
     ONNX = "onnx"
@@ -26,7 +24,7 @@ class FormatName(StrEnum):
 def export(
     run: RunArgument,
     formats: Annotated[
-        list[FormatName] | None,
+        list[_Format] | None,
         typer.Option("--format", help="A format; may be given many times. litert makes float32, float16 and int8."),
     ] = None,
     output: Annotated[
@@ -50,8 +48,8 @@ def export(
     from cnn_trainer.runs import paths, store
 
     opened = store.open_run(paths.resolve_run(run, runs_dir))
-    asked = tuple(name.value for name in formats or [FormatName.ALL])
-    wanted = [name for name in PATHS if "all" in asked or name.startswith(asked)]
+    asked = tuple(formats or [_Format.ALL])
+    wanted = [name for name in PATHS if _Format.ALL in asked or name.startswith(asked)]
     found = export_run(opened, wanted, output, data, say)
     if found.manifest:
         say(*_table(found.manifest))

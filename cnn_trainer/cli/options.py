@@ -1,14 +1,13 @@
 """Arguments and options that several commands share."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 ConfigFile: TypeAlias = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
 
-Overrides: TypeAlias = Annotated[
+OverrideOptions: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -47,12 +46,6 @@ RunArgument: TypeAlias = Annotated[
 ]
 
 
-class Device(StrEnum):
-    """Where to compute."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    GPU = "gpu"
-
-
-DeviceOption: TypeAlias = Annotated[Device | None, typer.Option("--device", help="Where to compute, over the config.")]
+DeviceOption: TypeAlias = Annotated[
+    Literal["auto", "cpu", "gpu"] | None, typer.Option("--device", help="Where to compute, over the config.")
+]

@@ -4,18 +4,20 @@ Text from files, names and the system is escaped here, and nowhere else: whateve
 as one line, without control characters.
 
 Whoever closes the pipe that they read from (``| head``) wants no more of it. That changes nothing about what a command
-does, nor its exit code; it only falls silent.
+does, nor its exit code; it only falls silent. If stdout cannot be written for another reason, such as a full disk,
+``print_lines``, ``print_verbatim``, ``print_json`` and ``flush`` raise CnnTrainError.
 """
 
 import json
-import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from cnn_trainer.errors import CnnTrainError
+from cnn_trainer.machine import streams
 
 
 def printable(text: str) -> str:
@@ -48,30 +50,59 @@ def with_overrides(overrides: Iterable[str] | None) -> list[str]:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines to stdout.
-
-    Raises:
-        CnnTrainError: if they cannot be written, as on a full disk.
-    """
+    """Print lines to stdout."""
     _write(sys.stdout, "".join(f"{printable(line)}\n" for line in lines))
 
 
 def print_verbatim(text: str) -> None:
-    """Print a text of our own making that a program may read, such as YAML, to stdout. It holds no control characters.
-
-    Raises:
-        CnnTrainError: if it cannot be written, as on a full disk.
-    """
+    """Print a text of our own making, such as YAML, to stdout. It holds no control characters."""
     _write(sys.stdout, text)
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print the one JSON object of a command to stdout, in ASCII. ``value`` may hold no NaN and no infinity.
-
-    Raises:
-        CnnTrainError: if it cannot be written, as on a full disk.
-    """
+    """Print the one JSON object of a command to stdout, in ASCII. ``value`` may hold no NaN and no infinity."""
     print_verbatim(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def shown_download(quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """Give a ``data.DownloadProgress``: it moves a bar on a terminal until the block ends; elsewhere a line a file.
+
+    Nothing is shown, and nothing loaded, before the first bytes come.
+    """
+    bar: Any = None
+
+    def progress(done_bytes: int, total_bytes: int | None) -> None:
+        nonlocal bar
+        if quiet:
+            return
+        if bar is None and sys.stderr is not None and sys.stderr.isatty():
+            bar = _start_bar()
+        if bar is not None:
+            bar.update(0, completed=done_bytes, total=total_bytes)
+        if done_bytes == total_bytes:
+            if bar is None:
+                say(f"downloaded {done_bytes / 2**20:.1f} MiB")
+            else:
+                bar.stop()
+                bar = None
+
+    try:
+        yield progress
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _start_bar() -> Any:
+    from rich.console import Console  # 60 ms
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = ("downloading", BarColumn(bar_width=20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(file=sys.stderr))
+    bar.add_task("download", total=None)
+    bar.start()
+    return bar
 
 
 def flush() -> None:
@@ -87,13 +118,6 @@ def _write(stream: TextIO | None, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        _silence(stream)
+        streams.discard(stream.fileno())  # also what the interpreter flushes at its end
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
             raise CnnTrainError(f"the output cannot be written: {error.strerror or error}") from None
-
-
-def _silence(stream: TextIO) -> None:
-    """Let all that is still written to ``stream`` go nowhere, also when the interpreter flushes it at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +10,7 @@ from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, DeviceOption, RunArgument,
 from cnn_trainer.cli.output import print_lines, say
 
 if TYPE_CHECKING:
-    from cnn_trainer.pictures.predict import Answer, Picture
+    from cnn_trainer.pictures.predict import Answer
 
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:*#"
@@ -20,7 +18,7 @@ _SHOWN_SIDE = 32  # rows of characters, and twice as many columns
 _MANY = 20  # pictures from which on a bar shows how far it is
 
 
-def predict(
+def predict_command(
     run: RunArgument,
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or BMP files, folders of them, or - for stdin.")
@@ -43,8 +41,13 @@ def predict(
 
     A picture that cannot be read is named and the others go on; the exit code is then 4.
     """
+    from rich.console import Console
+    from rich.progress import track
+
     from cnn_trainer.cli.tables import stdout_width, table
+    from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
     from cnn_trainer.errors import DataError, UsageError
+    from cnn_trainer.evaluation.evaluate import load_result
     from cnn_trainer.pictures import like_mnist, predict
     from cnn_trainer.runs import paths, store
 
@@ -52,56 +55,33 @@ def predict(
     data = opened.record.data
     if prepare and data.image_shape != [28, 28, 1]:
         shape = "x".join(map(str, data.image_shape))
-        raise UsageError(
-            f"--prepare makes images of 28x28x1, and the run was trained on {shape}", remedy="leave it out"
-        )
-    found = predict.find_pictures(images, _read_stdin)
-    compute = predict.load_network(opened, device.value if device else None)
+        problem = f"--prepare makes images of 28x28x1, and the run was trained on {shape}"
+        raise UsageError(problem, remedy="leave it out")
+    # No more of standard input than shows that it is too much.
+    found = predict.find_pictures(images, lambda: sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
+    result = load_result(opened, device)
     prepared = like_mnist.prepares(data) if prepare is None else prepare
+    few, console = len(found) < _MANY or not sys.stderr.isatty(), Console(file=sys.stderr)
+    shown = track(found, "predicting", console=console, transient=True, disable=few)
     rows, num_wrong = [], 0
-    with _progress(found) as shown:
-        for answer in predict.predict(data, shown, compute, prepared):
-            if isinstance(answer, DataError):
-                num_wrong += 1
-                say(f"error: {answer}")
-                continue
-            likely = _likely(answer, data.class_names, top)
-            if show:
-                say(f"{answer.name}:", *_picture(answer))
-            if as_json:
-                print_lines([json.dumps(_as_json(answer, likely))])
-            else:
-                rows.append((answer.name, *(f"{name} {share:.1%}" for name, share in likely)))
+    for answer in predict.predict(data, shown, result, prepared):
+        if isinstance(answer, DataError):
+            num_wrong += 1
+            say(f"error: {answer}")
+            continue
+        order = (-answer.probabilities).argsort(kind="stable")[:top]  # the likeliest first
+        likely = [(data.class_names[label], float(answer.probabilities[label])) for label in order]
+        if show:
+            say(f"{answer.name}:", *_picture(answer))
+        if as_json:
+            print_lines([json.dumps(_as_json(answer, likely))])
+        else:
+            rows.append((answer.name, *(f"{name} {share:.1%}" for name, share in likely)))
     if rows:
         heading = ("picture", "prediction", *(f"{place}." for place in range(2, len(rows[0]))))
         print_lines(table(heading, rows, stdout_width()))
     if num_wrong:
         raise DataError(f"{num_wrong} of {len(found)} pictures could not be read")
-
-
-def _read_stdin() -> bytes:
-    """Standard input, but no more of it than shows that it is too much."""
-    from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
-
-    return sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1)
-
-
-@contextmanager
-def _progress(found: "list[Picture]") -> "Iterator[Iterable[Picture]]":
-    """The pictures, with a bar on a terminal where there are many."""
-    if len(found) < _MANY or not sys.stderr.isatty():
-        yield found
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield track(found, "predicting", console=Console(file=sys.stderr), transient=True)
-
-
-def _likely(answer: "Answer", class_names: list[str], top: int) -> list[tuple[str, float]]:
-    """The ``top`` likeliest classes with their probabilities, the likeliest first."""
-    order = (-answer.probabilities).argsort(kind="stable")[:top]
-    return [(class_names[label], float(answer.probabilities[label])) for label in order]
 
 
 def _as_json(answer: "Answer", likely: list[tuple[str, float]]) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """``cnn-train runs``: what was run, and what came of it. Only reads, and trusts nothing that it reads."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -17,31 +17,57 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="List runs and show what came of them.")
 
 _SHOWN_EPOCHS = 20
+_SHOWN_REASONS = 10
+
+# As in runs.details, which is not loaded for --help and completion.
+_Status: TypeAlias = Literal[
+    "created", "training", "interrupted", "diverged", "failed", "trained", "finished", "broken"
+]
+_Order: TypeAlias = Literal["newest", "name", "accuracy", "time"]
 
 
-@app.command(name="list")
-def list_runs(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
-    """List all runs, the newest first.
+@app.command("list")
+def runs_list(
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    status: Annotated[_Status | None, typer.Option(help="List only runs of this status.")] = None,
+    sort: Annotated[
+        _Order,
+        typer.Option(help="Newest first, by name, by the highest test accuracy, or by the shortest time of training."),
+    ] = "newest",
+    limit: Annotated[int | None, typer.Option(min=1, help="List at most this many.", show_default="all")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs: what became of each, and its score.
 
-    Broken ones too, with what is wrong with them.
+    Broken ones too, with what is wrong with them. Only run.json and evaluation.json are read; runs show reads the other
+    files of a run too.
     """
     from cnn_trainer.runs import details
 
-    found = details.list_runs(runs_dir)
+    found = details.list_runs(runs_dir, sort, status, limit)
     if as_json:
         print_json({"runs_dir": str(runs_dir), "runs": [_as_json(summary) for summary in found]})
     elif found:
         heading = ("run", "status", "data", "epochs", "test accuracy", "trained")
         print_lines(table(heading, [_row(summary) for summary in found], stdout_width()))
-    for summary in found:
-        if summary.reason:
-            say(summary.reason if summary.record is None else f"{summary.name}: {summary.reason}")
+    _say_reasons(found)
+    elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", str(runs_dir))
     if found:
-        next_step("runs", "show", str(found[0].dir))
+        next_step("runs", "show", found[0].dir)
+    elif status:
+        say(f"no runs in {runs_dir} are {status}")
+        next_step("runs", "list", *elsewhere)
     else:
         say(f"no runs in {runs_dir}")
-        elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", str(runs_dir))
         next_step("train", "configs/mnist.yaml", *elsewhere)
+
+
+def _say_reasons(found: "list[RunSummary]") -> None:
+    explained = [summary for summary in found if summary.reason]
+    for summary in explained[:_SHOWN_REASONS]:
+        say(f"{summary.name}: {summary.reason}" if summary.record else str(summary.reason))
+    if explained[_SHOWN_REASONS:]:
+        say(f"and {len(explained) - _SHOWN_REASONS:,} more; cnn-train runs show RUN says what is wrong with one")
 
 
 def _row(summary: "RunSummary") -> tuple[str, ...]:
@@ -78,8 +104,8 @@ def _as_json(summary: "RunSummary") -> dict[str, object]:
     }
 
 
-@app.command()
-def show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
+@app.command("show")
+def runs_show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
     """Show a run: what was trained on what, its epochs, its score.
 
     A broken run is shown as far as it can be read, and the exit code is 6.
@@ -97,7 +123,7 @@ def show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson
         for fault in others:
             say(f"error: {fault}")
         raise RunDirectoryError(last)
-    _name_next(found, str(run_dir))
+    _name_next(found, run_dir)
 
 
 def _details_as_json(details: "RunDetails") -> dict[str, object]:
@@ -113,13 +139,13 @@ def _details_as_json(details: "RunDetails") -> dict[str, object]:
     }
 
 
-def _name_next(details: "RunDetails", run_dir: str) -> None:
+def _name_next(details: "RunDetails", run_dir: Path) -> None:
     experiment, status = details.experiment, details.summary.status
     if status == "finished":
         next_step("evaluate", run_dir)
     elif status == "diverged" and experiment is not None:
         smaller = f"training.learning_rate={experiment.training.learning_rate / 10:g}"
-        next_step("train", Path(run_dir, "config.yaml"), "--set", smaller)
+        next_step("train", run_dir / "config.yaml", "--set", smaller)
     elif details.is_locked:
         next_step("runs", "show", run_dir)
     else:
@@ -128,23 +154,24 @@ def _name_next(details: "RunDetails", run_dir: str) -> None:
 
 def _describe(details: "RunDetails") -> list[str]:
     from cnn_trainer.cli import words
+    from cnn_trainer.config.load import summarize_config
+    from cnn_trainer.runs.paths import MAX_LISTED
 
-    summary, width = details.summary, stdout_width()
+    summary = details.summary
     rows = [("run", summary.name), ("status", summary.status)]
-    if summary.reason and summary.record:
+    if summary.reason and summary.status != "broken":  # that reason is printed as an error
         rows.append(("reason", summary.reason))
     if summary.record and details.experiment:
-        from cnn_trainer.config.load import summarize_config
-
         rows += [("experiment", f"{summarize_config(details.experiment)}, seed {summary.record.seed}")]
         rows += _record_rows(summary.record, summary.epochs_done)
     lines = pairs(rows)
     if details.metrics:
-        lines += ["", *_epochs(details.metrics, width)]
+        lines += ["", *_epochs(details.metrics)]
     if details.evaluation:
         lines += ["", *words.evaluation(details.evaluation)]
     if details.files:
-        lines += ["", *_files(details.files)]
+        rows = [(name, f"{num_bytes:,}") for name, num_bytes in details.files]
+        lines += ["", *table(("file", "bytes"), rows[:MAX_LISTED]), *(["and more"] if rows[MAX_LISTED:] else [])]
     return lines
 
 
@@ -170,27 +197,19 @@ def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str
     return [(name, value) for name, value in rows if value]
 
 
-def _epochs(metrics: "list[EpochMetrics]", width: int | None) -> list[str]:
+def _epochs(metrics: "list[EpochMetrics]") -> list[str]:
     validated = any(epoch.validation_loss is not None for epoch in metrics)
-    shown = metrics[-_SHOWN_EPOCHS:]
     heading = ["epoch", "loss", "accuracy"]
     heading += ["validation loss", "validation accuracy"] if validated else []
     heading += ["learning rate", "images/s", "seconds"]
     rows = []
-    for epoch in shown:
+    for epoch in metrics[-_SHOWN_EPOCHS:]:
         row = [str(epoch.epoch), f"{epoch.train_loss:.4f}", f"{epoch.train_accuracy:.2%}"]
         if validated:
             loss, accuracy = epoch.validation_loss, epoch.validation_accuracy
             row += ["-" if loss is None else f"{loss:.4f}", "-" if accuracy is None else f"{accuracy:.2%}"]
         row += [f"{epoch.learning_rate:.3g}", f"{epoch.images_per_second:,.0f}", f"{epoch.seconds:.1f}"]
         rows.append(row)
-    more = len(metrics) - len(shown)
+    more = len(metrics) - len(rows)
     note = [f"({more:,} earlier epochs are in metrics.jsonl)"] if more else []
-    return note + table(heading, rows, width)
-
-
-def _files(found: list[tuple[str, int]]) -> list[str]:
-    from cnn_trainer.runs.paths import MAX_LISTED
-
-    rows = [(name, f"{num_bytes:,}") for name, num_bytes in found[:MAX_LISTED]]
-    return table(("file", "bytes"), rows) + (["and more"] if found[MAX_LISTED:] else [])
+    return note + table(heading, rows, stdout_width())

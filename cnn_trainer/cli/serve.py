@@ -24,6 +24,21 @@ def serve(
     max_in_flight: Annotated[
         int, typer.Option(min=1, help="How many requests are worked on at a time; more are told to try again.")
     ] = 64,
+    max_body_bytes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How large the body of a request may be, also once decompressed; JSON takes 30 times that in memory.",
+        ),
+    ] = 2**20,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Answer to this name too, such as that of a proxy; can be repeated."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Let pages from here read answers: https://a.example; can be repeated."),
+    ] = None,
 ) -> None:
     """Serve an exported model: TensorFlow Serving's REST interface, the Open Inference Protocol, and a page.
 
@@ -33,10 +48,11 @@ def serve(
     from cnn_trainer.errors import DeviceError
 
     try:
-        from cnn_trainer.serve import model, server
+        from cnn_trainer.serve import limits, model, server
     except ImportError as error:
         remedy = "install what serve needs with: pip install 'cnn-trainer[serve]'"
         raise DeviceError(f"{error.name} is not installed", remedy=remedy) from None
+    limits.check_names(allow_host or [], allow_origin or [])
     served = model.open_export(model.find_export(run_or_export, runs_dir))
     listener = server.listen(host, port)
     manifest = served.manifest
@@ -47,4 +63,5 @@ def serve(
     if not server.is_loopback(listener):
         warn(f"{host} is not this machine alone: whoever reaches it can use the model, unasked and unencrypted")
     say(f"{served.exported.path} in {served.runtime} at {server.address(listener)}; stop with Ctrl-C")
-    server.run(served, listener, max_in_flight, say)
+    hosts = server.answered_hosts(listener, allow_host or [])
+    server.run(served, listener, limits.Limits(max_body_bytes, max_in_flight, hosts, allow_origin or []), say)

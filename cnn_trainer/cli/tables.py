@@ -1,4 +1,4 @@
-"""Tables in plain text: columns where there is room for them, otherwise one line a cell."""
+"""Tables in plain text: columns if there is room for them, otherwise one line a cell."""
 
 import re
 import shutil

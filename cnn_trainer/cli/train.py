@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_trainer.cli import downloads
 from cnn_trainer.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
     ConfigFile,
-    Device,
     DeviceOption,
-    Overrides,
+    OverrideOptions,
     RunArgument,
     RunsDir,
 )
-from cnn_trainer.cli.output import next_step, print_json, say, warn, with_overrides
+from cnn_trainer.cli.output import next_step, print_json, say, shown_download, warn, with_overrides
 
 if TYPE_CHECKING:
     from cnn_trainer.runs.records import RunOutcome
@@ -28,9 +26,9 @@ if TYPE_CHECKING:
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")]
 
 
-def train(
+def train_command(
     config_file: ConfigFile,
-    overrides: Overrides = None,
+    overrides: OverrideOptions = None,
     name: Annotated[str | None, typer.Option(help="What the run is called, over the config's name.")] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     device: DeviceOption = None,
@@ -45,7 +43,9 @@ def train(
     from cnn_trainer.network.fits import load_checked
     from cnn_trainer.training import run as recipe
 
-    changes = [*(overrides or ()), *_as_overrides(name, device)]
+    changes = list(overrides or ())
+    changes += [f"name={json.dumps(name)}"] if name is not None else []
+    changes += [f"runtime.device={device}"] if device else []
     config = load_checked(config_file, changes)
     with _feedback(quiet) as feedback:
         if dry_run:
@@ -83,12 +83,6 @@ def resume(
         _say_outcome(recipe.resume_run(opened, epochs, feedback), quiet, as_json)
 
 
-def _as_overrides(name: str | None, device: Device | None) -> list[str]:
-    """The options that stand for a key, as --set words."""
-    changes = [] if name is None else [f"name={json.dumps(name)}"]
-    return changes if device is None else [*changes, f"runtime.device={device.value}"]
-
-
 @contextmanager
 def _feedback(quiet: bool) -> "Iterator[Feedback]":
     from cnn_trainer.cli import words
@@ -96,7 +90,7 @@ def _feedback(quiet: bool) -> "Iterator[Feedback]":
     from cnn_trainer.training.run import Feedback
 
     tell = (lambda *_: None) if quiet else say
-    with downloads.shown_download(quiet) as download:
+    with shown_download(quiet) as download:
         yield Feedback(
             warn=warn,
             download=download,
@@ -118,9 +112,8 @@ def _say_dry_run(prepared: "Prepared", quiet: bool, as_json: bool) -> None:
 def _say_outcome(outcome: "RunOutcome", quiet: bool, as_json: bool) -> None:
     from cnn_trainer.cli import words
 
-    if not quiet:
-        say(*words.outcome(outcome))
     if as_json:
         print_json(outcome.model_dump(mode="json"))
     if not quiet:
+        say(*words.outcome(outcome))
         next_step("evaluate", outcome.run)

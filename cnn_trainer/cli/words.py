@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def data_name(source: str, requested: str) -> str:
-    """The data set's name; where the fallback was taken, also what it stands for."""
+    """The data set's name; if the fallback was taken, also what it stands for."""
     return source if source == requested else f"{source} (the fallback: {requested} was not at hand)"
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,7 +11,7 @@ from cnn_trainer.config.schema.section import KeyProblem
 from cnn_trainer.config.strict_yaml import KeyPath, Value
 from cnn_trainer.errors import Fault
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 MAX_FAULTS = 20  # more are counted, not shown: nobody reads them, and finding near names takes a millisecond each
 
@@ -24,7 +24,7 @@ def place_of(path: KeyPath, places: Mapping[KeyPath, str], file: str) -> str:
     return places.get(_written(path, places), file)
 
 
-def in_order(faults: list[tuple[KeyPath, Item]], places: Mapping[KeyPath, str]) -> list[tuple[KeyPath, Item]]:
+def in_order(faults: list[tuple[KeyPath, _Item]], places: Mapping[KeyPath, str]) -> list[tuple[KeyPath, _Item]]:
     """``faults`` in the order in which their paths were written, overrides last."""
     positions = {path: position for position, path in enumerate(places)}
     return sorted(faults, key=lambda fault: positions.get(_written(fault[0], places), -1))
@@ -64,8 +64,7 @@ def _path_in_file(fault: dict[str, Any], tree: Value) -> KeyPath:
 
 def _rule(fault: dict[str, Any]) -> ValueError | None:
     """The schema's own exception, if one of its rules found the fault."""
-    error: ValueError | None = fault["ctx"]["error"] if fault["type"] == "value_error" else None
-    return error
+    return fault["ctx"]["error"] if fault["type"] == "value_error" else None
 
 
 def _fault(fault: dict[str, Any], path: KeyPath, tree: Value, place: str) -> Fault:
@@ -85,9 +84,9 @@ def _problem(fault: dict[str, Any], path: KeyPath, tree: Value) -> tuple[str, st
     if kind == "missing":
         return "this key is required", None
     if kind == "union_tag_not_found":
-        return f"this key is required, one of: {', '.join(_kinds_of(path[:-1]))}", None
+        return f"this key is required, one of: {', '.join(_section_kinds(path[:-1]))}", None
     if kind == "union_tag_invalid":
-        return got, _choices(value, _kinds_of(path[:-1]))
+        return got, _choices(value, list(_section_kinds(path[:-1])))
     if kind == "literal_error":
         return got, _choices(value, context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
     if isinstance(rule := _rule(fault), KeyProblem):
@@ -95,7 +94,7 @@ def _problem(fault: dict[str, Any], path: KeyPath, tree: Value) -> tuple[str, st
     if rule is not None:
         return str(rule), None
     if kind in _SECTION_EXPECTED:
-        first = f", such as {_KINDS[path]}: {_kinds_of(path)[0]}" if path in _KINDS else ""
+        first = f", such as {_KINDS[path]}: {next(iter(_section_kinds(path)))}" if path in _KINDS else ""
         return got, f"expected a section of keys{first}"
     if kind == "string_type" and isinstance(value, bool | int | float):
         return got, "expected text; put it in quotes"
@@ -151,15 +150,13 @@ def _nearest_key(path: KeyPath, tree: Value) -> str:
     """The nearest key of the same section, else of another kind of that section, else of the whole file."""
     name, section = str(path[-1])[:64], path[:-1]
     here = list(_section_at(section, tree).model_fields)
-    owners = _kinds_with(name, section)
-    if owners:
+    kinds = _section_kinds(section) if section in _KINDS else {}
+    if owners := [kind for kind, model in kinds.items() if name in model.model_fields]:
         return f"it goes with {_KINDS[section]}: {' or '.join(owners)}; known keys here: {', '.join(here)}"
-    near = difflib.get_close_matches(name, here, n=1, cutoff=0.7)
-    if near:
+    if near := difflib.get_close_matches(name, here, n=1, cutoff=0.7):
         return f"did you mean {near[0]}?"
     elsewhere = {key.rpartition(".")[2]: key for key in reversed(_all_keys(Experiment, tree))}
-    near = difflib.get_close_matches(name, list(elsewhere), n=1, cutoff=0.8)
-    if near:
+    if near := difflib.get_close_matches(name, list(elsewhere), n=1, cutoff=0.8):
         return f"did you mean {elsewhere[near[0]]}?"
     return f"known keys here: {', '.join(here)}"
 
@@ -168,42 +165,22 @@ def _sections_of(annotation: Any) -> list[type[BaseModel]]:
     """The schema's sections that an annotation admits, such as the kinds of ``data``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [section for part in getattr(annotation, "__args__", ()) for section in _sections_of(part)]
+    return [section for part in get_args(annotation) for section in _sections_of(part)]
 
 
 def _section_kinds(path: KeyPath) -> dict[str, type[BaseModel]]:
     """The kinds of the section at ``path``, one of ``_KINDS``, by name."""
-    model: type[BaseModel] = Experiment
-    for word in path[:-1]:
-        model = _sections_of(model.model_fields[str(word)].annotation)[0]
-    kinds = _sections_of(model.model_fields[str(path[-1])].annotation)
-    return {_sole_value(kind, _KINDS[path]): kind for kind in kinds}
-
-
-def _sole_value(model: type[BaseModel], name: str) -> str:
-    annotation: Any = model.model_fields[name].annotation
-    return str(annotation.__args__[0])
-
-
-def _kinds_of(path: KeyPath) -> list[str]:
-    return list(_section_kinds(path))
-
-
-def _kinds_with(name: str, path: KeyPath) -> list[str]:
-    if path not in _KINDS:
-        return []
-    return [kind for kind, model in _section_kinds(path).items() if name in model.model_fields]
+    kinds = _sections_of(_section_at(path[:-1], None).model_fields[str(path[-1])].annotation)
+    return {get_args(kind.model_fields[_KINDS[path]].annotation)[0]: kind for kind in kinds}
 
 
 def _section_at(path: KeyPath, tree: Value) -> type[BaseModel]:
-    """The section of the schema at ``path``, of the kind that the file asks for."""
-    model: type[BaseModel] = Experiment
-    for length, word in enumerate(path, start=1):
-        here = path[:length]
-        chosen = _value_at(tree, (*here, _KINDS[here])) if here in _KINDS else None
-        sections = _sections_of(model.model_fields[str(word)].annotation)
-        model = _section_kinds(here)[str(chosen)] if chosen else sections[0]
-    return model
+    """The section of the schema at ``path``, of the kind that the file asks for, else of the first kind."""
+    if not path:
+        return Experiment
+    if path in _KINDS and (chosen := _value_at(tree, (*path, _KINDS[path]))):
+        return _section_kinds(path)[str(chosen)]
+    return _sections_of(_section_at(path[:-1], tree).model_fields[str(path[-1])].annotation)[0]
 
 
 def _all_keys(model: type[BaseModel], tree: Value, path: tuple[str, ...] = ()) -> list[str]:
@@ -214,6 +191,6 @@ def _all_keys(model: type[BaseModel], tree: Value, path: tuple[str, ...] = ()) -
         keys.append(".".join(here))
         if not _sections_of(info.annotation):
             continue
-        if here not in _KINDS or _value_at(tree, (*here, _KINDS[here])) in _kinds_of(here):
+        if here not in _KINDS or _value_at(tree, (*here, _KINDS[here])) in _section_kinds(here):
             keys += _all_keys(_section_at(here, tree), tree, here)
     return keys

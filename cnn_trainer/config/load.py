@@ -73,10 +73,9 @@ def change_experiment(experiment: Experiment, changes: Mapping[str, Any], file: 
 
 def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overrides: Overrides) -> Config:
     override_faults: list[Fault] = []
-    words = overrides.items() if isinstance(overrides, Mapping) else overrides
-    for word in words:
+    for override in overrides.items() if isinstance(overrides, Mapping) else overrides:
         try:
-            _override(tree, places, *(_parse(word) if isinstance(word, str) else (*word, f"{word[0]}={word[1]}")))
+            _override(tree, places, override)
         except ConfigError as error:
             override_faults += error.faults
     try:
@@ -88,19 +87,17 @@ def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overri
     return Config(experiment, file, places)
 
 
-def _parse(word: str) -> tuple[str, Value, str]:
-    """Key, value and place of a ``key=value`` word."""
-    key, equals, text = word.partition("=")
-    place = f"--set {word}"
-    if not equals:
-        raise ConfigError(Fault(place, "not of the form key=value, such as training.epochs=3"))
-    return key, strict_yaml.read_text(text, place).value, place
-
-
-def _override(tree: dict[str, Value], places: dict[KeyPath, str], key: str, value: Value, place: str) -> None:
-    """Set one dotted key in ``tree``."""
+def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str | tuple[str, Value]) -> None:
+    """Set one dotted key in ``tree``, given as ``key=value`` or as key and value."""
+    if isinstance(override, str):
+        place = f"--set {override}"
+        key, equals, text = override.partition("=")
+        value = strict_yaml.read_text(text, place).value
+    else:
+        (key, value), equals = override, "="
+        place = f"{key}={value}"
     path = tuple(key.split("."))
-    if not all(path):
+    if not equals or not all(path):
         raise ConfigError(Fault(place, "not of the form key=value, such as training.epochs=3"))
     if len(path) > strict_yaml.MAX_DEPTH:
         raise ConfigError(Fault(place, f"nested more than {strict_yaml.MAX_DEPTH} levels deep"))

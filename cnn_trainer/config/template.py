@@ -11,15 +11,12 @@ import yaml
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import CnnTrainError, UsageError
 
-SCHEMA_FILE = "experiment.schema.json"
-
+_SCHEMA_FILE = "experiment.schema.json"
 # What editors with the YAML language server look for in the first lines:
 # https://github.com/redhat-developer/yaml-language-server#using-inlined-schema
-MODELINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"
+MODELINE = f"# yaml-language-server: $schema={_SCHEMA_FILE}"
 
 JsonSchema: TypeAlias = dict[str, Any]
-
-_WIDTH = 110
 
 
 def json_schema() -> JsonSchema:
@@ -29,7 +26,7 @@ def json_schema() -> JsonSchema:
 
 
 def write_new(path: Path, builder: str) -> list[Path]:
-    """Write a commented config to ``path``, and the JSON Schema beside it where there is none.
+    """Write a commented config to ``path``, and the JSON Schema beside it if there is none.
 
     Args:
         path: The file to write; nothing may be there.
@@ -39,27 +36,25 @@ def write_new(path: Path, builder: str) -> list[Path]:
         The files that were written.
 
     Raises:
-        UsageError: where ``path`` is there already; it is left as it is.
-        CnnTrainError: where the system refuses to write.
+        UsageError: if ``path`` is there already; it is left as it is.
+        CnnTrainError: if the system refuses to write.
     """
-    schema_path = path.with_name(SCHEMA_FILE)
+    schema_path = path.with_name(_SCHEMA_FILE)
     if not _created(path, template(builder)):
         raise UsageError("is there already, and is left as it is", place=path, remedy="name another file")
-    if not _created(schema_path, json.dumps(json_schema(), indent=2) + "\n"):
-        return [path]
-    return [path, schema_path]
+    return [path, schema_path] if _created(schema_path, json.dumps(json_schema(), indent=2) + "\n") else [path]
 
 
 def _created(path: Path, text: str) -> bool:
-    """Whether a file with ``text`` was created; False where something was there before."""
+    """Whether a file with ``text`` was created; False if something was there before."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         return False
     except OSError as error:
-        problem = f"{path}: cannot be written: {error.strerror or error}; name a file in a folder that is there"
-        raise CnnTrainError(f"{problem} and can be written to") from error
+        remedy = "name a file in a folder that is there and can be written to"
+        raise CnnTrainError(f"cannot be written: {error.strerror or error}", place=path, remedy=remedy) from error
     return True
 
 
@@ -99,15 +94,14 @@ def _section(section: JsonSchema, schema: JsonSchema, kinds: dict[str, str], ind
 
 
 def _inner_section(name: str, key: JsonSchema, schema: JsonSchema, kinds: dict[str, str]) -> JsonSchema | None:
-    """The section that a key opens, of the kind asked for; None where the key has a plain value."""
+    """The section that a key opens, of the kind asked for; None if the key has a plain value."""
     if "discriminator" in key:
         return _definition(key["discriminator"]["mapping"][kinds[name]], schema)
     return _definition(key["$ref"], schema) if "$ref" in key else None
 
 
 def _definition(reference: str, schema: JsonSchema) -> JsonSchema:
-    definition: JsonSchema = schema["$defs"][reference.rpartition("/")[2]]
-    return definition
+    return schema["$defs"][reference.rpartition("/")[2]]
 
 
 def _explained_kinds(key: JsonSchema, schema: JsonSchema, indent: str) -> Iterator[str]:
@@ -117,18 +111,17 @@ def _explained_kinds(key: JsonSchema, schema: JsonSchema, indent: str) -> Iterat
         definition = _definition(choice["$ref"], schema)
         properties = dict(definition["properties"])
         kind = properties.pop(tag)["const"]
-        keys = ", ".join(_with_default(name, other) for name, other in properties.items())
+        keys = ", ".join(
+            f"{name} ({_scalar(other['default']) if 'default' in other else 'required'})"
+            for name, other in properties.items()
+        )
         yield from _comment(f"{tag}: {kind}. {definition['description']} Keys: {keys}.", indent, "- ")
-
-
-def _with_default(name: str, key: JsonSchema) -> str:
-    return f"{name} ({_scalar(key['default'])})" if "default" in key else f"{name} (required)"
 
 
 def _comment(text: str, indent: str, bullet: str = "") -> list[str]:
     return textwrap.wrap(
         text.strip(),
-        _WIDTH,
+        110,
         initial_indent=f"{indent}# {bullet}",
         subsequent_indent=f"{indent}# {' ' * len(bullet)}",
         break_long_words=False,
@@ -142,7 +135,7 @@ def _scalar(value: Any) -> str:
 
 
 def _allowed(key: JsonSchema) -> str:
-    """What values a key admits, in brackets; empty where its description says all."""
+    """What values a key admits, in brackets; empty if its description says all."""
     if "anyOf" in key:  # a value or null, or one value in place of a list
         return _allowed(key["anyOf"][0])
     if "items" in key:

@@ -3,6 +3,7 @@
 Sizes, dtypes and shapes are checked as a file's header declares them, before memory is taken; values afterwards.
 """
 
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -52,10 +53,11 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         expected: what the file should be, for messages: ``"an npz file"``.
 
     Raises:
-        DataError: where it is missing, empty, no regular file, not readable, or a web page.
+        DataError: if it is missing, empty, no regular file, not readable, or a web page.
     """
     try:
-        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
+        # Not blocking: opening a FIFO would wait for its other end.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except FileNotFoundError:
         raise DataError("no such file", place=path, remedy=f"expected {expected}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -73,10 +75,6 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         yield file, status.st_size
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # opening a FIFO would wait for its other end
-
-
 def looks_like_web_page(head: bytes) -> bool:
     """Whether a file with these first bytes is HTML or XML, such as a log-in page saved in place of data."""
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
@@ -91,15 +89,13 @@ def check_deflate_ratio(where: str, num_bytes: int, stored_bytes: int) -> None:
 def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8]:
     """Exactly ``num_bytes`` bytes of ``source``, in memory of their own: uint8 (num_bytes,).
 
-    Raises:
-        DataError: where ``source`` holds fewer or more, or memory does not suffice.
+    Raises DataError if ``source`` holds fewer or more, or memory does not suffice.
     """
     try:
         data = np.empty(num_bytes, np.uint8)
     except MemoryError:
-        raise DataError(
-            f"needs {num_bytes} bytes of memory, more than there are", place=where, remedy="use fewer images"
-        ) from None
+        problem = f"needs {num_bytes} bytes of memory, more than there are"
+        raise DataError(problem, place=where, remedy="use fewer images") from None
     done = 0
     while part := source.read(min(CHUNK_BYTES, num_bytes - done + 1)):
         if done + len(part) > num_bytes:
@@ -107,114 +103,75 @@ def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8
         data[done : done + len(part)] = np.frombuffer(part, np.uint8)
         done += len(part)
     if done < num_bytes:
-        raise DataError(
-            f"ends after {done} of the {num_bytes} bytes that its header declares", place=where, remedy="get it again"
-        )
+        problem = f"ends after {done} of the {num_bytes} bytes that its header declares"
+        raise DataError(problem, place=where, remedy="get it again")
     return data
 
 
-def check_images_header(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
-    """Refuse images that are not uint8 (n, height, width), (n, height, width, 1) or (n, height, width, 3).
+def check_header(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], is_images: bool) -> int:
+    """Refuse what is too large, images that are not uint8 (n, height, width[, 1 or 3]), labels not integers (n,).
+
+    Returns:
+        The bytes that the array takes.
 
     Raises:
         DataError: with what was found and how to convert it.
     """
+    (_check_images if is_images else _check_labels)(where, dtype, shape)
+    if min(shape) < 1:
+        problem = f"has the shape {shape}, which holds nothing"
+        raise DataError(problem, place=where, remedy="expected at least one example")
+    if (size := dtype.itemsize * math.prod(shape)) > MAX_ARRAY_BYTES:
+        problem = f"would take {size} bytes of memory; at most {MAX_ARRAY_BYTES}"
+        raise DataError(problem, place=where, remedy="use fewer images")
+    return size
+
+
+def _check_images(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
     if dtype != np.uint8:
         convert = "(x * 255).round().astype('uint8') converts from 0 to 1" if dtype.kind == "f" else "use uint8"
         raise DataError(f"images are {dtype.name}; expected uint8, values 0 to 255", place=where, remedy=convert)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-        wanted = "(n, height, width) or (n, height, width, 1 or 3)"
-        raise DataError(
-            f"images have the shape {shape}; expected {wanted}", place=where, remedy="use reshape or transpose"
-        )
-    _check_size(where, dtype, shape)
+        problem = f"images have the shape {shape}; expected (n, height, width) or (n, height, width, 1 or 3)"
+        raise DataError(problem, place=where, remedy="use reshape or transpose")
 
 
-def check_labels_header(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
-    """Refuse labels that are not integers (n,).
-
-    Raises:
-        DataError: with what was found and how to convert it.
-    """
+def _check_labels(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
     if dtype.kind not in "iu":
         convert = "make sure that none is NaN or a fraction, then convert with astype('int64')"
         raise DataError(f"labels are {dtype.name}; expected integers from 0", place=where, remedy=convert)
     if len(shape) != 1:
         convert = "for one-hot rows use argmax(axis=1), for a single column reshape(-1)"
         raise DataError(f"labels have the shape {shape}; expected (n,)", place=where, remedy=convert)
-    _check_size(where, dtype, shape)
-
-
-def _check_size(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
-    if min(shape) < 1:
-        raise DataError(
-            f"has the shape {shape}, which holds nothing", place=where, remedy="expected at least one example"
-        )
-    if (size := num_bytes_of(dtype, shape)) > MAX_ARRAY_BYTES:
-        raise DataError(
-            f"would take {size} bytes of memory; at most {MAX_ARRAY_BYTES}", place=where, remedy="use fewer images"
-        )
-
-
-def num_bytes_of(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> int:
-    """Bytes of an array, without overflow."""
-    size = dtype.itemsize
-    for side in shape:
-        size *= side
-    return size
 
 
 def make_split(images_where: str, images: NDArray[np.integer], labels_where: str, labels: NDArray[np.integer]) -> Split:
-    """A split from arrays whose headers have been checked.
-
-    Args:
-        images_where: where the images were read, for messages.
-        images: uint8 (n, height, width) or (n, height, width, channels).
-        labels_where: where the labels were read.
-        labels: integers (n,).
+    """A split from arrays whose headers have been checked; ``images_where`` and ``labels_where`` are for messages.
 
     Raises:
-        DataError: where the two lengths differ, or a label is negative or at least ``MAX_CLASSES``.
+        DataError: if the two lengths differ, or a label is negative or at least ``MAX_CLASSES``.
     """
     if len(images) != len(labels):
-        raise DataError(
-            f"{len(labels)} labels for the {len(images)} images of {images_where}",
-            place=labels_where,
-            remedy="expected one each",
-        )
+        problem = f"{len(labels)} labels for the {len(images)} images of {images_where}"
+        raise DataError(problem, place=labels_where, remedy="expected one each")
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0:
         raise DataError(f"holds the label {lowest}", place=labels_where, remedy="expected integers from 0")
     if highest >= MAX_CLASSES:
-        limit = f"expected at most {MAX_CLASSES - 1}, as {MAX_CLASSES} classes is the limit"
-        raise DataError(
-            f"holds the label {highest}; {limit}", place=labels_where, remedy="number the classes 0, 1, 2, …"
-        )
+        problem = f"holds the label {highest}; expected at most {MAX_CLASSES - 1}, for {MAX_CLASSES} classes"
+        raise DataError(problem, place=labels_where, remedy="number the classes 0, 1, 2, …")
     four = images if images.ndim == 4 else images[..., np.newaxis]
     return Split(np.ascontiguousarray(four, dtype=np.uint8), labels.astype(np.int32))
 
 
 def count_classes(where: str, labels: NDArray[np.integer]) -> int:
-    """The number of classes of training labels: the largest label plus one.
-
-    Raises:
-        DataError: where a class has no example, or there is one class alone.
-    """
+    """The number of classes of training labels. Raises DataError if a class has no example, or there is only one."""
     counts = counts_per_class(labels, 0)
     if 0 in counts:
         empty = counts.index(0)
         remedy = f"number the classes of the training examples 0 to {sum(map(bool, counts)) - 1} without a gap"
-        raise DataError(
-            f"no training example has the label {empty}, and some have {len(counts) - 1}", place=where, remedy=remedy
-        )
+        problem = f"no training example has the label {empty}, and some have {len(counts) - 1}"
+        raise DataError(problem, place=where, remedy=remedy)
     if len(counts) == 1:
         raise DataError("all labels are 0", place=where, remedy="expected two classes or more")
     return len(counts)
-
-
-def check_known_labels(where: str, labels: NDArray[np.integer], num_classes: int) -> None:
-    """Refuse labels that the training examples do not have. Raises DataError."""
-    if (highest := int(labels.max())) >= num_classes:
-        raise DataError(
-            f"holds the label {highest}", place=where, remedy=f"the training labels end at {num_classes - 1}"
-        )

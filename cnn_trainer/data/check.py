@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from itertools import combinations
 
 from pydantic import Field
 
@@ -35,7 +36,7 @@ class DataReport(Record):
     """The data that a config asks for, looked at as a whole."""
 
     source: str
-    requested: str = Field(description="Differs from source where the fallback was taken.")
+    requested: str = Field(description="Differs from source if the fallback was taken.")
     location: str
     class_names: list[str]
     splits: dict[SplitName, SplitReport]
@@ -52,7 +53,7 @@ def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) 
         progress: told of a download, in bytes.
 
     Raises:
-        DataError: where a split cannot be read, as ``train`` or ``evaluate`` would refuse it.
+        DataError: if a split cannot be read, as ``train`` or ``evaluate`` would refuse it.
     """
     problems: list[str] = []
     training = load_training(data, seed, problems.append, progress)
@@ -62,9 +63,17 @@ def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) 
     if training.validation:
         splits["validation"] = training.validation
     splits["test"] = test
-    hashes = {name: _hash_images(split) for name, split in splits.items()}
+    hashes = {
+        name: [hashlib.sha256(image.reshape(-1).data).digest() for image in split.images]
+        for name, split in splits.items()
+    }
     reports = {name: _report(split, hashes[name], len(record.class_names)) for name, split in splits.items()}
-    shared = _find_shared(hashes)
+    counts = {name: Counter(found) for name, found in hashes.items()}
+    shared = []
+    for other, name in combinations(splits, 2):
+        num_images = sum(counts[name][image_hash] for image_hash in counts[name].keys() & counts[other].keys())
+        if num_images:
+            shared.append(SharedImages(split=name, other=other, num_images=num_images))
     for name, report in reports.items():
         problems += _find_problems(name, report, record.class_names)
     problems += [
@@ -83,10 +92,6 @@ def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) 
     )
 
 
-def _hash_images(split: Split) -> list[bytes]:
-    return [hashlib.sha256(image.reshape(-1).data).digest() for image in split.images]
-
-
 def _report(split: Split, hashes: list[bytes], num_classes: int) -> SplitReport:
     first_label: dict[bytes, int] = {}
     contradicting = 0
@@ -102,19 +107,6 @@ def _report(split: Split, hashes: list[bytes], num_classes: int) -> SplitReport:
         num_contradicting=contradicting,
         num_blank=int((flat.min(axis=1) == flat.max(axis=1)).sum()),
     )
-
-
-def _find_shared(hashes: dict[SplitName, list[bytes]]) -> list[SharedImages]:
-    """Each pair of splits once, the later one looked up in the earlier one."""
-    names = list(hashes)
-    counts = {name: Counter(hashes[name]) for name in names}
-    found = []
-    for place, name in enumerate(names):
-        for other in names[:place]:
-            num_images = sum(counts[name][image_hash] for image_hash in counts[name].keys() & counts[other].keys())
-            if num_images:
-                found.append(SharedImages(split=name, other=other, num_images=num_images))
-    return found
 
 
 def _find_problems(name: SplitName, report: SplitReport, class_names: list[str]) -> list[str]:

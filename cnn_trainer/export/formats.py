@@ -12,9 +12,9 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME, Format
 from cnn_trainer.export.runtimes import SIGNATURE
+from cnn_trainer.machine import streams
 from cnn_trainer.storage import files
 
 # ONNX Runtime 1.12 of 2022 knows it, and so do the converters to other formats; later ones bring nothing that is used.
@@ -32,13 +33,8 @@ _OPSET = 17
 # Objects that stand in Keras' config more than once have their address in memory as a number that they share.
 _SHARED = re.compile(r'("shared_object_id": )([0-9]+)')
 
-_LITERT = ("litert", ["ai_edge_litert"])
-_NEEDED: dict[Format, tuple[str, list[str]]] = {
-    "onnx": ("onnx", ["onnx", "onnxruntime", "tf2onnx"]),
-    "litert": _LITERT,
-    "litert-float16": _LITERT,
-    "litert-int8": _LITERT,
-}
+# What has to be installed for a format, by the extra that brings it.
+_NEEDED = {"onnx": ["onnx", "onnxruntime", "tf2onnx"], "litert": ["ai_edge_litert"]}
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,8 @@ class ExportSource:
 def require(formats: Iterable[Format]) -> None:
     """Refuse formats whose converter or runtime is not installed. Raises DeviceError with the command for it."""
     for name in formats:
-        extra, modules = _NEEDED[name] if name in _NEEDED else ("", [])
+        extra = name.partition("-")[0]
+        modules = _NEEDED[extra] if extra in _NEEDED else []
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         if missing:
             remedy = f"install what it needs with: pip install 'cnn-trainer[{extra}]'"
@@ -66,24 +63,10 @@ def require(formats: Iterable[Format]) -> None:
 def write(name: Format, source: ExportSource, path: Path) -> None:
     """Write ``source`` as a new file or folder at ``path``, whose folder exists.
 
-    Raises:
-        RunDirectoryError: where the system refuses.
+    Raises RunDirectoryError if the system refuses.
     """
-    with files.reported(path, "written"), _silence():
+    with files.reported(path, "written"), streams.redirected(2, None):  # converters chat there, and fail by raising
         _WRITERS[name](source, path)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Let what is written to file descriptor 2 in the block go nowhere: converters chat there, and fail by raising."""
-    real, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(real, 2)
-        os.close(real)
-        os.close(nowhere)
 
 
 def _function(model: Any) -> Any:
@@ -105,7 +88,7 @@ def _function(model: Any) -> Any:
 
 
 def _module(model: Any) -> Any:
-    """What holds the variables of the model where TensorFlow saves a function of them."""
+    """What holds the variables of the model when TensorFlow saves a function of them."""
     import tensorflow as tf
 
     module = tf.Module()
@@ -124,12 +107,8 @@ def _write_saved_model(source: ExportSource, path: Path) -> None:
     (path / "fingerprint.pb").unlink()  # holds a random number, and nothing that a reader needs
     for file in path.rglob("*"):
         if file.is_file():
-            _sync(file)
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def _write_onnx(source: ExportSource, path: Path) -> None:
@@ -149,44 +128,29 @@ def _write_erfc(graph: Any, node: Any, *_: Any) -> None:
     graph.remove_node(node.name)
     erf = graph.make_node("Erf", node.input, shapes=shapes, dtypes=dtypes)
     one = graph.make_const(f"{node.name}/one", np.array(1, np.float32))
-    graph.make_node(
-        "Sub", [one.output[0], erf.output[0]], outputs=node.output, name=node.name, shapes=shapes, dtypes=dtypes
-    )
+    both = {"name": node.name, "shapes": shapes, "dtypes": dtypes}
+    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=node.output, **both)
 
 
-def _write_litert(source: ExportSource, path: Path, choose: Callable[[Any, ExportSource], None]) -> None:
+def _write_litert(source: ExportSource, path: Path, weights: str = "float32") -> None:
+    """A LiteRT file with ``weights`` of float32, float16 or int8.
+
+    Those of float16 are made float32 when the model is loaded. With int8, all values between the uint8 image and the
+    float32 probabilities are int8 too, and the probabilities are multiples of 1/256, as LiteRT's softmax gives them.
+    """
     import tensorflow as tf
 
     function = _function(source.model).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], _module(source.model))
-    choose(converter, source)
-    files.write_atomic(path, converter.convert())
-
-
-def _float32(converter: Any, _: ExportSource) -> None:
-    import tensorflow as tf
-
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-
-
-def _float16(converter: Any, _: ExportSource) -> None:
-    """Weights in half the bytes; they are made float32 when the model is loaded."""
-    import tensorflow as tf
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-
-
-def _int8(converter: Any, source: ExportSource) -> None:
-    """Weights and values as int8 throughout; the uint8 image and the float32 probabilities are converted at the ends.
-
-    The probabilities are multiples of 1/256, as LiteRT's int8 softmax gives them.
-    """
-    import tensorflow as tf
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[np.newaxis]] for image in source.calibration)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if weights != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if weights == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif weights == "int8":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in source.calibration)
+    files.write_atomic(path, converter.convert())
 
 
 def _write_keras(source: ExportSource, path: Path) -> None:
@@ -202,9 +166,8 @@ def _write_keras(source: ExportSource, path: Path) -> None:
                 date = source.saved_at.replace("T", "@").rstrip("Z")
                 member = json.dumps(json.loads(member) | {"date_saved": date}).encode()
             if name == "config.json":
-                member = _SHARED.sub(
-                    lambda match: f"{match[1]}{numbers.setdefault(match[2], len(numbers) + 1)}", member.decode()
-                ).encode()
+                text = _SHARED.sub(lambda m: f"{m[1]}{numbers.setdefault(m[2], len(numbers) + 1)}", member.decode())
+                member = text.encode()
             fixed.writestr(zipfile.ZipInfo(name), member)  # of the first day that zip files know
     files.write_atomic(path, content.getvalue())
 
@@ -212,8 +175,8 @@ def _write_keras(source: ExportSource, path: Path) -> None:
 _WRITERS: dict[Format, Callable[[ExportSource, Path], None]] = {
     "saved-model": _write_saved_model,
     "onnx": _write_onnx,
-    "litert": lambda source, path: _write_litert(source, path, _float32),
-    "litert-float16": lambda source, path: _write_litert(source, path, _float16),
-    "litert-int8": lambda source, path: _write_litert(source, path, _int8),
+    "litert": _write_litert,
+    "litert-float16": partial(_write_litert, weights="float16"),
+    "litert-int8": partial(_write_litert, weights="int8"),
     "keras": _write_keras,
 }

@@ -41,7 +41,7 @@ class ParityRecord(Record):
     images_sha256: Sha256 = Field(description="Digest of the images and labels that were used.")
     num_examples: int = Field(ge=1)
     max_difference: float = Field(description="Largest difference of a probability from the run's own.", ge=0, le=1)
-    max_difference_allowed: float | None = Field(description="null where the accuracy is what is bounded.")
+    max_difference_allowed: float | None = Field(description="null if only the accuracy is bounded.")
     equal_predictions: float = Field(description="Share of examples with the run's own prediction.", ge=0, le=1)
     accuracy: float = Field(ge=0, le=1)
     accuracy_loss_allowed: float = Field(description="Fraction below the run's own accuracy.", ge=0)

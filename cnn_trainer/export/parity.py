@@ -4,8 +4,6 @@ The exported model runs in its own runtime in another process (``parity_process`
 """
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from cnn_trainer.errors import CheckFailedError
 from cnn_trainer.export.manifest import Format, ParityRecord
+from cnn_trainer.machine.child import run_child
 from cnn_trainer.storage import files
 
 MAX_DIFFERENCE: Final[dict[Format, float | None]] = {
@@ -26,18 +25,12 @@ MAX_DIFFERENCE: Final[dict[Format, float | None]] = {
     "litert-float16": 5e-3,  # float16 has 11 bits: each weight moves by up to 1 in 2,048
     "litert-int8": None,  # its probabilities are multiples of 1/256; the accuracy is what counts
 }
-"""How far a probability may be from the run's own; None where the accuracy alone is bounded."""
+"""How far a probability may be from the run's own; None if only the accuracy is bounded."""
 
 MAX_ACCURACY_LOSS: Final = 0.005
 """How far the accuracy may be below the run's own, in every format: a fraction."""
 
 _LEFT_OUT = "this format is left out of the export"
-
-# The child imports this package from where its parent did, and nothing from the working folder besides.
-_CHILD = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from cnn_trainer.export import parity_process; parity_process.main()"
-)
 
 
 @dataclass(frozen=True)
@@ -59,21 +52,11 @@ def write_images(path: Path, expected: Expected) -> None:
 
 
 def check_parity(name: Format, path: Path, images_path: Path, expected: Expected) -> ParityRecord:
-    """Run the exported model at ``path`` again and compare.
+    """Run the exported model at ``path`` again on what ``write_images`` wrote, and compare.
 
-    Args:
-        name: Format of the exported model.
-        path: Where it is.
-        images_path: What ``write_images`` wrote; the answer is written beside it.
-        expected: What must come out.
-
-    Raises:
-        CheckFailedError: where the model does not run, or differs by more than its bound.
+    Raises CheckFailedError if it does not run, or differs by more than its bound.
     """
-    answer_path = images_path.with_name("answer.safetensors")
-    measured = _run(name, path, images_path, answer_path)
-    probabilities = safetensors.numpy.load_file(answer_path)["probabilities"]
-    _require_probabilities(name, probabilities, expected)
+    measured, probabilities = _run(name, path, images_path, expected.probabilities.shape)
     predictions, own = probabilities.argmax(axis=1), expected.probabilities.argmax(axis=1)
     record = ParityRecord(
         **measured,
@@ -89,27 +72,22 @@ def check_parity(name: Format, path: Path, images_path: Path, expected: Expected
     return record
 
 
-def _run(name: Format, path: Path, images_path: Path, answer_path: Path) -> dict[str, Any]:
+def _run(
+    name: Format, path: Path, images_path: Path, shape: tuple[int, ...]
+) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """What was measured, and the probabilities, which are of this shape. Raises CheckFailedError."""
+    answer_path = images_path.with_name("answer.safetensors")
     paths = [str(place) for place in (path, images_path, answer_path)]
-    words = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), name, *paths]
-    ended = subprocess.run(  # noqa: S603 -- this interpreter, and words of ours
-        words, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
-    if ended.returncode:
-        lines = [line for line in ended.stderr.splitlines() if line.strip()]
-        problem = f"exit code {ended.returncode}{f': {str(lines[-1])[:300]}' if lines else ''}"
-        raise CheckFailedError(f"its own runtime cannot run it ({problem})", place=name, remedy=_LEFT_OUT)
-    return json.loads(ended.stdout.splitlines()[-1])
-
-
-def _require_probabilities(name: Format, probabilities: NDArray[np.floating], expected: Expected) -> None:
-    """Refuse what is not probabilities of this many examples and classes. Raises CheckFailedError."""
-    shape = expected.probabilities.shape
+    ended = run_child("cnn_trainer.export.parity_process:main", name, *paths)
+    if ended.failure:
+        raise CheckFailedError(f"its own runtime cannot run it ({ended.failure})", place=name, remedy=_LEFT_OUT)
+    probabilities = safetensors.numpy.load_file(answer_path)["probabilities"]
     if probabilities.shape != shape or probabilities.dtype != np.float32:
         found = f"gives {probabilities.dtype} {probabilities.shape}, expected float32 {shape}"
         raise CheckFailedError(found, place=name, remedy=_LEFT_OUT)
     if not ((probabilities >= 0) & (probabilities <= 1 + 1e-5)).all():  # of NaN, neither holds
         raise CheckFailedError("gives numbers that are no probabilities", place=name, remedy=_LEFT_OUT)
+    return json.loads(ended.stdout), probabilities
 
 
 def _judge(name: Format, record: ParityRecord, own_accuracy: float) -> None:

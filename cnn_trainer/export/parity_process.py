@@ -1,10 +1,9 @@
 """The process in which the parity check runs an exported model again, by its path alone.
 
 This is the one place where TensorFlow's and Keras' loaders are used: on the file that this program has just written.
-The probabilities go to a file, the measurements to stdout as a JSON object, the last line.
+The probabilities go to a file, the measurements to stdout as a JSON object.
 """
 
-import json
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ from cnn_trainer.config.schema import Experiment
 from cnn_trainer.export import runtimes
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
 from cnn_trainer.export.runtimes import SIGNATURE, Predict
-from cnn_trainer.machine import backend
+from cnn_trainer.machine import backend, child
 
 _BATCH_PIXELS = 100 * 28 * 28  # 100 images of MNIST at a time, fewer of larger ones
 _WARM_UP = 20
@@ -30,7 +29,10 @@ _SINGLE_SECONDS = 2.0  # no more than this for images one at a time, but one of 
 
 def main() -> None:
     """Run the model that the command line names on the images that it names, with one thread."""
-    format_name, path, images_path, answer_path = sys.argv[-4:]
+    child.answer(lambda: _measure(*sys.argv[1:]))
+
+
+def _measure(format_name: str, path: str, images_path: str, answer_path: str) -> dict[str, Any]:
     images = safetensors.numpy.load_file(images_path)["images"]
     predict, runtime = _load(format_name, Path(path))
     size = max(1, _BATCH_PIXELS // (images.shape[1] * images.shape[2]))
@@ -39,12 +41,8 @@ def main() -> None:
     probabilities = np.concatenate([predict(images[start : start + size]) for start in range(0, len(images), size)])
     seconds = time.perf_counter() - before
     safetensors.numpy.save_file({"probabilities": probabilities}, answer_path)
-    measured = {
-        "runtime": runtime,
-        "latency_seconds": _latency(predict, images),
-        "images_per_second": len(images) / seconds,
-    }
-    sys.stdout.write(f"{json.dumps(measured)}\n")
+    rate = len(images) / seconds
+    return {"runtime": runtime, "latency_seconds": _latency(predict, images), "images_per_second": rate}
 
 
 def _latency(predict: Predict, images: NDArray[np.uint8]) -> float:
@@ -85,15 +83,9 @@ def _load_keras(path: Path) -> tuple[Predict, str]:
     import keras
 
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    compute = tf.function(
-        lambda images: model(images, training=False),
-        input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)],
-    )
-
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return compute(images).numpy()
-
-    return predict, f"Keras {keras.__version__} with TensorFlow {tf.__version__}"
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
+    compute = tf.function(lambda images: model(images, training=False), input_signature=signature)
+    return lambda images: compute(images).numpy(), f"Keras {keras.__version__} with TensorFlow {tf.__version__}"
 
 
 _LOADERS: dict[str, Callable[[Path], tuple[Predict, str]]] = {"saved-model": _load_saved_model, "keras": _load_keras}

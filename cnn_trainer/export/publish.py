@@ -13,12 +13,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_trainer import data
 from cnn_trainer.config.load import change_experiment
+from cnn_trainer.data import splits
 from cnn_trainer.errors import CheckFailedError, RunDirectoryError, UsageError, raised_as
 from cnn_trainer.evaluation.evaluate import load_result, refuse_small, score_split
-from cnn_trainer.export import folder, formats
+from cnn_trainer.export import folder, formats, parity
 from cnn_trainer.export.manifest import EXPORT_DIR, MANIFEST_FILE, PATHS, ExportedModel, Format, Manifest
 from cnn_trainer.machine import facts
 from cnn_trainer.network.shapes import ImageShape, count_weights
@@ -28,13 +33,6 @@ from cnn_trainer.runs.records import EvaluationRecord
 from cnn_trainer.runs.store import Run
 from cnn_trainer.storage import files, strict_json
 from cnn_trainer.storage.strict_json import utc_now
-
-if TYPE_CHECKING:
-    import keras
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from cnn_trainer.export.parity import Expected
 
 Say = Callable[[str], None]
 Models = dict[Format, ExportedModel]
@@ -53,7 +51,7 @@ class Exported:
 
     dir: Path
     manifest: Manifest | None
-    """As it stands in ``dir`` now; None where nothing was let in."""
+    """As it stands in ``dir`` now; None if nothing was let in."""
     refused: dict[Format, str]
     """Why, of each format that was not let in."""
 
@@ -65,8 +63,8 @@ def export_run(run: Run, wanted: Sequence[Format], output: Path | None, data_pat
     Args:
         run: A run that has a result.
         wanted: Formats, at least one.
-        output: The folder to export to, made where it is missing; None for the folder export of the run directory.
-        data_path: Where to read the data; None where the run's config says.
+        output: The folder to export to, made if it is missing; None for the folder export of the run directory.
+        data_path: Where to read the data; None for where the run's config says.
         say: Told what is done, a line each.
 
     Raises:
@@ -101,10 +99,9 @@ def _refuse_large(run: Run, wanted: Sequence[Format]) -> None:
 
 @contextmanager
 def _opened(export_dir: Path) -> Iterator[Path]:
-    """Hold an export for this process alone; gives a folder to write in. What is empty afterwards is removed.
+    """Hold an export for this process only; gives a folder to write in. What is empty afterwards is removed.
 
-    Raises:
-        RunDirectoryError: where the folder cannot be made or written, or another process holds it.
+    Raises RunDirectoryError if the folder cannot be made or written, or another process holds it.
     """
     with files.reported(export_dir, "written", _OTHER_PLACE):
         made = [folder for folder in (export_dir, *export_dir.parents) if not folder.exists()]
@@ -113,8 +110,8 @@ def _opened(export_dir: Path) -> Iterator[Path]:
     try:
         with files.reported(export_dir, "locked", _OTHER_PLACE):
             if not files.try_lock(folder):
-                problem = "another process exports to this place; wait for it"
-                raise RunDirectoryError(f"{problem}, {_OTHER_PLACE}", place=export_dir)
+                remedy = f"wait for it, {_OTHER_PLACE}"
+                raise RunDirectoryError("another process exports to this place", place=export_dir, remedy=remedy)
         for stray in export_dir.glob(f"{_STAGING}*"):  # of a process that was killed
             shutil.rmtree(stray, ignore_errors=True)
         files.remove_stray(export_dir)
@@ -132,14 +129,12 @@ def _opened(export_dir: Path) -> Iterator[Path]:
 
 
 def _earlier(run: Run, export_dir: Path, wanted: Sequence[Format]) -> Manifest | None:
-    """The manifest that is there, None where there is none.
+    """The manifest that is there, None if there is none.
 
-    Raises:
-        RunDirectoryError: where what is there is not to be replaced: the export of another run, or no export.
+    Raises RunDirectoryError if what is there is not to be replaced: the export of another run, or no export.
     """
-    there = os.path.lexists(export_dir / MANIFEST_FILE)
-    earlier = folder.read(export_dir) if there else None
-    if earlier and earlier.run != _name(run) and earlier.weights_sha256 != run.record.weights_sha256:
+    earlier = folder.read(export_dir) if os.path.lexists(export_dir / MANIFEST_FILE) else None
+    if earlier and earlier.run != run.dir.resolve().name and earlier.weights_sha256 != run.record.weights_sha256:
         problem = f"holds the export of another run, {str(earlier.run)[:140]}"
         raise RunDirectoryError(problem, place=export_dir, remedy=f"remove it, {_OTHER_PLACE}")
     for name in wanted:
@@ -150,35 +145,26 @@ def _earlier(run: Run, export_dir: Path, wanted: Sequence[Format]) -> Manifest |
     return earlier
 
 
-def _name(run: Run) -> str:
-    return str(run.dir.resolve().name)
-
-
 def _prepare(
     run: Run, wanted: Sequence[Format], data_path: Path | None
-) -> "tuple[formats.ExportSource, EvaluationRecord, Expected]":
+) -> tuple[formats.ExportSource, EvaluationRecord, parity.Expected]:
     """The model to export, the run's score on the test split, and what must come out. Starts TensorFlow, on the CPU."""
     result = load_result(run, "cpu")
-    from cnn_trainer.export.parity import Expected
-
     evaluated, score, split = score_split(run, result, "test", data_path)
     calibration = _calibration(run, data_path) if "litert-int8" in wanted else split.images[:0]
     source = formats.ExportSource(_as_float32(run, result.model), run.record.updated_at, calibration)
-    return source, evaluated, Expected(split.images, split.labels, score.probabilities, evaluated.images_sha256)
+    return source, evaluated, parity.Expected(split.images, split.labels, score.probabilities, evaluated.images_sha256)
 
 
-def _calibration(run: Run, data_path: Path | None) -> "NDArray[np.uint8]":
-    from cnn_trainer import data
-    from cnn_trainer.data import splits
-
+def _calibration(run: Run, data_path: Path | None) -> NDArray[np.uint8]:
     experiment, names = run.experiment, run.record.data.class_names
     train = data.load_split(experiment.data, experiment.seed, "train", data_path, class_names=names)
     chosen = splits.permutation(len(train), experiment.seed, splits.Stream.CALIBRATION)[:CALIBRATION_EXAMPLES]
     return train.images[chosen]
 
 
-def _as_float32(run: Run, model: "keras.Sequential") -> "keras.Sequential":
-    """The model, or its copy where it computes in float64, which the other formats do not do throughout."""
+def _as_float32(run: Run, model: Any) -> Any:
+    """The Keras model, or its copy if it computes in float64, which the other formats do not do throughout."""
     if model.compute_dtype == "float32":
         return model
     from cnn_trainer.network.build import build_model
@@ -191,11 +177,9 @@ def _as_float32(run: Run, model: "keras.Sequential") -> "keras.Sequential":
 
 
 def _write_all(
-    wanted: Sequence[Format], staging: Path, source: formats.ExportSource, expected: "Expected", say: Say
+    wanted: Sequence[Format], staging: Path, source: formats.ExportSource, expected: parity.Expected, say: Say
 ) -> tuple[Models, dict[Format, str]]:
     """Write and check every format; what was let in, and why the others were not."""
-    from cnn_trainer.export import parity
-
     images_path = staging / "images.safetensors"
     parity.write_images(images_path, expected)
     passed: Models = {}
@@ -217,35 +201,30 @@ def _write_all(
 
 
 def _manifest(run: Run, evaluated: EvaluationRecord, num_parameters: int, models: Models) -> Manifest:
-    data = run.record.data
+    versions = facts.versions()
+    for name in ("onnx", "tf2onnx"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     return Manifest(
         name=run.experiment.name,
-        run=_name(run),
+        run=run.dir.resolve().name,
         created_at=utc_now(),
-        versions=_versions(),
+        versions=versions,
         weights_sha256=evaluated.weights_sha256,
         num_parameters=num_parameters,
         # An export travels: where the data stood on this machine is no one else's business.
-        data=strict_json.changed(data, location=Path(data.location).name),
+        data=strict_json.changed(run.record.data, location=Path(run.record.data.location).name),
         test_accuracy=evaluated.accuracy,
         test_examples=evaluated.num_examples,
         models=models,
     )
 
 
-def _versions() -> dict[str, str]:
-    found = facts.versions()
-    for name in ("onnx", "tf2onnx"):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
 def _publish(export_dir: Path, staging: Path, new: Manifest, earlier: Manifest | None, say: Say) -> Manifest:
     """Give what was let in its final names; the manifest that stands there afterwards.
 
-    Models of an earlier export of the same weights stay, where they are what their manifest says. Those of other
-    weights, which the run had before it was trained on, are removed.
+    Models of an earlier export of the same weights stay, if they are what their manifest says. Those of other weights,
+    which the run had before it was trained on, are removed.
     """
     before: Models = earlier.models if earlier else {}
     outdated = earlier is not None and earlier.weights_sha256 != new.weights_sha256

@@ -1,14 +1,14 @@
 """Exported models in the runtimes that need no TensorFlow: ONNX Runtime and LiteRT.
 
 Neither TensorFlow nor Keras is imported here, so that what serves a model can be small. A model file is read as data:
-neither runtime is given a library of further operators, and LiteRT has its builtin operators alone.
+neither runtime is given a library of further operators, and LiteRT has only its builtin operators.
 """
 
 import os
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,62 +22,56 @@ SIGNATURE: Final = "serving_default"
 """The signature of a SavedModel and of a LiteRT file that has the named input and output."""
 
 
-def load(path: Path, format: Format, threads: int) -> Predict:  # noqa: A002 -- the word of the manifest
-    """Load an exported model, which must be one that ``exports.verify`` has found to have its digest.
+def load(
+    path: Path,
+    format: Format,  # noqa: A002 -- the word of the manifest
+    threads: int,
+    content: bytes | None = None,
+) -> Predict:
+    """Load an exported model, which must be all in one file: weights beside an ONNX file are refused.
+
+    What comes back takes images, uint8 (batch, height, width, channels) with a batch of 1 or more, and gives
+    probabilities, float32 (batch, classes). One thread may be in it at a time.
 
     Args:
         path: The model's file.
         format: onnx, litert, litert-float16 or litert-int8.
         threads: How many threads one call computes with.
-
-    Returns:
-        A function from images, uint8 (batch, height, width, channels) with a batch of 1 or more, to probabilities,
-        float32 (batch, classes). One thread may be in it at a time.
+        content: What ``folder.read_verified`` has read there, and then is run; None reads it without a comparison.
 
     Raises:
-        DeviceError: where the runtime is not installed, with the command that installs it.
-        RunDirectoryError: where the runtime refuses the file, or its input or output is not what an export has.
+        DeviceError: if the runtime is not installed, with the command that installs it.
+        RunDirectoryError: if the runtime refuses the file, or its input or output is not what an export has.
     """
     start = _start_onnx if format == "onnx" else _start_litert
-    runtime = _runtime(format)
+    title, _, install = _runtime(format)
     try:
-        return start(path, threads)
+        return start(path.read_bytes() if content is None else content, threads)
     except ImportError as error:
-        raise DeviceError(f"{runtime.title} cannot be imported ({error})", remedy=runtime.remedy) from None
+        raise DeviceError(f"{title} cannot be imported ({error})", remedy=install) from None
     except Exception as error:  # of many kinds, and which ones is not documented
         problem = str(error) or type(error).__name__[:200]
         remedy = "export the run again with: cnn-train export RUN"
-        raise RunDirectoryError(f"{runtime.title} cannot run it: {problem}", place=path, remedy=remedy) from None
+        raise RunDirectoryError(f"{title} cannot run it: {problem}", place=path, remedy=remedy) from None
 
 
 def version(name: Format) -> str:
-    """Name and version of the runtime that ``load`` uses for this format, such as ``ONNX Runtime 1.23.0``.
-
-    Raises:
-        DeviceError: where it is not installed.
-    """
-    runtime = _runtime(name)
+    """Name and version of the runtime that ``load`` uses, such as ``ONNX Runtime 1.23.0``, or DeviceError."""
+    title, package, install = _runtime(name)
     try:
-        return f"{runtime.title} {metadata.version(runtime.package)}"
+        return f"{title} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
-        raise DeviceError(f"{runtime.title} is not installed", remedy=runtime.remedy) from None
+        raise DeviceError(f"{title} is not installed", remedy=install) from None
 
 
-class _Runtime(NamedTuple):
-    title: str
-    package: str
-    remedy: str
+def _runtime(name: Format) -> tuple[str, str, str]:
+    """Title and package of the runtime of a format, and how to install it."""
+    if name == "onnx":
+        return "ONNX Runtime", "onnxruntime", "install it with: pip install 'cnn-trainer[onnx]'"
+    return "LiteRT", "ai-edge-litert", "install it with: pip install 'cnn-trainer[litert]'"
 
 
-_ONNX = _Runtime("ONNX Runtime", "onnxruntime", "install it with: pip install 'cnn-trainer[onnx]'")
-_LITERT = _Runtime("LiteRT", "ai-edge-litert", "install it with: pip install 'cnn-trainer[litert]'")
-
-
-def _runtime(name: Format) -> _Runtime:
-    return _ONNX if name == "onnx" else _LITERT
-
-
-def _start_onnx(path: Path, threads: int) -> Predict:
+def _start_onnx(content: bytes, threads: int) -> Predict:
     # Left alone, it reports its use to its maker over the network, and keeps a number of this machine for that.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -85,22 +79,19 @@ def _start_onnx(path: Path, threads: int) -> Predict:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors alone; they come as exceptions too
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Weights beside the file are in no digest; and given bytes, it would look for them in the working directory.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    options.log_severity_level = 3  # only errors; they come as exceptions too
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     found = [(value.name, value.type, len(value.shape)) for value in (*session.get_inputs(), *session.get_outputs())]
     _require(found, [(INPUT_NAME, "tensor(uint8)", 4), (OUTPUT_NAME, "tensor(float)", 2)])
-    names = [OUTPUT_NAME]
-
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return session.run(names, {INPUT_NAME: images})[0]
-
-    return predict
+    return lambda images: session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
 
 
-def _start_litert(path: Path, threads: int) -> Predict:
+def _start_litert(content: bytes, threads: int) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter = Interpreter(model_content=content, num_threads=threads)
     signature = interpreter.get_signature_list()[SIGNATURE]
     _require([*signature["inputs"], *signature["outputs"]], [INPUT_NAME, OUTPUT_NAME])
     runner = interpreter.get_signature_runner(SIGNATURE)

@@ -15,20 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_trainer.config.schema import Experiment
-from cnn_trainer.config.schema.training import Runtime
 from cnn_trainer.errors import DeviceError
-from cnn_trainer.machine import facts
+from cnn_trainer.machine import facts, streams
 
-# What makes bfloat16 faster than float32. AVX512_BF16 is no part of it: where it was measured, on a Xeon with
-# no AMX at hand, products of bfloat16 took twice as long as those of float32.
-FAST_BFLOAT16 = ("amx_bf16", "svebf16")
+# What makes bfloat16 faster than float32. AVX512_BF16 does not: on a Xeon without AMX its products took twice as long.
+_FAST_BFLOAT16 = {"amx_bf16", "svebf16"}
 
-# Fewer images than this in one tower cost more in bookkeeping than the tower wins.
-_MIN_TOWER_IMAGES = 32
-
+_MIN_TOWER_IMAGES = 32  # fewer cost more in bookkeeping than another tower wins
 _NEW_PROCESS = "train in a new process, or before anything else in this one uses TensorFlow"
 
-# Lines of TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about them.
+# TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about it.
 _CHATTER = re.compile(
     r"WARNING: All log messages before absl|[IW]\d{4} \d\d:|[IW]0000 00:|\d{4}-\d\d-\d\d .*: [IW] |"
     r"To enable the following instructions"
@@ -58,7 +54,7 @@ def start(experiment: Experiment) -> Backend:
         DeviceError: if TensorFlow is not installed or does not start; if a GPU is asked for and there is none; if
             TensorFlow already runs in this process with other threads or devices, or does not compile functions.
     """
-    with _quiet(), _hidden(_NOT_NEEDED_BY_KERAS):
+    with _quiet():
         tf = _import_tensorflow()
         _require_compiled_functions(tf)
         gpus = tf.config.list_physical_devices("GPU")
@@ -80,49 +76,39 @@ def start(experiment: Experiment) -> Backend:
 
 
 def _require_compiled_functions(tf: Any) -> None:
-    if tf.executing_eagerly() and not tf.config.functions_run_eagerly():
-        return
-    problem = "TensorFlow does not compile functions in this process: "
-    if tf.executing_eagerly():
-        problem += "tf.config.run_functions_eagerly is on"
+    problem = "TensorFlow does not compile functions in this process"
+    if not tf.executing_eagerly():
+        raise DeviceError(f"{problem}: eager execution is off, as in TensorFlow 1", remedy=_NEW_PROCESS)
+    if tf.config.functions_run_eagerly():
         remedy = f"call tf.config.run_functions_eagerly(False), or {_NEW_PROCESS}"
-    else:
-        problem += "eager execution is off, as in TensorFlow 1"
-        remedy = _NEW_PROCESS
-    raise DeviceError(problem, remedy=remedy)
+        raise DeviceError(f"{problem}: tf.config.run_functions_eagerly is on", remedy=remedy)
 
 
 def _other_settings(tf: Any, intra: int, inter: int) -> DeviceError:
     threading = tf.config.threading
     found = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
-    if found == (intra, inter):
-        difference = "other devices than this run needs"
-    else:
-        names = "runtime.intra_op_threads and runtime.inter_op_threads"
-        difference = (
-            f"{found[0]} and {found[1]} for {names} (0: as TensorFlow likes); this run needs {intra} and {inter}"
-        )
+    difference = "other devices than this run needs"
+    if found != (intra, inter):
+        names = "runtime.intra_op_threads and runtime.inter_op_threads (0: as TensorFlow likes)"
+        difference = f"{found[0]} and {found[1]} for {names}; this run needs {intra} and {inter}"
     return DeviceError(f"TensorFlow is already in use in this process, with {difference}", remedy=_NEW_PROCESS)
 
 
 def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
-    """Towers, threads inside an operation, and operations at the same time, where the config leaves them open.
-
-    Batch normalisation looks across the batch, so a model with it has one tower.
-    """
-    runtime: Runtime = experiment.runtime
+    """Towers, threads inside an operation, and operations at the same time: as the config says, or chosen."""
+    runtime = experiment.runtime
+    # Batch normalisation looks across the whole batch.
     most = 1 if experiment.model.batch_normalization else max(1, experiment.training.batch_size // _MIN_TOWER_IMAGES)
     towers = runtime.towers or min(cores, most)
     intra = runtime.intra_op_threads or max(1, cores // towers)
-    inter = runtime.inter_op_threads or max(towers, cores)
-    return towers, intra, inter
+    return towers, intra, runtime.inter_op_threads or max(towers, cores)
 
 
 def precision_warning(experiment: Experiment, device: str) -> str | None:
-    """What a person should know who asks for a precision that is slow here; None where there is nothing to know."""
+    """What a person should know who asks for a precision that is slow here; None if there is nothing to know."""
     precision = experiment.runtime.precision
     found = facts.machine()
-    native = "features" in found and not set(FAST_BFLOAT16).isdisjoint(found["features"].split())
+    native = "features" in found and not _FAST_BFLOAT16.isdisjoint(found["features"].split())
     if device != "cpu" or precision in ("float32", "float64") or (precision == "bfloat16" and native):
         return None
     reason = "made for GPUs" if precision == "float16" else "slow on processors without AMX"
@@ -131,15 +117,25 @@ def precision_warning(experiment: Experiment, device: str) -> str | None:
 
 def _import_tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    hidden = [name for name in _NOT_NEEDED_BY_KERAS if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python marks a blocked import
+    # No garbage collection, now or later, of what the imports make: 0.5 s of their 2.2 s. Only the first time, or it
+    # would keep what earlier runs of this process have left behind.
+    collects = gc.isenabled() and "keras" not in sys.modules
+    if collects:
+        gc.disable()
     try:
-        with _without_collection():
-            import keras  # noqa: F401 -- which imports TensorFlow
-            import tensorflow as tf
+        import keras  # noqa: F401 -- which imports TensorFlow
+        import tensorflow as tf
     except ImportError as error:
-        raise DeviceError(
-            f"TensorFlow cannot be imported ({error})",
-            remedy="install it with: pip install 'cnn-trainer[cpu]', or [gpu]",
-        ) from None
+        remedy = "install it with: pip install 'cnn-trainer[cpu]', or [gpu]"
+        raise DeviceError(f"TensorFlow cannot be imported ({error})", remedy=remedy) from None
+    finally:
+        if collects:
+            gc.enable()
+            gc.freeze()
+        for name in hidden:
+            del sys.modules[name]
     return tf
 
 
@@ -149,10 +145,8 @@ def _choose_device(asked: str, gpus: Sequence[str]) -> tuple[str, str]:
     if gpus:
         return f"gpu {gpus[0]}", "TensorFlow finds a GPU" if asked == "auto" else "runtime.device is gpu"
     if asked == "gpu":
-        raise DeviceError(
-            "runtime.device is gpu, but TensorFlow finds none",
-            remedy="see cnn-train doctor, install 'cnn-trainer[gpu]', or use --device auto",
-        )
+        remedy = "see cnn-train doctor, install 'cnn-trainer[gpu]', or use --device auto"
+        raise DeviceError("runtime.device is gpu, but TensorFlow finds none", remedy=remedy)
     return "cpu", "TensorFlow finds no GPU"
 
 
@@ -160,35 +154,6 @@ def gpu_name(tf: Any, gpu: Any) -> str:
     """The name of a GPU's model, for a device that ``list_physical_devices`` gave."""
     details = tf.config.experimental.get_device_details(gpu)
     return str(details["device_name"]) if "device_name" in details else gpu.name
-
-
-@contextlib.contextmanager
-def _hidden(names: Sequence[str]) -> Iterator[None]:
-    """Make imports of ``names`` fail inside the block; Keras then does without them."""
-    names = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None is how Python marks a blocked import
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Search for no garbage inside the block, nor later in what it made: 0.5 s of the 2.2 s that the imports took.
-
-    Only the first time: afterwards it would keep what earlier runs of this process have left behind.
-    """
-    if "keras" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.freeze()
 
 
 @contextlib.contextmanager
@@ -205,19 +170,13 @@ def _quiet() -> Iterator[None]:
     except OSError:  # no folder for temporary files, or no room in it: the chatter is then seen
         yield
         return
-    sys.stderr.flush()
-    with file as held:
-        real = os.dup(2)
-        os.dup2(held.fileno(), 2)
+    with file:
         try:
-            yield
+            with streams.redirected(2, file.fileno()):
+                yield
         finally:
-            sys.stderr.flush()
-            os.dup2(real, 2)
-            os.close(real)
-            held.seek(0)
-            lines = held.read().decode("utf-8", errors="replace").splitlines()
-            for line in lines:
+            file.seek(0)
+            for line in file.read().decode("utf-8", errors="replace").splitlines():
                 if line.strip() and not _CHATTER.search(line):
                     with contextlib.suppress(OSError):  # a closed pipe: nobody looks
                         sys.stderr.write(f"{line}\n")

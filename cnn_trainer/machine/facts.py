@@ -4,7 +4,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -37,9 +36,8 @@ def available_cores() -> int:
 
 def versions() -> dict[str, str]:
     """Versions of all that decides over a run's bits."""
-    names = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
     found = {"cnn-trainer": __version__, "python": platform.python_version()}
-    for name in names:
+    for name in ("tensorflow", "tensorflow-cpu", "keras", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
@@ -65,19 +63,12 @@ def environment() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that is checked out in the working folder, with +dirty where files were changed; None without git."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-
-    def answer(*words: str) -> str:
-        # Neither hooks nor a file system monitor that a repository brings are run.
-        command = [git, "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
-        return done.stdout.strip()
-
+    """The commit that is checked out in the working folder, with +dirty if files were changed; None without git."""
+    # Neither hooks nor a file system monitor that a repository brings are run. --exclude: the commit, never a tag.
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false"]
+    command += ["describe", "--always", "--abbrev=64", "--exclude=*", "--dirty=+dirty"]
     try:
-        changed = answer("status", "--porcelain", "--untracked-files=no")
-        return answer("rev-parse", "HEAD") + ("+dirty" if changed else "")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()

@@ -21,15 +21,9 @@ _SCALE = np.float64(1 / 255)
 def build_model(experiment: Experiment, image_shape: tuple[int, int, int], num_classes: int) -> keras.Sequential:
     """Build the documented network, with fresh weights that follow from the experiment's seed.
 
-    Args:
-        experiment: A checked experiment.
-        image_shape: Height, width and channels.
-        num_classes: Number of classes, at least 2.
-
-    Returns:
-        A model that takes raw images (batch, height, width, channels) with values 0 to 255 and gives probabilities
-        (batch, num_classes) in the dtype of the weights: float64 if the experiment asks for it, else float32.
-        It is made of Keras' own layers only, so that a saved copy loads without this package.
+    It takes raw images (batch, height, width, channels) of ``image_shape``, values 0 to 255, and gives probabilities
+    (batch, num_classes) in the dtype of the weights: float64 if the experiment asks for it, else float32. It is made of
+    Keras' own layers only, so that a saved copy loads without this package.
     """
     dtype = "float64" if experiment.runtime.precision == "float64" else "float32"
     keras.config.set_floatx(dtype)  # of the optimizer's variables and schedules
@@ -59,8 +53,7 @@ def _cnn(model: Cnn, seeds: Iterator[int]) -> list[keras.Layer]:
             )
         )
         if model.batch_normalization:
-            layers.append(keras.layers.BatchNormalization(name=f"conv_{block}_normalization"))
-            layers.append(keras.layers.Activation(model.activation, name=f"conv_{block}_activation"))
+            layers += _normalization(model, f"conv_{block}")
         if pool > 1:
             layers.append(keras.layers.MaxPooling2D(pool, name=f"pool_{block}"))
         if dropout:
@@ -84,11 +77,15 @@ def _hidden(model: Cnn | Mlp, units: list[int], seeds: Iterator[int]) -> list[ke
         name = f"dense_{index}"
         layers.append(_dense(size, next(seeds), model, name, None if normalize else model.activation, not normalize))
         if normalize:
-            layers.append(keras.layers.BatchNormalization(name=f"{name}_normalization"))
-            layers.append(keras.layers.Activation(model.activation, name=f"{name}_activation"))
+            layers += _normalization(model, name)
         if dropout:
             layers.append(keras.layers.Dropout(dropout, seed=next(seeds), name=f"{name}_dropout"))
     return layers
+
+
+def _normalization(model: Cnn | Mlp, name: str) -> list[keras.Layer]:
+    normalize = keras.layers.BatchNormalization(name=f"{name}_normalization")
+    return [normalize, keras.layers.Activation(model.activation, name=f"{name}_activation")]
 
 
 def _dense(

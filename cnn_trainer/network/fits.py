@@ -24,20 +24,11 @@ _KNOWN_DATA = {
 MAX_PARAMETERS: Final = 150_000_000
 MAX_IMAGE_VALUES: Final = 50_000_000
 
-_REMEDIES = {
-    "model.kernel_size": "use padding: same or fewer blocks",
-    "model.pool_size": "use a smaller pool or fewer blocks",
-}
-
 _Problem = tuple[str, str, str]  # key, problem, remedy
 
 
 def load_checked(path: Path, overrides: Overrides = ()) -> Config:
-    """Read the experiment at ``path``, and check that it fits its data if the data's shape is known beforehand.
-
-    Raises:
-        ConfigError: as ``load_config`` and ``check_fits``.
-    """
+    """``load_config``, and ``check_fits`` if the shape of the data is known beforehand."""
     config = load_config(path, overrides)
     if known := _KNOWN_DATA.get(config.experiment.data.source):
         check_fits(config, *known)
@@ -47,16 +38,13 @@ def load_checked(path: Path, overrides: Overrides = ()) -> Config:
 def check_fits(config: Config, shape: ImageShape, num_examples: int) -> None:
     """Refuse what cannot work on ``num_examples`` training images of ``shape``, before any work is done.
 
-    Raises:
-        ConfigError: if a kernel or a pool is larger than the image that reaches it, a batch than the training split, if
-            the validation split would be empty, or if the network has more than ``MAX_PARAMETERS`` parameters or more
-            than ``MAX_IMAGE_VALUES`` values for one image, its output layer not counted.
+    Raises ConfigError if a kernel or a pool is larger than the image that reaches it, a batch than the training split,
+    if the validation split would be empty, or if the network has more than ``MAX_PARAMETERS`` parameters or more than
+    ``MAX_IMAGE_VALUES`` values for one image, its output layer not counted.
     """
     found = [*_splits_too_small(config, num_examples), *_layers_that_do_not_fit(config.experiment.model, shape)]
-    if found:
-        faults: list[tuple[KeyPath, Fault]] = [
-            (tuple(key.split(".")), config.fault(key, problem, remedy)) for key, problem, remedy in found
-        ]
+    faults: list[tuple[KeyPath, Fault]] = [(tuple(problem[0].split(".")), config.fault(*problem)) for problem in found]
+    if faults:
         raise ConfigError(*(fault for _, fault in in_order(faults, config.places)))
 
 
@@ -73,17 +61,17 @@ def _splits_too_small(config: Config, num_examples: int) -> Iterator[_Problem]:
 
 def _layers_that_do_not_fit(model: Cnn | Mlp, shape: ImageShape) -> list[_Problem]:
     """The first block that does not fit, or else the first layer with which the network grows beyond a limit."""
-    too_large: list[_Problem] = []
-    parameters, values = 0, shape.height * shape.width * shape.channels
     try:
-        for layer in layer_sizes(model, shape):
-            parameters, values = parameters + layer.weights, values + layer.values
-            if parameters > MAX_PARAMETERS:
-                problem = f"the network has {parameters:,} parameters up to this layer"
-                too_large.append((layer.key, problem, f"at most {MAX_PARAMETERS:,}"))
-            if values > MAX_IMAGE_VALUES:
-                problem = f"an image of {shape} takes {values:,} values up to this layer"
-                too_large.append((layer.key, problem, f"at most {MAX_IMAGE_VALUES:,}"))
+        layers = list(layer_sizes(model, shape))
     except DoesNotFitError as error:
-        return [(error.key, str(error), _REMEDIES[error.key])]
-    return too_large[:1]
+        return [(error.key, str(error), error.remedy)]
+    parameters, values = 0, shape.height * shape.width * shape.channels
+    for layer in layers:
+        parameters, values = parameters + layer.weights, values + layer.values
+        if parameters > MAX_PARAMETERS:
+            problem = f"the network has {parameters:,} parameters up to this layer"
+            return [(layer.key, problem, f"at most {MAX_PARAMETERS:,}")]
+        if values > MAX_IMAGE_VALUES:
+            problem = f"an image of {shape} takes {values:,} values up to this layer"
+            return [(layer.key, problem, f"at most {MAX_IMAGE_VALUES:,}")]
+    return []

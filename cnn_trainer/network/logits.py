@@ -21,9 +21,8 @@ _EVALUATION_VALUES = 16_384 * 28 * 28
 def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any], np.ndarray], np.ndarray]:
     """Build the compiled forward pass of ``model``, in the dtype of its weights.
 
-    Returns:
-        A function of the values of the trainable variables (which need not be the model's own) and of uint8 images
-        (examples, height, width, channels) that gives logits (examples, classes).
+    It is a function of the values of the trainable variables (which need not be the model's own) and of uint8 images
+    (examples, height, width, channels) that gives logits (examples, classes).
     """
     operations, (height, width) = rewrite.fast_form(model)
     shape = (height, width, model.input_shape[3])
@@ -57,11 +56,7 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
     def logits(weights: Sequence[Any], images: np.ndarray) -> np.ndarray:
         values = [tf.convert_to_tensor(weight) for weight in weights]
         many = at_once * max(1, _EVALUATION_VALUES // (at_once * math.prod(images.shape[1:])))
-        return np.concatenate(
-            [
-                compute(values, images[start : start + many, :height, :width]).numpy()
-                for start in range(0, len(images), many)
-            ]
-        )
+        parts = (images[start : start + many, :height, :width] for start in range(0, len(images), many))
+        return np.concatenate([compute(values, part).numpy() for part in parts])
 
     return logits

@@ -15,6 +15,7 @@ image it reads:
 ``compute`` runs a list. Nothing here knows about losses or training steps.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +26,6 @@ import tensorflow as tf
 from cnn_trainer.network import shapes
 
 Tensor = Any
-
-# Never decreasing, so they commute with a maximum. GELU and SiLU fall at first, and must not stand here.
-_MONOTONE = frozenset({"relu", "sigmoid", "tanh", "linear"})
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": tf.nn.relu,
@@ -107,15 +105,15 @@ class Drop:
 
 @dataclass(frozen=True)
 class Normalize:
-    """Batch normalisation by the Keras layer itself, with variables number ``gamma`` and ``beta``.
-
-    The moving statistics are the layer's own, and training updates them.
-    """
+    """Batch normalisation by a Keras layer with its moving statistics, and with variables ``gamma`` and ``beta``."""
 
     layer: keras.layers.BatchNormalization
     gamma: int
     beta: int
 
+
+# Never decreasing, so they commute with a maximum. GELU and SiLU fall at first, and must not stand here.
+_MONOTONE = [Activate("relu"), Activate("sigmoid"), Activate("tanh"), Activate("linear")]
 
 Operation = Scale | Convolve | AddBias | Activate | MaxPool | AddBiasReluPool | Flatten | MatMul | Drop | Normalize
 
@@ -123,8 +121,7 @@ Operation = Scale | Convolve | AddBias | Activate | MaxPool | AddBiasReluPool | 
 def read_model(model: keras.Sequential) -> list[Operation]:
     """The operations of ``model``, whose last layer's softmax is left out: they end in logits.
 
-    Raises:
-        TypeError: for a layer, or a setting of one, that the model factory does not build.
+    Raises TypeError for a layer, or a setting of one, that ``build_model`` does not build.
     """
     numbers = {id(variable): number for number, variable in enumerate(model.trainable_variables)}
     operations: list[Operation] = []
@@ -159,9 +156,7 @@ def _read_layer(layer: keras.Layer, numbers: dict[int, int], stream: int) -> lis
         case keras.layers.BatchNormalization() if layer.scale and layer.center:
             return [Normalize(layer, numbers[id(layer.gamma)], numbers[id(layer.beta)])]
         case _:
-            raise TypeError(
-                f"{layer.name}: a layer of type {type(layer).__name__} with these settings is not known here"
-            )
+            raise TypeError(f"{layer.name}: a {type(layer).__name__} layer with these settings is not known here")
 
 
 def _bias_and_activation(layer: keras.Layer, numbers: dict[int, int]) -> list[Operation]:
@@ -176,7 +171,7 @@ def pool_first(operations: list[Operation]) -> list[Operation]:
     for operation in operations:
         place = len(result)
         if isinstance(operation, MaxPool):
-            while place and _commutes_with_maximum(result[place - 1]):
+            while place and (isinstance(result[place - 1], AddBias) or result[place - 1] in _MONOTONE):
                 place -= 1
         result.insert(place, operation)
     return result
@@ -211,26 +206,20 @@ def fold_scale(operations: list[Operation]) -> list[Operation]:
     return result
 
 
-def _commutes_with_maximum(operation: Operation) -> bool:
-    return isinstance(operation, AddBias) or (isinstance(operation, Activate) and operation.name in _MONOTONE)
-
-
 def cropped_size(operations: list[Operation], height: int, width: int) -> tuple[int, int]:
     """Height and width of the upper left part of the image that the network's output depends on.
 
     A convolution with padding and batch normalisation (whose statistics see every pixel) need all of their input.
     """
-    sizes = [(height, width)]  # before each operation, then after the last one that sees an image
-    spatial = operations[: next(i for i, op in enumerate(operations) if isinstance(op, Flatten))]
-    for operation in spatial:
-        size = sizes[-1]
+    size = (height, width)
+    spatial = []  # the operations that see an image, each with the size that comes to it
+    for operation in itertools.takewhile(lambda operation: not isinstance(operation, Flatten), operations):
+        spatial.append((operation, size))
         if isinstance(operation, MaxPool | AddBiasReluPool):
             size = shapes.pooled(size, operation.size)
         elif isinstance(operation, Convolve):
             size = shapes.convolved(size, operation.size, operation.padding)
-        sizes.append(size)
-    size = sizes[-1]
-    for operation, full in zip(reversed(spatial), reversed(sizes[:-1]), strict=True):
+    for operation, full in reversed(spatial):
         if isinstance(operation, MaxPool | AddBiasReluPool):
             size = shapes.read_by_pool(size, operation.size)
         elif isinstance(operation, Convolve):
@@ -254,17 +243,14 @@ def looks_across_batch(operations: list[Operation]) -> bool:
 def compute(
     operations: list[Operation], images: Tensor, weights: list[Tensor], seed: Tensor | None, training: bool
 ) -> Tensor:
-    """Run ``operations`` on a batch.
+    """Run ``operations`` on a batch, giving logits (batch, classes) in the dtype of ``images`` and ``weights``.
 
     Args:
         operations: What ``read_model`` gave, rewritten or not.
-        images: (batch, height, width, channels), values 0 to 255, in the dtype to compute in.
-        weights: The values of the model's trainable variables, in their order, in the same dtype.
+        images: (batch, height, width, channels), values 0 to 255.
+        weights: The values of the model's trainable variables, in their order.
         seed: int32 (2,), what Dropout's choices follow from; None if nothing is dropped.
         training: Whether Dropout drops and batch normalisation uses the batch's statistics.
-
-    Returns:
-        Logits (batch, classes) in the same dtype.
     """
     values = images
     for operation in operations:
@@ -291,7 +277,12 @@ def compute(
             case Drop(rate, stream) if training:
                 values = _drop(values, rate, seed + tf.constant([stream, 0]))
             case Normalize(layer, gamma, beta):
-                values = _normalize(layer, [weights[gamma], weights[beta]], values, training)
+                statistics, scales = layer.non_trainable_variables, [weights[gamma], weights[beta]]
+                result, updated = layer.stateless_call(scales, statistics, values, training=training)
+                if training:
+                    for variable, value in zip(statistics, updated, strict=True):
+                        variable.assign(value)
+                values = tf.cast(result, values.dtype)
     return values
 
 
@@ -330,12 +321,3 @@ def _drop(values: Tensor, rate: float, seed: Tensor) -> Tensor:
     # generator is named, as the one that TensorFlow would choose differs between kinds of device.
     drawn = tf.random.stateless_uniform(tf.shape(values), seed, dtype=tf.float32, alg="philox")
     return values * tf.cast(tf.where(drawn < rate, 0.0, 1 / (1 - rate)), values.dtype)
-
-
-def _normalize(layer: keras.layers.BatchNormalization, weights: list[Tensor], values: Tensor, training: bool) -> Tensor:
-    statistics = layer.non_trainable_variables
-    result, updated = layer.stateless_call(weights, statistics, values, training=training)
-    if training:
-        for variable, value in zip(statistics, updated, strict=True):
-            variable.assign(value)
-    return tf.cast(result, values.dtype)

@@ -11,7 +11,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class ImageShape:
-    """Height, width and channels of the images, in pixels."""
+    """Of the images, in pixels."""
 
     height: int
     width: int
@@ -36,9 +36,9 @@ class LayerSize:
 class DoesNotFitError(ValueError):
     """A kernel or a pool is larger than the image that reaches it; ``key`` is the dotted key that sets its size."""
 
-    def __init__(self, key: str, window: int, block: int, size: Size) -> None:
+    def __init__(self, key: str, window: int, block: int, size: Size, remedy: str) -> None:
         super().__init__(f"got {window} for block {block}, but the image that reaches it is {size[0]}x{size[1]}")
-        self.key = key
+        self.key, self.remedy = key, f"use {remedy} or fewer blocks"
 
 
 def convolved(size: Size, kernel: Size, padding: str) -> Size:
@@ -62,21 +62,17 @@ def read_by_pool(size: Size, pool: Size) -> Size:
 
 
 def layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[LayerSize]:
-    """Every layer with weights but the last, in order, for images of ``shape``.
-
-    Raises:
-        DoesNotFitError: at the first block whose kernel or pool is larger than the image that reaches it.
-    """
+    """Every layer with weights but the last, in order, for images of ``shape``. Raises DoesNotFitError."""
     size, channels = (shape.height, shape.width), shape.channels
     if model.builder == "cnn":
         blocks = zip(model.filters, model.kernel_size, model.pool_size, strict=True)
         for block, (filters, kernel, pool) in enumerate(blocks, start=1):
             if model.padding == "valid" and kernel > min(size):
-                raise DoesNotFitError("model.kernel_size", kernel, block, size)
+                raise DoesNotFitError("model.kernel_size", kernel, block, size, "padding: same")
             size = convolved(size, (kernel, kernel), model.padding)
             yield LayerSize("model.filters", kernel * kernel * channels * filters, size[0] * size[1] * filters)
             if pool > min(size):
-                raise DoesNotFitError("model.pool_size", pool, block, size)
+                raise DoesNotFitError("model.pool_size", pool, block, size, "a smaller pool")
             size, channels = pooled(size, (pool, pool)), filters
     width = size[0] * size[1] * channels
     key, units = ("dense_units", model.dense_units) if model.builder == "cnn" else ("hidden_units", model.hidden_units)
@@ -86,9 +82,5 @@ def layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[LayerSize]:
 
 
 def count_weights(model: Cnn | Mlp, shape: ImageShape) -> int:
-    """The weights that the network has at least: biases, normalisation and the output layer are not counted.
-
-    Raises:
-        DoesNotFitError: if the network does not fit images of ``shape``.
-    """
+    """The weights without biases, normalisation and the output layer. Raises DoesNotFitError."""
     return sum(layer.weights for layer in layer_sizes(model, shape))

@@ -13,11 +13,7 @@ def flop_per_image(operations: Sequence[Operation], image_shape: tuple[int, int,
 
     A multiply-add counts as two. Each of these layers takes as much again for the gradient of its kernel, and again for
     that of its input; the first layer needs no gradient of its input. All else is small beside this, and is left out.
-
-    Args:
-        operations: Of the network, cropped or not.
-        image_shape: Height, width and channels of the part of an image that is read.
-        shapes: Of the trainable variables, in their order.
+    ``image_shape`` is that of the part of an image that is read, ``shapes`` are those of the trainable variables.
     """
     height, width, channels = image_shape
     forward: list[int] = []

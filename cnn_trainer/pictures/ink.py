@@ -3,7 +3,7 @@
 Only NumPy and Pillow: all of it works on at most some ten thousand pixels.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ def is_light_on_dark(picture: NDArray[np.uint8]) -> bool:
 
     Of the differences from the local background, which a wide median gives, the large ones are ink.
     """
-    small = _shrink(picture.astype(np.float32), 48)
+    small = shrink(picture.astype(np.float32), 48)
     reach = max(small.shape) // 6
     around = _windows(_windows(np.pad(small, reach, mode="symmetric"), reach, 0), reach, 1)
     away = small - np.median(around.reshape(*small.shape, -1), axis=-1)
@@ -87,13 +87,9 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
 
 
 def thicken(ink: Values) -> Values:
-    """Make the line of a digit as thick as a thin one of MNIST, if it is thinner.
+    """The ink of a digit, which fills ``ink``; if its line is thinner than a thin one of MNIST, made as thick as that.
 
-    Args:
-        ink: float32 (height, width), which the digit fills.
-
-    Returns:
-        The same, a little larger to all sides if it was too thin.
+    It is then a little larger to all sides.
     """
     inked = np.pad(ink >= 0.5, 1).astype(np.float32)
     inside = -_highest(-inked, 1)
@@ -106,7 +102,7 @@ def thicken(ink: Values) -> Values:
 
 def _paper(level: Values) -> Values:
     """The level of the paper, also under the ink: a morphological closing, which fills what is dark and narrow."""
-    small = _shrink(level, 64)
+    small = shrink(level, 64)
     reach = max(small.shape) // 6
     padded = np.pad(small, 2 * reach, mode="edge")
     closed = -_highest(-_highest(padded, reach), reach)
@@ -134,11 +130,11 @@ def _blur(values: Values, deviation: float) -> Values:
     return _windows(_windows(padded, reach, 0) @ weights, reach, 1) @ weights
 
 
-def _shrink(values: Values, side: int) -> Values:
-    """Shrunk to ``side`` pixels at most."""
+def shrink(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """A picture (height, width), shrunk to ``side`` pixels at most, in the same dtype: uint8 or float32."""
     scale = min(1, side / max(values.shape))
     height, width = (max(1, round(length * scale)) for length in values.shape)
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX), np.float32)
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX))
 
 
 def _otsu(values: Values) -> float:

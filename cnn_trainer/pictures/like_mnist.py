@@ -15,7 +15,7 @@ from PIL import Image
 from cnn_trainer.data.pictures import decode_picture as decode
 from cnn_trainer.data.pictures import resize_picture
 from cnn_trainer.errors import DataError
-from cnn_trainer.pictures.ink import Values, find_ink, find_sheet, is_light_on_dark, thicken
+from cnn_trainer.pictures.ink import Values, find_ink, find_sheet, is_light_on_dark, shrink, thicken
 from cnn_trainer.runs.records import DataRecord
 
 __all__ = ["color_of", "decode", "fit", "like_mnist", "place_drawing", "prepares"]
@@ -24,7 +24,6 @@ Grey = NDArray[np.uint8]
 
 _SIDE: Final = 28
 _BOX: Final = 20
-_MNIST_SHAPE: Final = [_SIDE, _SIDE, 1]
 _SOURCES: Final = frozenset({"mnist", "mnist-5k", "npz", "idx"})
 
 _LOOK: Final = 192  # pixels of the longer side that ink is looked for in
@@ -42,7 +41,7 @@ def prepares(data: DataRecord) -> bool:
     So it is for MNIST, and for arrays of its shape. A folder's own pictures were only resized before training, and
     clothes fill the image otherwise than digits do.
     """
-    return data.source in _SOURCES and data.image_shape == _MNIST_SHAPE
+    return data.source in _SOURCES and data.image_shape == [_SIDE, _SIDE, 1]
 
 
 def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey:
@@ -85,17 +84,17 @@ def like_mnist(picture: Grey) -> Grey:
     Raises:
         DataError: if nothing stands out from the background.
     """
-    rough = _shrink(picture)
+    rough = shrink(picture, _LOOK)
     sheet = find_sheet(rough)
     if sheet != tuple(slice(0, length) for length in rough.shape):
         picture = _cut(picture, rough, sheet, 0)
-        rough = _shrink(picture)
+        rough = shrink(picture, _LOOK)
     if is_light_on_dark(rough):
         picture, rough = 255 - picture, 255 - rough
     # A second look, closer: what is small in the picture has all its pixels here, and its own background.
     inked = _extent(find_ink(rough))
     margin = _MARGIN * max(side.stop - side.start for side in inked) + 2
-    ink = find_ink(_shrink(_cut(picture, rough, inked, margin)))
+    ink = find_ink(shrink(_cut(picture, rough, inked, margin), _LOOK))
     return _place(thicken(ink[_extent(ink)]))
 
 
@@ -115,12 +114,6 @@ def place_drawing(picture: Grey) -> Grey:
     if ink.max() < 0.5:
         raise DataError("the drawing is blank", remedy="draw a digit")
     return _place(ink[_extent(ink)])
-
-
-def _shrink(picture: Grey) -> Grey:
-    scale = min(1, _LOOK / max(picture.shape))
-    height, width = (max(1, round(length * scale)) for length in picture.shape)
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
 
 
 def _cut(picture: Grey, rough: Grey, part: tuple[slice, slice], margin: float) -> Grey:

@@ -3,20 +3,19 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_trainer.data.arrays import is_folder
 from cnn_trainer.data.pictures import read_picture_file
 from cnn_trainer.errors import DataError
-from cnn_trainer.evaluation.evaluate import load_result
+from cnn_trainer.evaluation.evaluate import Result
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.runs.records import DataRecord
-from cnn_trainer.runs.store import Run
-
-Classify = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 # Pictures that are computed at a time; so many are in memory, however many there are.
@@ -56,15 +55,10 @@ def find_pictures(words: Sequence[str], read_stdin: Callable[[], bytes]) -> list
     for word in words:
         if word == "-":
             found.append(Picture("-", read_stdin))
-        elif os.path.isdir(word):  # noqa: PTH112 -- never an error, whatever the path is
-            found += [_file(path) for path in _pictures_under(word)]
         else:
-            found.append(_file(Path(word)))
+            paths = _pictures_under(word) if is_folder(Path(word)) else [Path(word)]
+            found += [Picture(str(path), partial(read_picture_file, path)) for path in paths]
     return found
-
-
-def _file(path: Path) -> Picture:
-    return Picture(str(path), lambda: read_picture_file(path))
 
 
 def _pictures_under(folder: str) -> list[Path]:
@@ -77,34 +71,20 @@ def _pictures_under(folder: str) -> list[Path]:
     return sorted(paths)
 
 
-def load_network(run: Run, device: str | None) -> Classify:
-    """Start TensorFlow and load the result of a run.
-
-    Returns:
-        A function from images, uint8 (batch, height, width, channels), to probabilities (batch, classes).
-
-    Raises:
-        RunDirectoryError, ConfigError, DeviceError: as ``load_result`` does.
-    """
-    return load_result(run, device).probabilities
-
-
-def predict(
-    data: DataRecord, found: Iterable[Picture], compute: Classify, prepare: bool
-) -> Iterator[Answer | DataError]:
+def predict(data: DataRecord, found: Iterable[Picture], result: Result, prepare: bool) -> Iterator[Answer | DataError]:
     """Answer for each picture, in their order; for one that cannot be read, with the error that says why.
 
     Args:
         data: What the network was trained on.
         found: The pictures.
-        compute: What ``load_network`` gave.
-        prepare: Make the pictures like MNIST's images; see ``pictures.fit``.
+        result: What the run has learned.
+        prepare: Make the pictures like MNIST's images; see ``like_mnist.fit``.
     """
     waiting = iter(found)
     while batch := list(islice(waiting, _BATCH)):
         read = [_read(picture, data, prepare) for picture in batch]
         images = [image for image in read if not isinstance(image, DataError)]
-        probabilities = iter(compute(np.stack(images)) if images else ())
+        probabilities = iter(result.probabilities(np.stack(images)) if images else ())
         for picture, image in zip(batch, read, strict=True):
             if isinstance(image, DataError):
                 yield image
@@ -116,9 +96,6 @@ def _read(picture: Picture, data: DataRecord, prepare: bool) -> NDArray[np.uint8
     height, width, channels = data.image_shape
     try:
         decoded = like_mnist.decode(picture.read(), picture.name, like_mnist.color_of(data))
-    except DataError as error:
-        return error
-    try:
         return like_mnist.fit(decoded, (height, width, channels), prepare)
     except DataError as error:
-        return error.at(picture.name)
+        return error.at(error.place or picture.name)

@@ -7,6 +7,7 @@ is the SHA-256 of the whole file with its own 64 characters set to ``0``, so tha
 """
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -97,26 +98,28 @@ def decode(data: bytes, expected: ExpectedArrays) -> Checkpoint:
         StorageError: with the first fault; it does not name the file.
     """
     header_bytes = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or header_bytes > len(data) - 8:
-        raise StorageError("is cut short")
     if header_bytes > MAX_HEADER_BYTES:
         raise StorageError(f"its header takes {header_bytes} bytes, {MAX_HEADER_BYTES} allowed")
-    _check_digest(data, header_bytes)
+    place = _digest_place(data, header_bytes)
+    content = memoryview(data)
+    digest = hashlib.sha256(content[: place.start])
+    digest.update(_ZEROS.encode())
+    digest.update(content[place.stop :])
+    if digest.hexdigest().encode() != data[place]:
+        raise StorageError("its content does not have the digest it was written with", remedy="it is damaged")
     header = _mapping(strict_json.parse_json(data[8 : 8 + header_bytes]), "header")
     metadata = _mapping(header.pop("__metadata__", None), "metadata", {"checkpoint"})
-    _check_arrays(header, expected, len(data) - 8 - header_bytes)
-    text = metadata["checkpoint"]
-    content = _mapping(strict_json.parse_json(text) if isinstance(text, str) else None, "content", {"sha256", "state"})
-    state = _mapping(content["state"], "state")
+    _check_arrays(header, expected)
     try:
-        arrays = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, ValueError) as error:
+        arrays = safetensors.numpy.load(data)  # refuses places that overlap, leave gaps or do not fit their shapes
+    except safetensors.SafetensorError as error:
         raise StorageError(f"is not a safetensors file: {error}") from None
-    return Checkpoint({name: arrays[name] for name in expected}, state)
+    state = _mapping(strict_json.parse_json(metadata["checkpoint"]), "content", {"sha256", "state"})["state"]
+    return Checkpoint({name: arrays[name] for name in expected}, _mapping(state, "state"))
 
 
 def _mapping(value: object, name: str, keys: set[str] | None = None) -> dict[str, Any]:
-    """``value``, which must be a mapping, with these keys alone where any are given."""
+    """``value``, which must be a mapping, with these keys only if any are given."""
     if not isinstance(value, dict) or (keys and value.keys() != keys):
         raise StorageError(f"its {name} is not what this program writes")
     return value
@@ -130,64 +133,22 @@ def _digest_place(data: bytes | bytearray, header_bytes: int) -> slice:
     return slice(*found[0])
 
 
-def _check_digest(data: bytes, header_bytes: int) -> None:
-    place = _digest_place(data, header_bytes)
-    content = memoryview(data)
-    digest = hashlib.sha256(content[: place.start])
-    digest.update(_ZEROS.encode())
-    digest.update(content[place.stop :])
-    if digest.hexdigest().encode() != data[place]:
-        raise StorageError("its content does not have the digest it was written with", remedy="it is damaged")
-
-
-def _num_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
-    size = dtype.itemsize
-    for length in shape:
-        size *= length
-    return size
-
-
-def _check_arrays(header: dict[str, Any], expected: ExpectedArrays, data_bytes: int) -> None:
-    """Refuse names, dtypes and shapes that are not the expected ones, and places that leave gaps or overlap."""
+def _check_arrays(header: dict[str, Any], expected: ExpectedArrays) -> None:
+    """Refuse names, dtypes and shapes that are not the expected ones."""
     if header.keys() != expected.keys():
-        missing = [*expected.keys() - header.keys()][:1]
-        unknown = [str(name)[:60] for name in header.keys() - expected.keys()][:1]
-        parts = [f"lacks {name}" for name in missing] + [f"has {name}" for name in unknown]
+        parts = [f"lacks {name}" for name in [*expected.keys() - header.keys()][:1]]
+        parts += [f"has {name[:60]}" for name in [*header.keys() - expected.keys()][:1]]
         raise StorageError(f"its arrays are not those of the config's model: it {' and '.join(parts)}")
-    places = []
     for name, (dtype, shape) in expected.items():
-        entry = header[name]
-        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-            raise StorageError(f"its array {name} is not described as safetensors does")
-        if entry["dtype"] != _DTYPES[dtype] or not _is_list(entry["shape"], shape):
+        entry = _mapping(header[name], f"array {name}", {"dtype", "shape", "data_offsets"})
+        if (entry["dtype"], entry["shape"]) != (_DTYPES[dtype], [*shape]):
             found = f"{entry['dtype']} {entry['shape']}"[:120]
-            raise StorageError(f"its array {name} is {found}, where the model has {_DTYPES[dtype]} {[*shape]}")
-        offsets = entry["data_offsets"]
-        if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(offset) is int for offset in offsets):
-            raise StorageError(f"its array {name} has no place in the file")
-        if offsets[1] - offsets[0] != _num_bytes(dtype, shape):
-            raise StorageError(f"its array {name} takes another number of bytes than its shape")
-        places.append(tuple(offsets))
-    end = 0
-    for start, stop in sorted(places):
-        if start != end:
-            raise StorageError("its arrays overlap or leave gaps")
-        end = stop
-    if end != data_bytes:
-        raise StorageError(f"it holds {data_bytes} bytes of arrays, where the model has {end}")
-
-
-def _is_list(value: object, wanted: tuple[int, ...]) -> bool:
-    """Whether ``value`` is a list of these integers; ``true`` and ``1.0`` are no integers, though equal to 1."""
-    return isinstance(value, list) and tuple(value) == wanted and all(type(item) is int for item in value)
-
-
-def _max_bytes(expected: ExpectedArrays) -> int:
-    return 8 + MAX_HEADER_BYTES + sum(_num_bytes(dtype, shape) for dtype, shape in expected.values())
+            raise StorageError(f"its array {name} is {found}; the model has {_DTYPES[dtype]} {[*shape]}")
 
 
 def _read(path: Path, expected: ExpectedArrays) -> Checkpoint:
-    data = files.read_bounded(path, _max_bytes(expected))
+    array_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in expected.values())
+    data = files.read_bounded(path, 8 + MAX_HEADER_BYTES + array_bytes)
     try:
         return decode(data, expected)
     except StorageError as error:
@@ -201,7 +162,7 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     Files of later steps go too: training went on from an earlier one because they could not be read.
 
     Raises:
-        RunDirectoryError: where it cannot be written; the checkpoints that were there are then intact.
+        RunDirectoryError: if it cannot be written; the checkpoints that were there are then intact.
     """
     files.require_folder(folder)
     path = folder / f"step-{step:09d}.safetensors"
@@ -216,17 +177,17 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
 
 
 def _step(path: Path) -> int:
-    """The step in a checkpoint's name, -1 where it is no such name."""
+    """The step in a checkpoint's name, -1 if it is no such name."""
     match = _FILE_NAME.fullmatch(path.name)
     return int(match[1]) if match else -1
 
 
 @raised_as(RunDirectoryError)
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """The checkpoints in ``folder``, newest first; none where it is missing.
+    """The checkpoints in ``folder``, newest first; none if it is missing.
 
     Raises:
-        RunDirectoryError: where ``folder`` is a symbolic link or cannot be read.
+        RunDirectoryError: if ``folder`` is a symbolic link or cannot be read.
     """
     if not os.path.lexists(folder):
         return []
@@ -245,7 +206,7 @@ def read_newest(folder: Path, expected: ExpectedArrays, warn: Callable[[str], No
         warn: Called with one line about each newer file that is not valid.
 
     Raises:
-        RunDirectoryError: where there is none.
+        RunDirectoryError: if there is none.
     """
     paths = checkpoint_paths(folder)
     for number, path in enumerate(paths, start=1):

@@ -35,7 +35,7 @@ def resolve_run(text: str, runs_dir: Path) -> Path:
     ``runs_dir`` are not followed. ``latest`` is the run with the newest time in its name, whatever became of it.
 
     Raises:
-        RunDirectoryError: where there is no such run, with the nearest names.
+        RunDirectoryError: if there is no such run, with the nearest names.
     """
     if text == "latest":
         return _latest(runs_dir)
@@ -58,14 +58,14 @@ def require_writable(runs_dir: Path) -> None:
     nearest = next(place for place in (runs_dir, *runs_dir.absolute().parents) if os.path.lexists(place))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         reason = "cannot be written to" if nearest.is_dir() else "is not a folder"
-        problem = f"no run can be created: {nearest} {reason}; choose another folder with --runs-dir"
-        raise RunDirectoryError(problem, place=runs_dir)
+        remedy = "choose another folder with --runs-dir"
+        raise RunDirectoryError(f"no run can be created: {nearest} {reason}", place=runs_dir, remedy=remedy)
 
 
 def _require_run(path: Path) -> Path:
     if not os.path.lexists(path / RECORD_FILE):
-        problem = f"is not a run directory, for it has no {RECORD_FILE}; see: cnn-train runs list"
-        raise RunDirectoryError(problem, place=path)
+        problem = f"is not a run directory, for it has no {RECORD_FILE}"
+        raise RunDirectoryError(problem, place=path, remedy="see: cnn-train runs list")
     return path
 
 

@@ -13,7 +13,7 @@ class DataRecord(Record):
     """Which data a run was trained on."""
 
     source: str = Field(description="What was used: mnist, fashion-mnist, mnist-5k, npz, idx or folder.")
-    requested: str = Field(description="What the config asked for; differs from source where the fallback was taken.")
+    requested: str = Field(description="What the config asked for; differs from source if the fallback was taken.")
     location: str = Field(description="The file or folder that was read.")
     image_shape: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
         description="Height, width and channels.", min_length=3, max_length=3
@@ -22,7 +22,7 @@ class DataRecord(Record):
         description="One name a class, in the order of the labels 0, 1, ….", min_length=2, max_length=1000
     )
     num_train: int = Field(description="Training examples, those set aside for validation not counted.", ge=1)
-    num_validation: int = Field(description="Validation examples; 0 where there is no validation split.", ge=0)
+    num_validation: int = Field(description="Validation examples; 0 if there is no validation split.", ge=0)
     train_sha256: str = Field(description="Digest of the whole training split's images and labels.")
 
 
@@ -32,13 +32,13 @@ class EpochMetrics(Record):
     epoch: int = Field(description="Counted from 1.", ge=1)
     step: int = Field(description="Steps since the start of training.", ge=1)
     train_loss: float = Field(
-        description="Mean over the epoch's examples, as trained: augmented, smoothed, dropped out."
+        description="Mean over the epoch's examples as trained: augmented, smoothed, dropped out."
     )
     train_accuracy: float = Field(ge=0, le=1)
     validation_loss: float | None = None
     validation_accuracy: float | None = Field(None, ge=0, le=1)
     learning_rate: float = Field(description="Of the epoch's last step.")
-    images_per_second: float = Field(description="Of the training steps alone.")
+    images_per_second: float = Field(description="Of the training steps only.")
     seconds: float = Field(description="Of the whole epoch, validation included.")
 
     def summary(self) -> str:
@@ -67,7 +67,7 @@ class RunRecord(Record):
     machine: dict[str, str] = Field(description="Processor model, its features, operating system.")
     versions: dict[str, str] = Field(description="Of Python, TensorFlow, Keras, NumPy and this program.")
     environment: dict[str, str] = Field(description="From a short list of names that change how TensorFlow works.")
-    git_commit: str | None = Field(None, description="Of the working folder, with +dirty where it has changes.")
+    git_commit: str | None = Field(None, description="Of the working folder, with +dirty if it has changes.")
     epochs_done: int = Field(0, ge=0)
     best_epoch: int | None = Field(None, description="Whose weights are the result, where validation chose.")
     train_seconds: float = Field(0.0, ge=0, description="Spent training, over all sessions of the run.")
@@ -80,9 +80,9 @@ class ClassScore(Record):
 
     name: str
     support: int = Field(description="Examples of this class.", ge=0)
-    precision: float | None = Field(description="null where the class was never predicted.", ge=0, le=1)
-    recall: float | None = Field(description="null where the class has no example.", ge=0, le=1)
-    f1: float | None = Field(description="null where precision or recall is, or both are 0.", ge=0, le=1)
+    precision: float | None = Field(description="null if the class was never predicted.", ge=0, le=1)
+    recall: float | None = Field(description="null if the class has no example.", ge=0, le=1)
+    f1: float | None = Field(description="null if precision or recall is, or both are 0.", ge=0, le=1)
 
 
 class EvaluationRecord(Record):
@@ -90,7 +90,7 @@ class EvaluationRecord(Record):
 
     split: Literal["train", "validation", "test"]
     source: str = Field(description="Which data set the images are of.")
-    requested: str = Field(description="What the config asked for; differs from source where the fallback was taken.")
+    requested: str = Field(description="What the config asked for; differs from source if the fallback was taken.")
     location: str = Field(description="The file or folder that was read.")
     images_sha256: str = Field(description="Digest of the images and labels that were scored.")
     num_examples: int = Field(ge=1)

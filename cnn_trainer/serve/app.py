@@ -1,51 +1,76 @@
-"""The application: every route, and what becomes of faults."""
+"""The application: a table of paths, what becomes of requests for anything else, and the list of all for programs."""
 
-from collections.abc import Collection
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
 
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cnn_trainer import __version__
 from cnn_trainer.serve import open_inference, pages, tensorflow_serving
-from cnn_trainer.serve.limits import DEFECT, RefusedError, error_response, guard
+from cnn_trainer.serve.limits import Guard, Limits, RefusedError
 from cnn_trainer.serve.model import Served
+from cnn_trainer.serve.operations import Route, operation
 from cnn_trainer.serve.traces import Traces
 
 
-def build_app(served: Served, traces: Traces, hosts: Collection[str] | None, max_in_flight: int) -> ASGIApp:
-    """The whole application for one model, with its bounds; ``guard`` says what the arguments mean."""
-    app = FastAPI(
-        title=served.manifest.name, version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
-    )
-    tensorflow_serving.add_routes(app, served, traces)
-    open_inference.add_routes(app, served, traces)
-    pages.add_routes(app, served, traces)
+def build_app(served: Served, traces: Traces, limits: Limits) -> tuple[ASGIApp, Guard]:
+    """The whole application for one model, and the guard inside, which is to be told when the server stops."""
 
-    async def metrics() -> Response:
-        """Counts and times for Prometheus."""
+    async def metrics(_: Request) -> Response:
         return Response(generate_latest(traces.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
-    async def refused(_: Request, error: RefusedError) -> Response:
-        return error_response(error.status, str(error), error.headers)
+    async def listed(_: Request) -> Response:
+        return Response(document, media_type="application/json")
 
-    async def not_routed(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 404:
-            served_here = f"the model here is {served.manifest.name}, version 1; GET /docs lists every path"
-            return error_response(404, f"nothing is at {request.url.path[:200]}; {served_here}")
-        return error_response(error.status_code, f"{request.method}: {error.detail}", error.headers)
+    measured = operation("Counts and times for Prometheus.", "Operation", {"type": "string"}, "text/plain")
+    routes = [
+        *tensorflow_serving.tensorflow_routes(served, traces),
+        *open_inference.inference_routes(served, traces),
+        *pages.page_routes(served, traces),
+        Route("GET", "/metrics", metrics, measured),
+        Route("GET", "/openapi.json", listed, operation("This list, for programs.", "Operation")),
+    ]
+    # The routes that have a description, as an OpenAPI document.
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for route in routes:
+        if route.operation is not None:
+            paths[route.path][route.method.lower()] = route.operation
+    name = served.manifest.name
+    listing = {"openapi": "3.1.0", "info": {"title": name, "version": __version__}, "paths": dict(paths)}
+    document = json.dumps(listing)
+    guard = Guard(_dispatcher([*routes, pages.docs_route(served, listing)], name), limits, traces)
+    app: ASGIApp = guard
+    if limits.origins:
+        methods = ["GET", "HEAD", "POST"]
+        app = CORSMiddleware(app, allow_origins=list(limits.origins), allow_methods=methods, allow_headers=["*"])
+    return traces.watch(app), guard
 
-    async def failed(_: Request, __: Exception) -> Response:
-        return error_response(500, DEFECT)
 
-    app.get("/metrics", tags=["Operation"])(metrics)
-    app.exception_handler(RefusedError)(refused)
-    app.exception_handler(HTTPException)(not_routed)
-    app.exception_handler(Exception)(failed)  # and is raised on to the guard, which logs it
-    direct = {route.path: route for route in app.routes if isinstance(route, APIRoute) and route.methods == {"POST"}}
-    return guard(app, direct, hosts, max_in_flight, traces)
+def _dispatcher(routes: Iterable[Route], name: str) -> ASGIApp:
+    """Hands each request to the route at its path. Raises RefusedError for what there is not."""
+    paths: dict[str, dict[str, Route]] = defaultdict(dict)
+    for route in routes:
+        paths[route.path][route.method] = route
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if path not in paths:
+            remedy = f"the model here is {name}, version 1; GET /docs lists every path"
+            raise RefusedError(404, f"nothing is at {path[:200]}; {remedy}")
+        methods = paths[path]
+        found = "GET" if method == "HEAD" else method  # the web server keeps the body back
+        if found not in methods:
+            allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+            raise RefusedError(405, f"{method[:20]}: is not answered at {path}; send {allowed}", allow=allowed)
+        scope["route"] = path
+        response = await methods[found].answer(Request(scope))
+        await response(scope, receive, send)
+
+    return dispatch

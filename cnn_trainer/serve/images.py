@@ -1,11 +1,18 @@
 """Pictures in requests: PNG, JPEG and BMP files, brought to what the network takes as ``predict`` brings them."""
 
+import base64
 import binascii
+import io
+import re
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from python_multipart import FormParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import File, parse_options_header
 
 from cnn_trainer.errors import DataError
 from cnn_trainer.pictures import like_mnist
@@ -15,30 +22,54 @@ from cnn_trainer.serve.limits import RefusedError
 MAX_PIXELS: Final = 2**24
 """Of all pictures of a request together: a small file can hold very many."""
 
+_DATA_URL = re.compile(r"data:[^,]{0,100};base64,", re.IGNORECASE)
+_URL_SAFE = str.maketrans("-_", "+/", " \t\r\n=")
+
 
 def decode_base64(text: object, where: str) -> bytes:
-    """The bytes that ``text`` stands for. Raises RefusedError naming ``where``."""
+    """The bytes that ``text`` stands for: base64, with or without padding and line breaks, or a ``data:`` URL.
+
+    Its alphabet is the ordinary one or that for URLs. Raises RefusedError naming ``where`` for anything else.
+    """
     if isinstance(text, str):
+        start = _DATA_URL.match(text)
+        digits = text[start.end() if start else 0 :].translate(_URL_SAFE)
         try:
-            return binascii.a2b_base64(text, strict_mode=True)
-        except ValueError:  # no base64, or not even ASCII
+            return binascii.a2b_base64(digits + "=" * (-len(digits) % 4), strict_mode=True)
+        except ValueError:  # no base64, or not even ASCII: refused below, as what is no text is
             pass
     raise RefusedError(400, f"{where}: expected the file of a picture in base64")
 
 
-def read_pictures(files: Sequence[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:
-    """Files of pictures as images for a network that was trained on ``data``.
+def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
+    """The files in a form, as ``curl -F file=@7.png`` sends it: their contents, and their places for messages.
 
-    Args:
-        files: the contents, one or more.
-        data: says whether a picture is made like MNIST, or resized.
-        places: where each of them stood, for messages.
+    ``content_type`` is ``multipart/form-data; boundary=...``. Raises RefusedError if the body is no such form, or there
+    is no file in it.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise RefusedError(400, "content-type: multipart/form-data needs a boundary; let curl -F write the header")
+    found: list[File] = []
+    in_memory = {"MAX_MEMORY_FILE_SIZE": len(body)}
+    try:
+        parser = FormParser("multipart/form-data", None, found.append, boundary=boundary, config=in_memory)
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise RefusedError(400, f"the body is not valid multipart/form-data: {error}") from None
+    if not found:
+        raise RefusedError(400, "the form has no file; send one with: curl -F file=@7.png")
+    for file in found:
+        file.file_object.seek(0)
+    return [file.file_object.read() for file in found], [f"form[{number}]" for number in range(len(found))]
 
-    Returns:
-        uint8 (images, height, width, channels).
 
-    Raises:
-        RefusedError: for the first that is no picture or shows nothing, and for more than MAX_PIXELS in all.
+def read_picture_files(files: Sequence[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:
+    """The contents of files as images for a network that was trained on ``data``: uint8 (n, height, width, channels).
+
+    Each is made like MNIST or resized, as ``data`` asks. Raises RefusedError with its entry of ``places`` for the first
+    that is no picture or shows nothing, and for more than MAX_PIXELS in all.
     """
     height, width, channels = data.image_shape
     pixels_left = MAX_PIXELS - len(files) * height * width * channels
@@ -51,19 +82,29 @@ def read_pictures(files: Sequence[bytes], data: DataRecord, places: Sequence[str
             pixels_left -= picture.size
             images[number] = like_mnist.fit(picture, (height, width, channels), like_mnist.prepares(data))
         except DataError as error:
-            words = str(error)
-            raise RefusedError(400, words if words.startswith(place) else f"{place}: {words}") from None
+            raise RefusedError(400, str(error.at(place))) from None
     return images
 
 
 def read_drawing(content: bytes, data: DataRecord) -> NDArray[np.uint8]:
-    """A picture of strokes, light on black and nothing else, as an image: uint8 (1, 28, 28, 1).
-
-    Raises:
-        RefusedError: where it is no picture, or blank.
-    """
+    """A picture of strokes, light on black and nothing else, as uint8 (1, 28, 28, 1), or RefusedError if it is none."""
     try:
         picture = like_mnist.decode(content, "drawing", "grey", MAX_PIXELS)
         return like_mnist.place_drawing(picture).reshape(1, *data.image_shape)
     except DataError as error:
         raise RefusedError(400, str(error)) from None
+
+
+def as_png(image: NDArray[np.uint8]) -> bytes:
+    """A network's image, uint8 (height, width, 1 or 3), as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def example_picture(shape: tuple[int, int, int]) -> str:
+    """A picture of (height, width, channels) that every network of that shape takes, in base64: an upright stroke."""
+    height, width, _ = shape
+    image = np.zeros(shape, np.uint8)
+    image[height // 4 : height - height // 4, width // 2 - width // 8 : width // 2 + max(1, width // 8)] = 255
+    return base64.b64encode(as_png(image)).decode()

@@ -1,37 +1,59 @@
-"""Bounds on what comes in: how much, how fast, how many at a time, and for whom.
-
-``guard`` stands before the application, and ``BoundedProtocol`` before that, where the web server itself has no bounds.
-"""
+"""Bounds on requests beside those that the web server keeps: how much, how fast, how many at a time, and for whom."""
 
 import asyncio
+import gzip
+import io
 import json
+import re
+import zlib
 from collections.abc import Collection, Mapping
-from time import perf_counter
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
-from fastapi.routing import APIRoute
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cnn_trainer.errors import UsageError
 from cnn_trainer.serve.traces import Traces
 
-MAX_BODY_BYTES: Final = 2**20
 BODY_SECONDS: Final = 10.0
-MAX_HEAD_BYTES: Final = 2**14
-HEAD_SECONDS: Final = 10.0
-RETRY_SECONDS: Final = 1
 
-# A body that is too large is read up to here and forgotten: where a connection is closed while the client still sends,
-# it is reset, and the client never reads why.
+# A body that is too large is read up to here and forgotten. If a connection is closed while its client still sends, it
+# is reset, and the client never reads why.
 _MAX_FORGOTTEN_BYTES = 2**24
 
-_TOO_SLOW = "too_slow"  # stands in the scope of a request whose body was not there in time
+_MAX_HELD_BYTES = 2**23  # by the bodies of all requests together, whether they still arrive or are worked on
 
-DEFECT: Final = "a defect of the server; its log says more"
+_HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~%-]+)(?::[0-9]*)?", re.IGNORECASE)
 
-_CLIENT_GONE = 499  # in log and metrics alone, for there is nobody to answer; nginx's number for it
+_ORIGIN = re.compile(r"https?://[a-z0-9._-]+(:[0-9]+)?|https?://\[[0-9a-f:.]+\](:[0-9]+)?")  # as browsers write it
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes, and from whom."""
+
+    max_body_bytes: int
+    """Of a body, both as it is sent and once it is decompressed."""
+    max_in_flight: int
+    """POST requests that are worked on at a time. GET is no work worth counting: a health check is always answered."""
+    hosts: Collection[str] | None
+    """Names that a request may give as its host, in lower case; None for any. Otherwise a page at a name that its owner
+    points to this machine could read the answers of a server on the visitor's own machine (DNS rebinding)."""
+    origins: Collection[str]
+    """Pages from elsewhere that may read the answers, such as ``https://digits.example``."""
+
+
+def check_names(hosts: Collection[str], origins: Collection[str]) -> None:
+    """Raise UsageError for a host or an origin that no request can give."""
+    for host in hosts:
+        if (found := _HOST.fullmatch(host.encode())) is None or found[1] != host.encode():
+            remedy = "give a name or an address without a port, such as digits.example or [::1]"
+            raise UsageError("is not the name of a host", place=f"--allow-host {host}", remedy=remedy)
+    for origin in origins:
+        if origin != "*" and _ORIGIN.fullmatch(origin) is None:
+            remedy = "give scheme and host, and the port if there is one, such as https://page.example"
+            raise UsageError("is not an origin", place=f"--allow-origin {origin}", remedy=remedy)
 
 
 class RefusedError(Exception):
@@ -42,213 +64,147 @@ class RefusedError(Exception):
         self.status = status
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
-
-class _ClientGoneError(Exception):
-    pass
-
-
-def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer to a request that is refused or failed: ``{"error": message}``."""
-    content = json.dumps({"error": message}).encode()
-    return Response(content, status, headers, "application/json")
+    def response(self) -> Response:
+        """What its client reads: ``{"error": message}``."""
+        return Response(json.dumps({"error": str(self)}), self.status, self.headers, "application/json")
 
 
-def guard(
-    app: ASGIApp, direct: Mapping[str, APIRoute], hosts: Collection[str] | None, max_in_flight: int, traces: Traces
-) -> ASGIApp:
-    """Let only bounded requests through to ``app``, each with its whole body in ``scope["body"]``, and log them all.
+class Guard:
+    """Lets only bounded requests through to an application, each with its whole body in ``scope["body"]``.
 
-    Args:
-        app: gets what ``direct`` does not.
-        direct: by path, the routes of ``app`` that answer a POST and are called without its routing, which takes longer
-            than a small network.
-        hosts: names that a request may give as its host; None for any. A page that a name of the attacker's leads to
-            could else read the answers of a server on the visitor's own machine (DNS rebinding).
-        max_in_flight: of POST requests. The others do no work worth counting, and a health check is always answered.
-        traces: is told of every request.
+    It also answers for the application if that raises: a RefusedError as it says, any other exception as a defect.
     """
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        started, status, num_bytes = perf_counter(), 0, 0
-        response: Response | None = None
+    def __init__(self, app: ASGIApp, limits: Limits, traces: Traces) -> None:
+        self._app, self._limits, self._traces = app, limits, traces
+        self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes that are there of each body, the oldest first
+        self._held_bytes = 0
+        self._max_held_bytes = max(_MAX_HELD_BYTES, 4 * limits.max_body_bytes)
+        self._end = float("inf")  # on the clock of the event loop, once the server stops
 
-        async def watched(message: Message) -> None:
-            nonlocal status, num_bytes
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            else:
-                num_bytes += len(message["body"])
-            await send(message)
+    def stop(self, seconds: float) -> None:
+        """Wait for bodies that have not arrived yet for ``seconds`` at most."""
+        self._end = asyncio.get_running_loop().time() + seconds
+        for timeout in self._arriving:
+            _hasten(timeout, self._end)
 
-        works = scope["method"] == "POST"
-        traces.in_flight += works
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        num_bytes, works, headers = 0, scope["method"] == "POST", dict(scope["headers"])
         try:
-            headers = dict(scope["headers"])
-            is_free = not works or traces.in_flight <= max_in_flight
-            scope["body"] = await _read_body(headers, scope, receive, MAX_BODY_BYTES if is_free else 0)
-            _check_host(headers, hosts)
-            if not is_free:
-                busy = f"{max_in_flight} requests are in flight already; try again later"
-                raise RefusedError(503, busy, retry_after=str(RETRY_SECONDS))
-            if works and scope["path"] in direct:
-                scope["route"] = direct[scope["path"]]
-                response = await scope["route"].endpoint(Request(scope))
-            else:
-                await app(scope, receive, watched)
-        except RefusedError as refusal:
-            response = error_response(refusal.status, str(refusal), refusal.headers)
-        except _ClientGoneError:
-            status = _CLIENT_GONE
-        except asyncio.CancelledError:  # the time to finish in is over
-            response = error_response(503, "the server is stopping", {"connection": "close"})
-        except Exception as error:
-            traces.log_failure(scope, error)
-            response = error_response(500, DEFECT)
-        finally:
-            if response is not None and not status:
-                await response(scope, receive, watched)
-            traces.in_flight -= works
-            traces.record(scope, status, num_bytes, perf_counter() - started)
-
-    return guarded
-
-
-async def _read_body(headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body, or nothing where ``limit`` is 0. Raises RefusedError for one of more than MAX_BODY_BYTES."""
-    too_large = f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer or smaller images in a request"
-    if b"expect" in headers and b"content-length" in headers and int(headers[b"content-length"]) > MAX_BODY_BYTES:
-        raise RefusedError(413, too_large, connection="close")  # it waits for a word before it sends the body
-    parts, size = [], 0
-    more = True
-    while more and size <= _MAX_FORGOTTEN_BYTES:
-        message = await receive()
-        if _TOO_SLOW in scope:
-            raise RefusedError(408, f"the body was not there within {BODY_SECONDS:g} seconds", connection="close")
-        if message["type"] == "http.disconnect":
-            raise _ClientGoneError
-        more, size = message["more_body"], size + len(message["body"])
-        if size <= limit:
-            parts.append(message["body"])
-        else:
-            parts.clear()
-    if size > MAX_BODY_BYTES:
-        raise RefusedError(413, too_large, **({"connection": "close"} if more else {}))
-    return b"".join(parts)
-
-
-def _check_host(headers: Mapping[bytes, bytes], hosts: Collection[str] | None) -> None:
-    if hosts is None or b"host" not in headers:
-        return
-    name = headers[b"host"].decode("latin-1").lower()
-    name = name[: name.find("]") + 1] if name.startswith("[") else name.partition(":")[0]
-    if name not in hosts:
-        remedy = "start the server with --host to be reached under other names"
-        raise RefusedError(421, f"this server answers to {', '.join(sorted(hosts))} alone; {remedy}")
-
-
-class _Joining:
-    """A transport that writes in one system call what one turn of the event loop has for it: an answer's head and body.
-
-    uvicorn writes them one after the other, and so sends two packets, each of which wakes the client.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._parts: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        self._parts.append(data)
-        if len(self._parts) == 1:
-            self._loop.call_soon(self._flush)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._parts:
-            parts, self._parts = self._parts, []
-            self._transport.write(b"".join(parts))
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP with bounds on the time that a request takes to arrive and on the size of its head.
-
-    A request that arrives whole, as nearly all do, sets no timer.
-    """
-
-    def __init__(self, *arguments: Any, traces: Traces, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._traces = traces
-        self._awaited: str | None = "head"  # or body; a connection that never says anything is not kept either
-        self._timed: str | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first head."""
-        super().connection_made(_Joining(transport, self.loop))  # type: ignore[arg-type]
-        self._set_timer()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
-        self._awaited = None
-        self._set_timer()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        """A head begins."""
-        self._awaited, self._head_bytes = "head", 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """A body begins, which may be empty."""
-        self._awaited = "body"
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """A request is whole."""
-        self._awaited = None
-        super().on_message_complete()
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what came, and wait for the rest."""
-        super().data_received(data)
-        if self._awaited == "head":
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, f"the head of the request is larger than {MAX_HEAD_BYTES} bytes")
-        if self._awaited != self._timed:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timed = self._awaited
-        seconds = HEAD_SECONDS if self._awaited == "head" else BODY_SECONDS
-        self._timer = self.loop.call_later(seconds, self._end_wait) if self._awaited else None
-
-    def _end_wait(self) -> None:
-        if self._awaited == "head":
-            self._refuse(408, f"the head of the request was not there within {HEAD_SECONDS:g} seconds")
-        elif self.cycle.response_complete:  # refused, but sent on
-            self.transport.close()
-        else:
-            self.scope[_TOO_SLOW] = True  # type: ignore[literal-required]
-            self.cycle.message_event.set()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
-        self._refuse(400, msg)
-
-    def _refuse(self, status: int, message: str) -> None:
-        if self.transport.is_closing():
+            body = await self._read_body(headers, receive)
+            num_bytes = len(body)
+            self._held_bytes += num_bytes
+            _check_host(scope, self._limits.hosts)
+            scope["body"] = body = _decompress(headers, body, self._limits.max_body_bytes)
+            self._held_bytes += len(body) - num_bytes
+            num_bytes = len(body)
+            if works and self._traces.in_flight >= self._limits.max_in_flight:
+                raise _busy(f"{self._limits.max_in_flight} requests are in flight already")
+            self._traces.in_flight += works
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._traces.in_flight -= works
             return
-        content = json.dumps({"error": message}).encode()
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(content)
-        self.transport.write(STATUS_LINE[status] + head + content)
-        self.transport.close()
-        self._traces.record({"method": "", "path": "", "client": self.client}, status, len(content), 0.0)
+        except RefusedError as refusal:
+            response = refusal.response()
+        except Exception as error:
+            self._traces.log_failure(scope, error)
+            response = RefusedError(500, "a defect of the server; its log says more").response()
+        finally:
+            self._held_bytes -= num_bytes
+        await response(scope, receive, send)
+
+    async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body. Raises RefusedError for one that is too large, too slow or broken off."""
+        if b"content-length" not in headers and b"transfer-encoding" not in headers:
+            return b""
+        max_bytes = self._limits.max_body_bytes
+        length = int(headers[b"content-length"]) if b"content-length" in headers else -1
+        remedy = "send fewer or smaller images in a request, or start the server with a larger --max-body-bytes"
+        too_large = f"the body is larger than {max_bytes} bytes; {remedy}"
+        if b"expect" in headers and length > max_bytes:
+            raise RefusedError(413, too_large, connection="close")  # it waits for a word before it sends the body
+        parts: list[bytes] = []
+        size, more = 0, True
+        timeout = asyncio.timeout_at(min(asyncio.get_running_loop().time() + BODY_SECONDS, self._end))
+        self._arriving[timeout] = 0
+        try:
+            async with timeout:
+                while more and size <= max(max_bytes, _MAX_FORGOTTEN_BYTES):
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise RefusedError(400, "the body broke off or is malformed; send it again", connection="close")
+                    part = message["body"]
+                    size += len(part)
+                    more = message["more_body"] and size != length
+                    if size <= max_bytes:
+                        self._make_room(timeout, len(part))
+                        parts.append(part)
+                    else:
+                        parts.clear()
+        except TimeoutError:
+            raise self._too_slow(timeout) from None
+        finally:
+            self._held_bytes -= self._arriving.pop(timeout, 0)
+        if size > max_bytes:
+            raise RefusedError(413, too_large, **({"connection": "close"} if more else {}))
+        return b"".join(parts)
+
+    def _make_room(self, timeout: asyncio.Timeout, num_bytes: int) -> None:
+        """Count ``num_bytes`` for the body with this timeout; the bodies that have arrived for longest make way."""
+        while self._held_bytes + num_bytes > self._max_held_bytes and self._arriving:
+            oldest = next(iter(self._arriving))
+            self._held_bytes -= self._arriving.pop(oldest)
+            _hasten(oldest, 0)
+        if timeout in self._arriving:
+            self._arriving[timeout] += num_bytes
+            self._held_bytes += num_bytes
+
+    def _too_slow(self, timeout: asyncio.Timeout) -> RefusedError:
+        if self._end < float("inf"):
+            return RefusedError(503, "the server is stopping; try again later", connection="close")
+        if timeout not in self._arriving:
+            return _busy("other requests fill the memory that there is for bodies", connection="close")
+        problem = f"the body was not there within {BODY_SECONDS:g} seconds"
+        return RefusedError(408, f"{problem}; send a smaller one", connection="close")
+
+
+def _hasten(timeout: asyncio.Timeout, when: float) -> None:
+    """Let it end at ``when`` at the latest. One that has just ended cannot be changed any more."""
+    if not timeout.expired():
+        timeout.reschedule(min(timeout.when() or when, when))
+
+
+def _busy(problem: str, **headers: str) -> RefusedError:
+    return RefusedError(503, f"{problem}; try again later", retry_after="1", **headers)
+
+
+def _check_host(scope: Scope, hosts: Collection[str] | None) -> None:
+    given = [value for name, value in scope["headers"] if name == b"host"]
+    if scope["http_version"] != "1.1" and not any(given):
+        return  # HTTP/1.0 knows no host; browsers, which are led astray by names, do not speak it
+    found = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+    if found is None:
+        raise RefusedError(400, "host: expected one name or address, with or without a port", connection="close")
+    name = found[1].decode("latin-1").lower()
+    if hosts is not None and name not in hosts:
+        remedy = f"start the server with --allow-host {name} to be reached under this name"
+        raise RefusedError(421, f"host: this server answers only to {', '.join(sorted(hosts))}; {remedy}")
+
+
+def _decompress(headers: Mapping[bytes, bytes], body: bytes, max_bytes: int) -> bytes:
+    coding = headers[b"content-encoding"].lower() if b"content-encoding" in headers else b"identity"
+    if coding == b"identity":
+        return body
+    if coding not in (b"gzip", b"x-gzip"):
+        problem = f"content-encoding: got {coding.decode('latin-1')[:60]}; send gzip, or no coding"
+        raise RefusedError(415, problem, accept_encoding="gzip")
+    try:
+        content = gzip.GzipFile(fileobj=io.BytesIO(body)).read(max_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise RefusedError(400, f"the body is not valid gzip: {error}") from None
+    if len(content) > max_bytes:
+        raise RefusedError(413, f"the body is larger than {max_bytes} bytes once it is decompressed; send fewer images")
+    return content

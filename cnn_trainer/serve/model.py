@@ -27,7 +27,7 @@ _SERVED: Final[tuple[Format, ...]] = ("onnx", "litert", "litert-float16", "liter
 _CHUNK_VALUES = 100_000  # that the network is given at once: 127 images of MNIST, some 5 ms and 15 MB of activations
 _AT_ONCE_VALUES = 8_000  # that the event loop computes itself, because handing ten images of MNIST on takes as long
 
-Result = TypeVar("Result")
+Worked = TypeVar("Worked")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Served:
                 self._lock.release()
         return await self.in_worker(self._compute_all, images)
 
-    async def in_worker(self, work: Callable[..., Result], *arguments: object) -> Result:
+    async def in_worker(self, work: Callable[..., Worked], *arguments: object) -> Worked:
         """Do what takes longer than a millisecond in the one thread for it, while the event loop goes on."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
 
@@ -82,8 +82,7 @@ class Served:
 def find_export(text: str, runs_dir: Path) -> Path:
     """The folder of the export that ``text`` means: the folder itself, or a run as ``resolve_run`` takes it.
 
-    Raises:
-        RunDirectoryError: where there is none, with the command that makes one.
+    Raises RunDirectoryError if there is none, with the command that makes one.
     """
     place = Path(text)
     if os.path.lexists(place / MANIFEST_FILE):
@@ -103,8 +102,8 @@ def open_export(export_dir: Path) -> Served:
     """Load the model of an export that is served: in ONNX, or else in LiteRT. One image is computed once, as a trial.
 
     Raises:
-        RunDirectoryError: where there is no such export, or it is not what its manifest says.
-        DeviceError: where the model's runtime is not installed.
+        RunDirectoryError: if there is no such export, or it is not what its manifest says.
+        DeviceError: if the model's runtime is not installed.
     """
     manifest = folder.read(export_dir)
     name = next((name for name in _SERVED if name in manifest.models), None)
@@ -113,11 +112,11 @@ def open_export(export_dir: Path) -> Served:
         remedy = f"make one with: cnn-train export {manifest.run} --format onnx"
         raise RunDirectoryError(problem, place=export_dir, remedy=remedy)
     exported = manifest.models[name]
-    path = folder.verify(export_dir, exported)
-    compute = runtimes.load(path, name, threads=1)
+    path = export_dir / exported.path
+    compute = runtimes.load(path, name, threads=1, content=folder.read_verified(export_dir, exported))
     served = Served(manifest, exported, runtimes.version(name), compute)
     found = compute(np.zeros((1, *served.image_shape), np.uint8)).shape
     if found != (1, served.num_classes):
-        problem = f"gives probabilities of shape {found} where there are {served.num_classes} classes"
+        problem = f"gives probabilities of shape {found} for {served.num_classes} classes"
         raise RunDirectoryError(problem, place=path, remedy="export the run again with: cnn-train export RUN")
     return served

@@ -1,7 +1,6 @@
 """What people see in a browser: a page to draw on, and the list of interfaces; no script or font of anybody else's."""
 
 import base64
-import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -11,15 +10,14 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI
 from numpy.typing import NDArray
-from PIL import Image
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.serve import bodies, images
 from cnn_trainer.serve.model import Served
+from cnn_trainer.serve.operations import PICTURE_TYPES, PICTURES, Route, array_schema, object_schema, operation
 from cnn_trainer.serve.traces import Traces
 
 SECURITY_HEADERS = {
@@ -31,87 +29,66 @@ SECURITY_HEADERS = {
 }
 
 _FILES = {"style.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
-_PICTURES = ("image/png", "image/jpeg", "image/bmp")
 _DIGITS = [str(digit) for digit in range(10)]
 
-# The page's words for a network that reads what is drawn, and for one that takes pictures of another kind.
-_DRAWN = {
-    "draws": "true",
-    "task": "Draw @",
-    "lead": "Draw, or drop a picture.",
-    "hint": "Draw here",
-    "keys": "Keys: arrows move the pen, Space puts it down and lifts it, Ctrl+Z undoes, Delete clears.",
-    "canvas_label": "Paper to draw on",
-    "canvas_role": "application",
-    "canvas_tab": "0",
-}
-_SHOWN = {
-    "draws": "false",
-    "task": "Show a picture",
-    "lead": "Drop a picture, and the network says what it is.",
-    "hint": "Drop a picture here",
-    "keys": "Keys: Ctrl+Z undoes, Delete clears.",
-    "canvas_label": "The picture",
-    "canvas_role": "img",
-    "canvas_tab": "-1",
+_KEYS = "Keys: arrows move the pen, Space puts it down and lifts it, Ctrl+Z undoes, Delete clears."
+# The page's words for a network that takes pictures of another kind, and for one that reads what is drawn.
+_WORDS = {
+    "draws": ("false", "true"),
+    "task": ("Show a picture", "Draw @"),
+    "lead": ("Drop a picture, and the network says what it is.", "Draw, or drop a picture."),
+    "hint": ("Drop a picture here", "Draw here"),
+    "keys": ("Keys: Ctrl+Z undoes, Delete clears.", _KEYS),
+    "canvas_label": ("The picture", "Paper to draw on"),
+    "canvas_role": ("img", "application"),
+    "canvas_tab": ("-1", "0"),
 }
 
 
-def add_routes(app: FastAPI, served: Served, traces: Traces) -> None:
-    """Answer at ``/``, under ``/page`` and at ``/docs``."""
+def page_routes(served: Served, traces: Traces) -> list[Route]:
+    """What is answered at ``/`` and under ``/page``."""
     folder = resources.files(__package__) / "page"
     data = served.manifest.data
-    page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
-    docs_page = Template((folder / "docs.html").read_text("utf-8"))
 
-    async def index() -> Response:
-        return HTMLResponse(page, headers=SECURITY_HEADERS)
+    schema = array_schema({"type": "number"}, [served.num_classes])
+    seen = object_schema({"probabilities": schema, "seen": {"type": "string"}})
 
-    async def answer(request: Request, read: Callable[[bytes], NDArray[np.uint8]]) -> Response:
-        bodies.check_media_type(request, _PICTURES)
-        batch = await served.in_worker(read, request.scope["body"])
-        probabilities = await served.predict(batch)
-        traces.num_images.inc()
-        found = {"probabilities": probabilities[0].tolist(), "seen": _as_png(batch[0])}
-        return Response(json.dumps(found), media_type="application/json")
+    def read_by(read: Callable[[bytes], NDArray[np.uint8]], path: str, words: str) -> Route:
+        async def answer(request: Request) -> Response:
+            bodies.check_media_type(request, PICTURE_TYPES)
+            batch = await served.in_worker(read, request.scope["body"])
+            probabilities = await served.predict(batch)
+            traces.num_images.inc()
+            png = base64.b64encode(images.as_png(batch[0])).decode()
+            content = json.dumps({"probabilities": probabilities[0].tolist(), "seen": png})
+            return Response(content, media_type="application/json")
 
-    async def picture(request: Request) -> Response:
-        """What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."""
-        return await answer(request, lambda content: images.read_pictures([content], data, ["picture"]))
+        return Route("POST", path, answer, operation(words, "Page", seen, body=PICTURES))
 
-    async def drawing(request: Request) -> Response:
-        """The same of a drawing: strokes, light on black, every one of which counts."""
-        return await answer(request, lambda content: images.read_drawing(content, data))
-
-    async def docs() -> Response:
-        height, width, channels = map(str, served.image_shape)
-        words = {"name": served.manifest.name, "height": height, "width": width, "classes": str(served.num_classes)}
-        words["channels"] = "1 value" if channels == "1" else f"{channels} values"
-        text = docs_page.substitute(words, operations=_operations(app.openapi()))
-        return HTMLResponse(text, headers=SECURITY_HEADERS)
-
-    extra: dict[str, Any] = {"requestBody": {"content": {"image/png": {}}}}
-    app.post("/page/picture", tags=["Page"], openapi_extra=extra)(picture)
+    words = "What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."
+    found = [read_by(lambda content: images.read_picture_files([content], data, ["picture"]), "/page/picture", words)]
     if like_mnist.prepares(data):
-        app.post("/page/drawing", tags=["Page"], openapi_extra=extra)(drawing)
-    app.get("/", include_in_schema=False)(index)
-    app.get("/docs", include_in_schema=False)(docs)
-    for name, kind in _FILES.items():
-        _add_file(app, name, (folder / name).read_bytes(), kind)
+        words = "The same of a drawing: strokes, light on black, every one of which counts."
+        found.append(read_by(lambda content: images.read_drawing(content, data), "/page/drawing", words))
+    page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
+    files = [_page(f"/page/{name}", (folder / name).read_text("utf-8"), kind) for name, kind in _FILES.items()]
+    return [*found, _page("/", page, "text/html"), *files]
 
 
-def _add_file(app: FastAPI, name: str, content: bytes, kind: str) -> None:
-    async def file() -> Response:
+def docs_route(served: Served, openapi: Mapping[str, Any]) -> Route:
+    """``/docs``: what ``openapi`` lists, for people."""
+    height, width, channels = map(str, served.image_shape)
+    words = {"name": served.manifest.name, "height": height, "width": width, "classes": str(served.num_classes)}
+    words["channels"] = "1 value" if channels == "1" else f"{channels} values"
+    docs_page = Template((resources.files(__package__) / "page" / "docs.html").read_text("utf-8"))
+    return _page("/docs", docs_page.substitute(words, operations=_operations(openapi)), "text/html")
+
+
+def _page(path: str, content: str, kind: str) -> Route:
+    async def say(_: Request) -> Response:
         return Response(content, headers=SECURITY_HEADERS, media_type=kind)
 
-    app.get(f"/page/{name}", include_in_schema=False)(file)
-
-
-def _as_png(image: Any) -> str:
-    """A network's image, uint8 (height, width, 1 or 3), as a PNG file in base64."""
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG", compress_level=1)
-    return base64.b64encode(file.getvalue()).decode()
+    return Route("GET", path, say)
 
 
 def _words(served: Served) -> dict[str, str]:
@@ -123,7 +100,7 @@ def _words(served: Served) -> dict[str, str]:
     measured = f"{manifest.test_examples:,} images in the test split of {source}"
     words = {
         "name": manifest.name,
-        **(_DRAWN if like_mnist.prepares(data) else _SHOWN),
+        **{key: pair[like_mnist.prepares(data)] for key, pair in _WORDS.items()},
         "classes": json.dumps(data.class_names),
         "width": str(width),
         "height": str(height),
@@ -135,23 +112,19 @@ def _words(served: Served) -> dict[str, str]:
     return {key: escape(word) for key, word in words.items()}
 
 
-def _as_code(text: str) -> str:
-    """``word`` as HTML."""
-    return re.sub("``(.+?)``", r"<code>\1</code>", escape(text))
-
-
 def _operations(openapi: Mapping[str, Any]) -> str:
     """Each path with what it does and how to call it, as HTML."""
     groups: dict[str, list[str]] = {}
     for path, operations in openapi["paths"].items():
         if "/versions/" in path:  # the same again
             continue
-        for method, operation in operations.items():
-            lines = [f"<h3>{method.upper()} {escape(path)}</h3>", f"<p>{_as_code(operation['description'])}</p>"]
-            if "requestBody" in operation:
-                (kind, body), *_ = operation["requestBody"]["content"].items()
+        for method, described in operations.items():
+            words = re.sub("``(.+?)``", r"<code>\1</code>", escape(described["description"]))
+            lines = [f"<h3>{method.upper()} {escape(path)}</h3>", f"<p>{words}</p>"]
+            if "requestBody" in described:
+                (kind, body), *_ = described["requestBody"]["content"].items()
                 sent = f"-d '{json.dumps(body['example'])}'" if "example" in body else "--data-binary @7.png"
                 call = f"curl -H 'Content-Type: {kind}' {sent} http://HOST{path}"
                 lines.append(f'<pre tabindex="0">{escape(call)}</pre>')
-            groups.setdefault(operation["tags"][0], []).append("\n".join(lines))
+            groups.setdefault(described["tags"][0], []).append("\n".join(lines))
     return "\n".join(f"<h2>{escape(tag)}</h2>\n" + "\n".join(parts) for tag, parts in groups.items())

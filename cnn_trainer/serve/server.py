@@ -1,36 +1,57 @@
-"""The server's process: its socket, its signals, its end."""
+"""The server's process: its socket, its signals, its end. HTTP itself is granian's."""
 
 import asyncio
-import contextlib
-import functools
 import gc
 import ipaddress
+import json
+import logging
+import resource
 import signal
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any, Final
 
-import uvicorn
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.net import SocketHolder  # type: ignore[attr-defined]  # granian has incomplete types
+from granian.server import embed
 
 from cnn_trainer.errors import UsageError
 from cnn_trainer.machine.stopping import SIGNALS
 from cnn_trainer.serve.app import build_app
-from cnn_trainer.serve.limits import BoundedProtocol
+from cnn_trainer.serve.limits import Limits
 from cnn_trainer.serve.model import Served
-from cnn_trainer.serve.traces import Traces
+from cnn_trainer.serve.traces import Traces, log_time
 
-STOP_SECONDS = 4  # for the requests in flight; with what comes before and after, the process ends within 5
-_KEEP_ALIVE_SECONDS = 20  # longer than clients keep an idle connection, so that none is closed as it is taken up again
+MAX_HEAD_BYTES: Final = 2**14
+HEAD_SECONDS: Final = 10.0  # a connection without a request is closed after that, too
+STOP_SECONDS: Final = 4.0  # for the requests in flight; with what comes before and after, the process ends within 5
+_ARRIVE_SECONDS: Final = 3.0  # of these, for bodies to arrive
+
+_UNREAD_SECONDS: Final = 10  # that a client may leave its answer unread
+_MAX_CONNECTIONS: Final = 2048
+_BACKLOG: Final = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at ``host`` and ``port``; 0 takes a free one. Raises UsageError where it cannot be had."""
+    """A socket that listens at ``host``, a name or an address, and ``port``, of which 0 takes a free one.
+
+    ``::`` is every address of this machine, of IP version 4 as well. Raises UsageError if there can be none.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    is_both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_both)
     except (OSError, OverflowError, UnicodeError) as error:
-        problem = f"--host {host} --port {port}: cannot be listened at: {error}"
-        raise UsageError(problem, remedy="choose another one") from None
+        place = f"--host {host} --port {port}"
+        raise UsageError(f"cannot be listened at: {error}", place=place, remedy="choose another one") from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every connection inherits it, and the kernel keeps it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def address(listener: socket.socket) -> str:
@@ -45,49 +66,83 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def run(served: Served, listener: socket.socket, max_in_flight: int, write: Callable[..., None]) -> None:
+def answered_hosts(listener: socket.socket, allowed: Collection[str]) -> frozenset[str] | None:
+    """Names that a request may give as its host: this machine's own and those ``allowed``.
+
+    None, for any, if others reach the server too and no name is ``allowed``.
+    """
+    if not is_loopback(listener) and not allowed:
+        return None
+    host = listener.getsockname()[0]
+    own = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
+    return frozenset(own | {name.lower() for name in allowed})
+
+
+class _Granian(embed.Server):
+    """granian with a socket that is there already, so that a port in use is found before a model is announced."""
+
+    def __init__(self, listener: socket.socket, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._listener = listener
+
+    def _init_shared_socket(self) -> None:  # private: pyproject.toml bounds the version
+        holder: Any = SocketHolder  # its types lack the arguments
+        self._shd = holder(self._listener.fileno(), False, _BACKLOG)
+
+
+class _JsonLog(logging.Handler):
+    """What granian itself has to say, as lines of JSON."""
+
+    def __init__(self, write: Callable[..., None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        self._write(json.dumps({"time": log_time(), "error": self.format(record)}))
+
+
+def run(served: Served, listener: socket.socket, limits: Limits, write: Callable[..., None]) -> None:
     """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish, for ``STOP_SECONDS`` at most.
 
     It returns then, for the command to end with exit code 0: a signal is how a server is told that its work is done.
-
-    Args:
-        served: what is served.
-        listener: from ``listen``.
-        max_in_flight: how many requests may be worked on at a time.
-        write: gets lines of the log, one or more.
+    ``write`` gets lines of the log, one or more.
     """
     warnings.simplefilter("ignore")  # Pillow warns of harmless flaws in pictures, once for each place in its code
-    host = listener.getsockname()[0]
-    own_names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
-    hosts = own_names if is_loopback(listener) else None
     traces = Traces(served.manifest, served.exported.format, write)
-    config = uvicorn.Config(
-        build_app(served, traces, hosts, max_in_flight),
-        http=functools.partial(BoundedProtocol, traces=traces),  # type: ignore[arg-type]
-        loop="uvloop",
-        ws="none",
-        lifespan="off",
-        workers=1,
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]  # it would end with the signal again
+    app, guard = build_app(served, traces, limits)
+    log = {"handlers": {"json": {"()": lambda: _JsonLog(write)}}, "formatters": {}}
+    max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     async def serve() -> None:
-        loop = asyncio.get_running_loop()
+        server = _Granian(
+            listener,
+            app,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=_BACKLOG,
+            backpressure=min(_MAX_CONNECTIONS, max_files // 2) if max_files > 0 else _MAX_CONNECTIONS,
+            http1_settings=HTTP1Settings(header_read_timeout=int(HEAD_SECONDS * 1000), max_buffer_size=MAX_HEAD_BYTES),
+            log_level=LogLevels.error,
+            log_dictconfig={**log, "loggers": {"_granian": {"handlers": ["json"], "propagate": False}}},
+        )
+        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
-                loop.add_signal_handler(number, server.handle_exit, number, None)
-        await server.serve([listener])
+                loop.add_signal_handler(number, stopped.set)
+        serving = asyncio.ensure_future(server.serve())
+        serving.add_done_callback(lambda _: stopped.set())
+        await stopped.wait()
+        if serving.done():
+            serving.result()  # raises what it ended with
+            raise RuntimeError("the web server ended by itself; its log says more")
+        guard.stop(_ARRIVE_SECONDS)
+        server.stop()  # type: ignore[no-untyped-call]
+        await asyncio.wait({serving}, timeout=STOP_SECONDS)
 
     gc.collect()
     gc.freeze()  # what is there now stays: there is no use in looking through it for garbage
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
     served.close()

@@ -1,100 +1,121 @@
 """The REST interface of TensorFlow Serving, https://www.tensorflow.org/tfx/serving/api_rest, for its clients unchanged.
 
-Beyond it, an image may be a picture's file in base64: ``{"b64": "..."}`` in the place of its pixels. In TensorFlow
-Serving such a value is a string tensor, which an exported SavedModel does not take.
+Beyond it, an image may be a picture's file: ``{"b64": "..."}`` in the place of its pixels, the file itself as the body,
+or files in a form. In TensorFlow Serving such a value is a string tensor, which an exported SavedModel does not take.
 """
 
-from typing import Any
+import json
+from typing import Any, Final
 
 import numpy as np
-from fastapi import FastAPI
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
-from cnn_trainer.serve import bodies, images
+from cnn_trainer.export.runtimes import SIGNATURE
+from cnn_trainer.serve import bodies, images, operations
 from cnn_trainer.serve.limits import RefusedError
 from cnn_trainer.serve.model import VERSION, Served
+from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array_schema, object_schema, operation
 from cnn_trainer.serve.traces import Traces
 
-SIGNATURE = "serving_default"
-
 # The last is what curl -d sends unless told otherwise, as in the examples of TensorFlow Serving, which reads any.
-_MEDIA_TYPES = ("", "application/json", "application/x-www-form-urlencoded")
+_JSON_TYPES: Final = ("", "application/json", "application/x-www-form-urlencoded")
+_FORM_TYPE: Final = "multipart/form-data"
+_MEDIA_TYPES: Final = (*_JSON_TYPES, _FORM_TYPE, *PICTURE_TYPES)
 
 
-def add_routes(app: FastAPI, served: Served, traces: Traces) -> None:
-    """Answer under ``/v1``."""
+def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
+    """What is answered under ``/v1``."""
     shape = served.image_shape
-
-    async def status() -> dict[str, Any]:
-        """Whether the model is there."""
-        fine = {"error_code": "OK", "error_message": ""}
-        return {"model_version_status": [{"version": VERSION, "state": "AVAILABLE", "status": fine}]}
-
-    async def metadata() -> dict[str, Any]:
-        """The signature: names, types and shapes of input and output; -1 is the batch."""
-        return _metadata(served)
+    signature = json.dumps(_metadata(served))
+    fine = {"error_code": "OK", "error_message": ""}
+    loaded = json.dumps({"model_version_status": [{"version": VERSION, "state": "AVAILABLE", "status": fine}]})
 
     async def predict(request: Request) -> Response:
-        """Probabilities of images, given as ``instances`` (a list of images) or ``inputs`` (the same by name)."""
-        bodies.check_media_type(request, _MEDIA_TYPES)
-        document = bodies.parse_object(request.scope["body"], shape)
-        if "signature_name" in document and document["signature_name"] not in (SIGNATURE, ""):
-            raise RefusedError(400, f"signature_name: this model has the signature {SIGNATURE} alone")
-        keys = document.keys() & {"instances", "inputs"}
-        if len(keys) != 1:
-            raise RefusedError(400, "the body must have one of the keys instances and inputs")
-        (key,) = keys
-        value = document[key]
-        batch = value if isinstance(value, np.ndarray) else await _read_batch(served, value, key)
+        media_type = bodies.check_media_type(request, _MEDIA_TYPES)
+        key = "instances"
+        if media_type in _JSON_TYPES:
+            key, value = _parse(request.scope["body"], shape)
+            batch = await _read_batch(served, value, key)
+        else:
+            files, places = [request.scope["body"]], ["body"]
+            if media_type == _FORM_TYPE:
+                files, places = images.read_form(request.scope["body"], request.headers["content-type"])
+            batch = await _read_files(served, files, places)
         bodies.check_count(len(batch), key)
         probabilities = await served.predict(batch)
         traces.num_images.inc(len(batch))
         name = "predictions" if key == "instances" else "outputs"
         return Response(f'{{"{name}": {bodies.format_rows(probabilities)}}}', media_type="application/json")
 
-    extra = {"requestBody": {"content": {"application/json": {"example": {"instances": [{"b64": "..."}]}}}}}
+    about = "TensorFlow Serving"
+    asked = operation("Whether the model is loaded.", about)
+    described = operation("Names, types and shapes of input and output; -1 is the batch.", about)
+    rows = array_schema({"type": "number", "minimum": 0, "maximum": 1}, (None, served.num_classes))
+    answer = {"oneOf": [object_schema({"predictions": rows}), object_schema({"outputs": rows})]}
+    words = (
+        "Probabilities of images, given as ``instances`` (a list of images) or ``inputs`` (the same by name). An image "
+        'is its pixels, or ``{"b64": ...}``: a PNG, JPEG or BMP file in base64. The body may also be such a file, or a '
+        "form with files."
+    )
+    predicted = operation(words, about, answer, body=_body_schemas(shape))
+    found = []
     for path in (f"/v1/models/{served.manifest.name}", f"/v1/models/{served.manifest.name}/versions/{VERSION}"):
-        app.post(f"{path}:predict", openapi_extra=extra, tags=["TensorFlow Serving"])(predict)
-        app.get(path, tags=["TensorFlow Serving"])(status)
-        app.get(f"{path}/metadata", tags=["TensorFlow Serving"])(metadata)
+        found += [
+            Route("POST", f"{path}:predict", predict, predicted),
+            operations.fixed_route(path, loaded, asked),
+            operations.fixed_route(f"{path}/metadata", signature, described),
+        ]
+    return found
+
+
+def _parse(body: bytes, shape: tuple[int, int, int]) -> tuple[str, Any]:
+    """The key of the images in a body of JSON, and what stands there. Raises RefusedError."""
+    document = bodies.parse_object(body, shape)
+    if "signature_name" in document and document["signature_name"] not in (SIGNATURE, ""):
+        raise RefusedError(400, f"signature_name: this model has only the signature {SIGNATURE}")
+    keys = document.keys() & {"instances", "inputs"}
+    if len(keys) != 1:
+        raise RefusedError(400, "the body must have one of the keys instances and inputs")
+    (key,) = keys
+    return key, document[key]
 
 
 async def _read_batch(served: Served, value: object, key: str) -> NDArray[np.uint8]:
     """Images from what stands under ``instances`` or ``inputs``. Raises RefusedError."""
-    if key == "inputs" and isinstance(value, dict) and value.keys() != {"b64"}:
-        value = _named(value, key)
+    if key == "inputs":
+        value = _without_name(value, key)
     if isinstance(value, dict):
         raise RefusedError(400, f"{key}: expected a list of images")
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         bodies.check_count(len(value), key)
-        items = [
-            _named(item, f"{key}[{number}]") if isinstance(item, dict) and item.keys() != {"b64"} else item
-            for number, item in enumerate(value)
-        ]
-        if any(isinstance(item, dict) for item in items):
-            return await _decode(served, items, key)
-        value = items
+        places = [f"{key}[{number}]" for number in range(len(value))]
+        value = [_without_name(item, place) for item, place in zip(value, places, strict=True)]
+        if any(isinstance(item, dict) for item in value):
+            files = [_picture(item, place) for item, place in zip(value, places, strict=True)]
+            return await _read_files(served, files, places)
     return bodies.to_images(value, served.image_shape, key)
 
 
-def _named(value: dict[str, Any], where: str) -> Any:
-    """The value of the one input there is, of an object that gives inputs by name."""
+def _without_name(value: Any, where: str) -> Any:
+    """The value of the one input there is, if ``value`` is an object that gives inputs by name."""
+    if not isinstance(value, dict) or value.keys() == {"b64"}:
+        return value
     if value.keys() != {INPUT_NAME}:
         raise RefusedError(400, f"{where}: expected the one key {INPUT_NAME}, this model's input")
     return value[INPUT_NAME]
 
 
-async def _decode(served: Served, items: list[Any], key: str) -> NDArray[np.uint8]:
-    places = [f"{key}[{number}]" for number in range(len(items))]
-    files = []
-    for item, place in zip(items, places, strict=True):
-        if not isinstance(item, dict) or item.keys() != {"b64"}:
-            raise RefusedError(400, f"{place}: expected a picture in base64, as the others of this request are")
-        files.append(images.decode_base64(item["b64"], place))
-    return await served.in_worker(images.read_pictures, files, served.manifest.data, places)
+def _picture(item: Any, where: str) -> bytes:
+    if not isinstance(item, dict) or item.keys() != {"b64"}:
+        raise RefusedError(400, f"{where}: expected a picture in base64, as the others of this request are")
+    return images.decode_base64(item["b64"], where)
+
+
+async def _read_files(served: Served, files: list[bytes], places: list[str]) -> NDArray[np.uint8]:
+    return await served.in_worker(images.read_picture_files, files, served.manifest.data, places)
 
 
 def _metadata(served: Served) -> dict[str, Any]:
@@ -111,3 +132,19 @@ def _metadata(served: Served) -> dict[str, Any]:
         "model_spec": {"name": served.manifest.name, "signature_name": "", "version": VERSION},
         "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
     }
+
+
+def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
+    """What ``predict`` takes, by media type, with examples."""
+    signature = {"signature_name": {"enum": [SIGNATURE, ""]}}
+    kinds = array_schema(operations.PIXEL, shape), object_schema({"b64": {"type": "string", "format": "picture"}})
+    batches = [operations.images_schema({"anyOf": [kind, object_schema({INPUT_NAME: kind})]}) for kind in kinds]
+    plain = [operations.images_schema(kind) for kind in kinds]
+    by_name = {"anyOf": [*plain, *(object_schema({INPUT_NAME: batch}) for batch in plain)]}
+    rows = object_schema({"instances": {"anyOf": batches}, **signature}, ["signature_name"], closed=False)
+    columns = object_schema({"inputs": by_name, **signature}, ["signature_name"], closed=False)
+    either = [{**rows, "not": {"required": ["inputs"]}}, {**columns, "not": {"required": ["instances"]}}]
+    text = {"schema": {"oneOf": either}, "example": {"instances": [{"b64": images.example_picture(shape)}]}}
+    files = {"type": "array", "items": operations.FILE, "minItems": 1}
+    form = {"schema": object_schema({"file": files}, closed=False)}
+    return {"application/json": text, _FORM_TYPE: form, **operations.PICTURES}

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cnn_trainer.export.manifest import Manifest
 
@@ -20,10 +20,7 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Traces:
     """The log and the metrics of one server.
 
-    Attributes:
-        in_flight: requests that are being worked on.
-        num_images: counts the images that were classified.
-        registry: what /metrics shows.
+    ``in_flight`` requests are being worked on, ``num_images`` were classified; /metrics shows the ``registry``.
     """
 
     def __init__(self, manifest: Manifest, format: str, write: Callable[..., None]) -> None:  # noqa: A002
@@ -33,16 +30,10 @@ class Traces:
         self.num_images = Counter("cnn_train_images", "Images classified.", registry=self.registry)
         self._write = write
         self._lines: list[str] = []
-        self._requests = Counter(
-            "cnn_train_requests", "Requests answered.", ("route", "status"), registry=self.registry
-        )
-        self._seconds = Histogram(
-            "cnn_train_request_seconds",
-            "From the head of a request to the end of its answer.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
+        labels: tuple[str, ...] = ("route", "status")
+        self._requests = Counter("cnn_train_requests", "Requests answered.", labels, registry=self.registry)
+        name, words = "cnn_train_request_seconds", "From the head of a request to the end of its answer."
+        self._seconds = Histogram(name, words, ("route",), buckets=_SECONDS, registry=self.registry)
         self._of_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # a look-up by labels takes longer
         in_flight = Gauge("cnn_train_requests_in_flight", "Requests being worked on.", registry=self.registry)
         in_flight.set_function(lambda: self.in_flight)
@@ -51,9 +42,29 @@ class Traces:
         model.labels(manifest.name, format, manifest.weights_sha256).set(1)
         ProcessCollector(registry=self.registry)
 
-    def record(self, scope: Mapping[str, Any], status: int, num_bytes: int, seconds: float) -> None:
-        """Note a request that is over. ``num_bytes`` and ``status`` are its answer's."""
-        route = scope["route"].path if "route" in scope else ""  # of an unknown path: there may be any number of these
+    def watch(self, app: ASGIApp) -> ASGIApp:
+        """The application with a line and counts for every request."""
+
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            started, status, num_bytes = time.perf_counter(), 0, 0
+
+            async def note(message: Message) -> None:
+                nonlocal status, num_bytes
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                else:
+                    num_bytes += len(message["body"]) if scope["method"] != "HEAD" else 0
+                await send(message)
+
+            try:
+                await app(scope, receive, note)
+            finally:
+                self._record(scope, status, num_bytes, time.perf_counter() - started)
+
+        return watched
+
+    def _record(self, scope: Mapping[str, Any], status: int, num_bytes: int, seconds: float) -> None:
+        route = scope["route"] if "route" in scope else ""  # of an unknown path: there may be any number of these
         if (route, status) not in self._of_route:
             self._of_route[route, status] = self._requests.labels(route, status), self._seconds.labels(route)
         requests, histogram = self._of_route[route, status]
@@ -61,13 +72,13 @@ class Traces:
         histogram.observe(seconds)
         client = scope["client"][0] if scope["client"] else ""
         self._log(  # put together by hand, which takes a third of the time; it is done for every request
-            f'{{"time": "{_now()}", "method": "{scope["method"]}", "path": {_as_json(scope["path"])}, '
+            f'{{"time": "{log_time()}", "method": {_as_json(scope["method"])}, "path": {_as_json(scope["path"])}, '
             f'"status": {status}, "seconds": {seconds:.6f}, "bytes": {num_bytes}, "client": "{client}"}}'
         )
 
     def log_failure(self, scope: Scope, error: Exception) -> None:
         """Note a defect, with its traceback."""
-        fields = {"time": _now(), "method": scope["method"], "path": scope["path"], "error": repr(error)}
+        fields = {"time": log_time(), "method": scope["method"], "path": scope["path"], "error": repr(error)}
         self._log(json.dumps({**fields, "traceback": traceback.format_exception(error)}))
 
     def _log(self, line: str) -> None:
@@ -81,7 +92,7 @@ class Traces:
         self._write(*lines)
 
 
-def _now() -> str:
+def log_time() -> str:
     """The time in UTC, ISO 8601, to the millisecond."""
     seconds, fraction = divmod(time.time(), 1)
     return f"{_as_second(seconds)}.{int(fraction * 1000):03}Z"

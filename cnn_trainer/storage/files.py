@@ -19,6 +19,7 @@ from cnn_trainer.errors import StorageError
 _TEMPORARY = re.compile(r"\.tmp-.*-[0-9]+-[0-9a-f]{8}", re.DOTALL)
 # Not blocking: opening a FIFO would wait for its other end.
 NOT_FOLLOWED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _REMEDIES = {
     errno.ENOSPC: "free some space on its disk",
@@ -52,18 +53,20 @@ def reported(path: Path, deed: str, state: str = "") -> Iterator[None]:
         raise StorageError(f"cannot be {deed}: {error.strerror or error}", place=path, remedy=remedy + end) from error
 
 
+@contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """The descriptor of the file or folder at ``path``, closed when the block ends. Raises OSError."""
+    file = os.open(path, flags, 0o666)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
 def try_lock(file: int, shared: bool = False) -> bool:
-    """Lock the open file or folder until it is closed, which the end of the process does too.
+    """Lock an open file until it is closed, which the end of the process does too. False if another holds the lock.
 
-    Args:
-        file: A file descriptor.
-        shared: Whether others may hold a shared lock at the same time.
-
-    Returns:
-        Whether the lock was free.
-
-    Raises:
-        OSError: if the file system has no locks.
+    Any number of processes can hold a ``shared`` lock. Raises OSError if the file system has no locks.
     """
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -78,20 +81,14 @@ def write_atomic(path: Path, data: bytes) -> None:
     A symbolic link at ``path`` is replaced, not followed. Folders on the way to it may be links.
 
     Raises:
-        StorageError: where the system refuses; what was at ``path`` before is then intact, and nothing else is
+        StorageError: if the system refuses; what was at ``path`` before is then intact, and nothing else is
             left in the folder.
     """
-    with reported(path, "written", "what was there before is intact"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with reported(path, "written", "what was there before is intact"):
-            _replace(folder, path.name, data)
-        with reported(
-            path, "synced to the disk", "it was written, but a power failure may bring back what was there before"
-        ):
+    with reported(path, "written", "what was there before is intact"), opened(path.parent, _FOLDER) as folder:
+        _replace(folder, path.name, data)
+        state = "it was written, but a power failure may bring back what was there before"
+        with reported(path, "synced to the disk", state):
             _sync(folder)
-    finally:
-        os.close(folder)
 
 
 def _replace(folder: int, name: str, data: bytes) -> None:
@@ -142,12 +139,8 @@ def _sync(folder: int) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in the folder at ``path`` survive a power failure. Raises StorageError."""
-    with reported(path, "synced to the disk"):
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _sync(folder)
-        finally:
-            os.close(folder)
+    with reported(path, "synced to the disk"), opened(path, _FOLDER) as folder:
+        _sync(folder)
 
 
 def remove_stray(folder: Path) -> None:
@@ -158,43 +151,32 @@ def remove_stray(folder: Path) -> None:
         return
     for path in paths:
         if _TEMPORARY.fullmatch(path.name):
-            with suppress(OSError):
-                _remove_if_dead(path)
-
-
-def _remove_if_dead(path: Path) -> None:
-    file = os.open(path, os.O_RDWR | NOT_FOLLOWED)
-    try:
-        if stat.S_ISREG(os.fstat(file).st_mode) and try_lock(file):
-            path.unlink()
-    finally:
-        os.close(file)
+            with suppress(OSError), opened(path, os.O_RDWR | NOT_FOLLOWED) as file:
+                if stat.S_ISREG(os.fstat(file).st_mode) and try_lock(file):
+                    path.unlink()
 
 
 def append_line(path: Path, line: str) -> None:
     """Add ``line`` (without its end) to the text file at ``path``, on the disk when this returns.
 
-    The file is created where it is missing. A last line without an end, which a killed writer left, is cut off first.
+    The file is created if it is missing. A last line without an end, which a killed writer left, is cut off first.
 
     Raises:
-        StorageError: where the system refuses, or ``path`` is not a regular file; the lines before are intact.
+        StorageError: if the system refuses, or ``path`` is not a regular file; the lines before are intact.
     """
-    with reported(path, "added to", "the lines before are intact"):
-        file = os.open(path, os.O_RDWR | os.O_CREAT | NOT_FOLLOWED, 0o666)
+    state = "the lines before are intact"
+    with reported(path, "added to", state), opened(path, os.O_RDWR | os.O_CREAT | NOT_FOLLOWED) as file:
+        _require_regular(file, path)
+        size = _size_of_whole_lines(file)
         try:
-            _require_regular(file, path)
-            size = _size_of_whole_lines(file)
-            try:
+            os.ftruncate(file, size)
+            os.lseek(file, size, os.SEEK_SET)
+            _write_all(file, f"{line}\n".encode())
+            os.fsync(file)
+        except BaseException:
+            with suppress(OSError):
                 os.ftruncate(file, size)
-                os.lseek(file, size, os.SEEK_SET)
-                _write_all(file, f"{line}\n".encode())
-                os.fsync(file)
-            except BaseException:
-                with suppress(OSError):
-                    os.ftruncate(file, size)
-                raise
-        finally:
-            os.close(file)
+            raise
         if not size:
             sync_folder(path.parent)
 
@@ -223,27 +205,17 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """The content of the regular file at ``path``, at most ``limit`` bytes; a symbolic link is not followed.
 
     Raises:
-        StorageError: where the file is missing, larger, of another kind or cannot be read; nothing was read then.
+        StorageError: if the file is missing, larger, of another kind or cannot be read; nothing was read then.
     """
-    with reported(path, "read"):
-        file = os.open(path, os.O_RDONLY | NOT_FOLLOWED)
-        try:
-            size = _require_regular(file, path).st_size
-            data = b"" if size > limit else _read_all(file, size)
-        finally:
-            os.close(file)
+    data = b""
+    with reported(path, "read"), opened(path, os.O_RDONLY | NOT_FOLLOWED) as file:
+        size = _require_regular(file, path).st_size
+        if size <= limit:
+            with os.fdopen(file, "rb", closefd=False) as stream:
+                data = stream.read(size + 1)  # one more than that if the file has grown
     if max(size, len(data)) > limit:
         raise StorageError(f"larger than it can be: {size} bytes, {limit} allowed", place=path)
     return data
-
-
-def _read_all(file: int, size: int) -> bytes:
-    """``size`` bytes, or fewer where the file is shorter by now, or one more where it is longer."""
-    parts, left = [], size + 1
-    while left and (part := os.read(file, left)):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
 
 
 def require_folder(path: Path) -> None:

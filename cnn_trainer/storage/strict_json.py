@@ -17,7 +17,7 @@ MAX_JSON_BYTES = 1024 * 1024
 # A list of a million empty lists is 3 MB of JSON and 80 MB of Python objects; with this bound and the size bound of
 # the file, what is read takes about 12 times the size of its text at most.
 MAX_CONTAINERS = 250_000
-MAX_DIGITS = 20  # of an integer: what an unsigned 64-bit integer needs
+MAX_JSON_DIGITS = 20  # of an integer: what an unsigned 64-bit integer needs
 
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
@@ -45,16 +45,17 @@ def to_json(record: BaseModel) -> bytes:
     return f"{format_json(record.model_dump(), indent=2)}\n".encode()
 
 
-def parse_json(data: bytes | str) -> Any:
-    """The value of a JSON text in UTF-8.
+def parse_json(data: bytes | str, place: object = None) -> Any:
+    """The value of a JSON text in UTF-8, read at ``place``.
 
     Raises:
         StorageError: for anything that ``format_json`` does not write (duplicate keys, NaN, infinity, integers of
-            more than ``MAX_DIGITS`` digits, text that is not Unicode), for nesting deeper than Python's stack, and for
-            more than ``MAX_CONTAINERS`` lists and mappings. It names no place: ``data`` may be a part of a file.
+            more than ``MAX_JSON_DIGITS`` digits, text that is not Unicode), for nesting deeper than Python's stack, and
+            for more than ``MAX_CONTAINERS`` lists and mappings.
     """
     try:
         text = data if isinstance(data, str) else data.decode()
+        text.encode()
         if text.count("[") + text.count("{") > MAX_CONTAINERS:
             raise ValueError(f"more than {MAX_CONTAINERS} lists and mappings")
         value = json.loads(
@@ -64,23 +65,15 @@ def parse_json(data: bytes | str) -> Any:
             parse_float=_finite,
             parse_int=_integer,
         )
-        format_json(value)  # an escaped half of a surrogate pair is valid JSON, but no Unicode text
+        if "\\ud" in text.lower():  # an escaped half of a surrogate pair is valid JSON, but no Unicode text
+            format_json(value)
     except UnicodeError:
-        raise StorageError("not valid JSON: not UTF-8 text") from None
+        raise StorageError("not valid JSON: not UTF-8 text", place=place) from None
     except ValueError as error:
-        raise StorageError(f"not valid JSON: {error}") from None
+        raise StorageError(f"not valid JSON: {error}", place=place) from None
     except RecursionError:
-        raise StorageError("not valid JSON: nested too deeply") from None
+        raise StorageError("not valid JSON: nested too deeply", place=place) from None
     return value
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file of at most ``MAX_JSON_BYTES``, strictly read. Raises StorageError naming it."""
-    data = files.read_bounded(path, MAX_JSON_BYTES)
-    try:
-        return parse_json(data)
-    except StorageError as error:
-        raise error.at(path) from None
 
 
 def validated(kind: type[AnyRecord], value: Any, place: object) -> AnyRecord:
@@ -96,8 +89,8 @@ def validated(kind: type[AnyRecord], value: Any, place: object) -> AnyRecord:
 
 
 def read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
-    """The record that the JSON file at ``path`` holds. Raises StorageError naming the file and the fault."""
-    return validated(kind, read_json(path), path)
+    """The record in a JSON file of at most ``MAX_JSON_BYTES``. Raises StorageError naming the file and the fault."""
+    return validated(kind, parse_json(files.read_bounded(path, MAX_JSON_BYTES), path), path)
 
 
 def changed(record: AnyRecord, **changes: Any) -> AnyRecord:
@@ -126,6 +119,6 @@ def _finite(text: str) -> float:
 
 
 def _integer(text: str) -> int:
-    if len(text.lstrip("-")) > MAX_DIGITS:
-        raise ValueError(f"an integer of more than {MAX_DIGITS} digits")
+    if len(text.lstrip("-")) > MAX_JSON_DIGITS:
+        raise ValueError(f"an integer of more than {MAX_JSON_DIGITS} digits")
     return int(text)

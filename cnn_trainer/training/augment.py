@@ -11,25 +11,15 @@ Augment = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_augment(augmentation: Augmentation, height: int, width: int) -> Augment | None:
-    """The function that augments a batch, or None if ``augmentation`` asks for nothing.
+    """The function that augments a batch, or None if ``augmentation``, whose bounds are drawn within, asks for nothing.
 
     ``augment(images, seed)`` takes images, floats (n, height, width, channels), and a seed, int32 (2,), and gives
-    images of the same shape and dtype. It is a function of both alone, and of each image's place in the batch: give
-    every step, and every part of a batch that is computed apart, a seed of its own. What comes in from outside of
-    the image is 0; values between pixels are interpolated linearly.
-
-    Args:
-        augmentation: the bounds within which each image's shift, rotation, zoom and shear are drawn, each uniformly.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
+    images of the same shape and dtype. It depends only on both, and on each image's place in the batch: give every
+    step and every tower a seed of its own. What comes in from outside of the image is 0; values between pixels are
+    interpolated linearly.
     """
-    bounds = [
-        augmentation.shift_pixels,
-        augmentation.shift_pixels,
-        augmentation.rotation_radians,
-        augmentation.zoom,
-        augmentation.shear,
-    ]
+    shift, zoom = augmentation.shift_pixels, augmentation.zoom
+    bounds = [shift, shift, augmentation.rotation_radians, zoom, augmentation.shear]
     if not any(bounds):
         return None
 
@@ -52,16 +42,8 @@ def matrices(
         q = R S Z p + t,   R = [[cos r, -sin r], [sin r, cos r]],   S = [[1, shear], [0, 1]],   Z = exp(zoom) I
 
     so that a positive rotation r turns clockwise as seen, and a positive shear moves lower rows to the right. The
-    result reads its pixel q from p = Z^-1 S^-1 R^-1 (q - t), and that map is what comes back.
-
-    Args:
-        shift_x: t's first part, in pixels: float32 (n,).
-        shift_y: t's second part, in pixels: float32 (n,).
-        rotation: r, in radians: float32 (n,).
-        zoom: logarithm of the scale: float32 (n,).
-        shear: pixels along a row for each pixel of height: float32 (n,).
-        height: of the images, in pixels.
-        width: of the images, in pixels.
+    result reads its pixel q from p = Z^-1 S^-1 R^-1 (q - t), and that map is what comes back. Each of the five is
+    float32 (n,): the shifts t, height and width in pixels, r in radians.
 
     Returns:
         float32 (n, 8): a0, a1, a2, b0, b1, b2, 0, 0 with x = a0 qx + a1 qy + a2 and y = b0 qx + b1 qy + b2, counted

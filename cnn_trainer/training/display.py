@@ -11,18 +11,14 @@ Mode = Literal["live", "lines", "quiet"]
 
 def choose_mode(stream: TextIO, quiet: bool) -> Mode:
     """Choose live on a terminal, lines if output is piped, quiet if that is asked for."""
-    if quiet:
-        return "quiet"
-    return "live" if stream.isatty() else "lines"
+    return "quiet" if quiet else "live" if stream.isatty() else "lines"
 
 
 class Display:
     """Shows how training goes on ``stream``. Epochs and steps are counted from 1; rates are of this session."""
 
     def __init__(self, stream: TextIO = sys.stderr, mode: Mode = "quiet") -> None:
-        self._stream = stream
-        self._mode = mode
-        self._epochs = self._steps_per_epoch = 0
+        self._stream, self._mode = stream, mode
         self._live: Any = None
 
     def begin(self, epoch: int, step: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
@@ -30,7 +26,13 @@ class Display:
         self._epochs, self._steps_per_epoch, self._batch_size = epochs, steps_per_epoch, batch_size
         self._began, self._first_step = time.monotonic(), (epoch - 1) * steps_per_epoch + step
         if self._mode == "live":
-            self._live = _live_line(self._stream)
+            from rich.console import Console  # takes 60 ms
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            bar, words = BarColumn(bar_width=20), TextColumn("{task.fields[words]}")
+            columns = TextColumn("{task.description}"), bar, MofNCompleteColumn(), words
+            console = Console(file=self._stream)
+            self._live = Progress(*columns, console=console, transient=True, refresh_per_second=5)
             self._task = self._live.add_task(f"epoch {epoch}/{epochs}", total=steps_per_epoch, words="starting")
             self._live.start()
 
@@ -49,10 +51,8 @@ class Display:
         done = (epoch - 1) * self._steps_per_epoch + step
         seconds_a_step = (time.monotonic() - self._began) / max(1, done - self._first_step)
         left = seconds_a_step * (self._epochs * self._steps_per_epoch - done)
-        words = (
-            f"loss {loss:.4f}  accuracy {accuracy:.2%}  {self._batch_size / max(1e-9, seconds_a_step):,.0f} images/s  "
-            f"{format_seconds(left)} left"
-        )
+        rate = self._batch_size / max(1e-9, seconds_a_step)
+        words = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {rate:,.0f} images/s  {format_seconds(left)} left"
         with self._unless_nobody_looks():
             self._live.update(self._task, description=f"epoch {epoch}/{self._epochs}", completed=step, words=words)
 
@@ -81,16 +81,3 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-
-
-def _live_line(stream: TextIO) -> Any:
-    from rich.console import Console  # imported where a terminal is there to use it: 60 ms
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[words]}"),
-    )
-    return Progress(*columns, console=Console(file=stream), transient=True, refresh_per_second=5)

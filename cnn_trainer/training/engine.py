@@ -6,7 +6,7 @@ nothing. Every random choice is a function of the seed and the step, so there is
 at any step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -14,9 +14,14 @@ from pydantic import ConfigDict, Field
 
 from cnn_trainer.network.rewrite import Tensor
 from cnn_trainer.storage.strict_json import Record
-from cnn_trainer.training.batches import Batch
-from cnn_trainer.training.combine import Combine, add_towers
-from cnn_trainer.training.gradients import Counts, Gradients
+from cnn_trainer.training.gradients import Combine, Counts, Gradients, add_towers
+
+Batch = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""``batch(indexes)`` is traced into the compiled step, once for each tower.
+
+It takes int32 (n,), numbers of training examples, and gives their images, uint8 (n, height, width, channels), and
+labels, int32 (n,), in the same order.
+"""
 
 
 class Sums(Record):
@@ -30,12 +35,7 @@ class Sums(Record):
 
 
 class Engine:
-    """The compiled steps for one set of variables and one training split.
-
-    Attributes:
-        num_examples: How many examples an epoch has.
-        steps_per_epoch: How many steps it takes to train on all of them once.
-    """
+    """The compiled steps for one set of variables and one training split; an epoch has ``steps_per_epoch`` of them."""
 
     def __init__(
         self,
@@ -53,24 +53,15 @@ class Engine:
     ) -> None:
         """Trace nothing yet; the first step does.
 
-        Args:
-            variables: What is trained, in the order of the gradients.
-            optimizer: Built for ``variables``.
-            batch: Gives the examples of these numbers.
-            gradients: Gives what one tower contributes.
-            combine: Adds what the towers contribute.
-            num_examples: At least 1.
-            batch_size: Of a step, over all towers; a larger one than ``num_examples`` counts as that.
-            towers: Parts of a batch, of equal size or nearly so; at least 1.
-            seed: Every random choice follows from it.
-            may_fill_up: Whether examples that do not count may be in a batch without changing its other examples.
+        ``variables`` are trained, in the order of the gradients; ``optimizer`` is built for them. An epoch has
+        ``num_examples``, at least 1, in batches of ``batch_size`` over all ``towers``, which have equal shares of it or
+        nearly so. Every random choice follows from ``seed``. ``may_fill_up`` says that examples that do not count may
+        be in a batch without changing its other examples.
         """
         self._variables, self._optimizer = variables, optimizer
         self._batch, self._gradients, self._combine = batch, gradients, combine
-        self.num_examples = num_examples
-        self._batch_size = min(batch_size, num_examples)
-        self._towers = towers
-        self._seed = seed
+        self.num_examples, self._batch_size = num_examples, min(batch_size, num_examples)
+        self._towers, self._seed = towers, seed
         self.steps_per_epoch = -(-num_examples // self._batch_size)
         # Batches of one known size are 1 to 4 % faster than batches of any size. So the last one is filled up with
         # examples that do not count, if those are few.
@@ -79,16 +70,10 @@ class Engine:
         self._fills_up = few and may_fill_up
 
     def train_steps(self, order: Tensor, first: int, last: int, sums: Sums) -> Sums:
-        """Run the steps ``first`` up to but without ``last`` (counted from 0) of an epoch.
+        """Run the steps ``first`` up to but without ``last`` (counted from 0, at most ``steps_per_epoch``) of an epoch.
 
-        Args:
-            order: int32 (examples,), the order of the training examples in this epoch.
-            first: First step to run.
-            last: The step to stop before, at most ``steps_per_epoch``.
-            sums: Over the steps of the epoch before ``first``.
-
-        Returns:
-            Sums over the steps of the epoch before ``last``, to the same bits however an epoch is cut into calls.
+        ``order``, int32 (examples,), is that of the training examples in this epoch. ``sums`` are those over its steps
+        before ``first``; what comes back is over those before ``last``, to the same bits however an epoch is cut.
         """
         before = tf.constant(sums.loss, tf.float64), tf.constant(sums.correct, tf.int64)
         loss, correct = self._train_steps(order, tf.constant(first), tf.constant(last), *before)
@@ -119,9 +104,9 @@ class Engine:
         masks = self._split(tf.range(tf.size(chosen)) < count)
         towers = []
         for tower, (indexes, mask) in enumerate(zip(self._split(chosen), masks, strict=True)):
-            images, labels = self._batch(indexes)
-            seed = self._random_seed(iteration, tower)
-            towers.append(self._gradients(images, labels, Counts(mask, count), seed))
+            # No two of step and tower share a seed, and 64 streams fit between two experiments' seeds.
+            seed = tf.stack([tf.constant(self._seed * 64 % 2**31), iteration * self._towers + tower])
+            towers.append(self._gradients(*self._batch(indexes), Counts(mask, count), seed))
         sums = self._combine(towers)
         self._optimizer.apply(sums.gradients, self._variables)
         return sums.loss, sums.correct
@@ -130,7 +115,3 @@ class Engine:
         """The towers' parts of ``values`` (batch,), of equal size or nearly so."""
         size, towers = values.shape[0] or tf.size(values), self._towers
         return [values[size * tower // towers : size * (tower + 1) // towers] for tower in range(towers)]
-
-    def _random_seed(self, iteration: Tensor, tower: int) -> Tensor:
-        """int32 (2,): no two of step and tower share one, and 64 streams fit between two experiments' seeds."""
-        return tf.stack([tf.constant(self._seed * 64 % 2**31), iteration * self._towers + tower])

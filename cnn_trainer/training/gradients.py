@@ -1,10 +1,10 @@
-"""What one tower contributes to a step: the gradients of its examples, and the sums of their loss and hits.
+"""What a tower, a part of the batch, contributes to a step, and how the towers become one.
 
-A tower is a part of the batch. A function of the form ``Gradients`` computes it; ``plain_gradients`` builds that of
-ordinary training.
+``Gradients`` computes the one: the gradients of a tower's examples, and the sums of their loss and hits. ``Combine``
+does the other. ``plain_gradients`` and ``add_towers`` are those of ordinary training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,6 +48,9 @@ Gradients = Callable[[Tensor, Tensor, Counts, Tensor], TowerSums]
 * ``seed``: int32 (2,), another one in every step and tower. Add (k, 0) with 0 <= k < 64 for random streams of your own.
 """
 
+Combine = Callable[[Sequence[TowerSums]], TowerSums]
+"""``combine(towers)`` is traced into the compiled step, and gives the sums over all towers."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -71,13 +74,9 @@ class Objective:
 def plain_gradients(
     model: keras.Sequential, objective: Objective, dtype: tf.DType, optimizer: keras.optimizers.Optimizer
 ) -> Gradients:
-    """The gradients of ``objective`` itself, from the faster form of ``model``, computed in ``dtype``.
+    """The gradients of ``objective``, times the loss scale of ``optimizer``, for the trainable variables of ``model``.
 
-    Args:
-        model: Whose trainable variables the gradients are of.
-        objective: What is minimised.
-        dtype: A floating-point type; losses are computed in at least float32.
-        optimizer: Whose loss scale the gradients are multiplied by.
+    They are computed from its faster form in ``dtype``, a floating-point type; losses in at least float32.
     """
     operations, (height, width) = rewrite.fast_form(model)
     variables = model.trainable_variables
@@ -90,7 +89,9 @@ def plain_gradients(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             logits = rewrite.compute(operations, images, weights, _stream(seed, _DROPOUT), training=True)
-            losses = objective.per_example(_wide(logits), labels)
+            # TensorFlow has no softmax and no loss in 16 bits.
+            wide = tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
+            losses = objective.per_example(wide, labels)
             losses = tf.where(counts.mask, losses, tf.zeros_like(losses))
             mean = tf.reduce_sum(losses) / tf.cast(counts.num_in_batch, losses.dtype)
             scaled = mean * loss_scale(optimizer)
@@ -119,6 +120,38 @@ def _stream(seed: Tensor, number: int) -> Tensor:
     return seed + tf.constant([number, 0])
 
 
-def _wide(logits: Tensor) -> Tensor:
-    """Logits in at least float32: TensorFlow has no softmax and no loss in 16 bits."""
-    return tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
+def add_towers(towers: Sequence[TowerSums]) -> TowerSums:
+    """Add the towers, to the same bits however they are computed and whichever is ready first."""
+    gradients = [add_in_order(parts) for parts in zip(*(tower.gradients for tower in towers), strict=True)]
+    loss, correct = [tower.loss for tower in towers], [tower.correct for tower in towers]
+    return TowerSums(gradients, add_in_order(loss), add_in_order(correct))
+
+
+def add_in_order(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors of one shape and dtype, always to the same bits.
+
+    Rows that several processes have gathered are added by this too: ``add_in_order(tf.unstack(rows))``.
+    """
+    if len(parts) <= 2:  # two have one sum in either order; stacking them would cost 2 to 4 % of a step
+        return sum(parts[1:], start=parts[0])
+    # Not AddN: it begins with whichever part's memory it may overwrite, so its rounding varies from step to step.
+    # Nor a chain of additions, which TensorFlow's optimizer makes into AddN.
+    return tf.reduce_sum(tf.stack(parts), axis=0)
+
+
+def with_penalties(combine: Combine, model: keras.Sequential, optimizer: keras.optimizers.Optimizer) -> Combine:
+    """``combine``, and then the gradients of the L1 and L2 penalties of ``model`` once; its loss is left as it is."""
+    penalized = [layer for layer in model.layers if getattr(layer, "kernel_regularizer", None) is not None]
+    if not penalized:
+        return combine
+
+    def combine_and_penalize(towers: Sequence[TowerSums]) -> TowerSums:
+        sums = combine(towers)
+        with tf.GradientTape() as tape:
+            penalty = tf.add_n([layer.kernel_regularizer(layer.kernel) for layer in penalized])
+            penalty *= loss_scale(optimizer)
+        values = [variable.value for variable in model.trainable_variables]
+        extra = tape.gradient(penalty, values, unconnected_gradients="zero")
+        return sums._replace(gradients=[one + more for one, more in zip(sums.gradients, extra, strict=True)])
+
+    return combine_and_penalize

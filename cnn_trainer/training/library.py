@@ -17,17 +17,9 @@ from cnn_trainer.runs import paths, store
 from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord
 from cnn_trainer.training.run import resume_run, train_config
 
-DEFAULT_RUNS_DIR = "runs"
-
 
 class TrainedRun:
-    """A run directory with a result.
-
-    Attributes:
-        dir: The run directory.
-        experiment: The resolved config.
-        record: What run.json says.
-    """
+    """A run directory with a result: its place ``dir``, its resolved config ``experiment``, its run.json ``record``."""
 
     def __init__(self, run_dir: Path) -> None:
         run = store.open_run(run_dir)
@@ -57,25 +49,17 @@ class TrainedRun:
     def evaluate(self, split: SplitName = "test", data: str | Path | None = None) -> EvaluationRecord:
         """Score the run on a split of its data, and write the score into the run directory.
 
-        Args:
-            split: train, validation or test.
-            data: Where to read the data instead of where the config says; the score is then not written.
-
-        Raises:
-            DataError: if the data cannot be read, or does not fit the run.
-            RunDirectoryError: if the score cannot be written.
+        If ``data`` names another place than the config to read the data from, the score is not written. Raises
+        DataError if the data cannot be read, or does not fit the run, and RunDirectoryError if the score cannot be
+        written.
         """
         return record_score(self._run, self._result, split, None if data is None else Path(data))
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities, float64 (examples, classes), of images.
 
-        Args:
-            images: uint8 (examples, height, width, channels), 0 to 255, of the shape that the run was trained on; the
-                axis of one channel may be left out.
-
-        Raises:
-            DataError: if they are of another dtype or shape.
+        They are uint8 (examples, height, width, channels), 0 to 255, of the shape that the run was trained on; the axis
+        of one channel may be left out. Raises DataError if they are of another dtype or shape.
         """
         shape = tuple(self.record.data.image_shape)
         whole = images[..., np.newaxis] if shape[-1] == 1 and images.ndim == 3 else images
@@ -92,11 +76,7 @@ class TrainedRun:
 
 
 def train(
-    config: str | Path,
-    overrides: Overrides = (),
-    *,
-    runs_dir: str | Path = DEFAULT_RUNS_DIR,
-    evaluate: bool = True,
+    config: str | Path, overrides: Overrides = (), *, runs_dir: str | Path = "runs", evaluate: bool = True
 ) -> TrainedRun:
     """Train an experiment, as ``cnn-train train`` does, in a new run directory.
 
@@ -105,9 +85,6 @@ def train(
         overrides: Values by dotted key, such as ``{"training.epochs": 3}``.
         runs_dir: Where the run directory is created.
         evaluate: Whether to score the result on the test split in the end.
-
-    Returns:
-        The run, from which everything else can be asked.
 
     Raises:
         ConfigError: with every fault of the config.
@@ -121,14 +98,9 @@ def train(
     return TrainedRun(Path(outcome.run))
 
 
-def load_run(run: str | Path, runs_dir: str | Path = DEFAULT_RUNS_DIR) -> TrainedRun:
-    """A run that was trained before.
+def load_run(run: str | Path, runs_dir: str | Path = "runs") -> TrainedRun:
+    """A run that was trained before: its run directory, a name under ``runs_dir``, or ``latest``.
 
-    Args:
-        run: The run directory, a name under ``runs_dir``, or ``latest``.
-        runs_dir: Where the runs are.
-
-    Raises:
-        RunDirectoryError: if there is no such run, it is broken, or it has no result yet.
+    Raises RunDirectoryError if there is no such run, it is broken, or it has no result yet.
     """
     return TrainedRun(paths.resolve_run(str(run), Path(runs_dir)))

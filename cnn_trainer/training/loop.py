@@ -58,18 +58,11 @@ class TrainingState(BaseModel):
 def train_run(
     run: Run, session: Session, display: Display, stop: StopRequest, warn: Callable[[str], None], resume: bool = False
 ) -> str:
-    """Train ``run`` to its end, and write its result: weights.safetensors and model.keras.
+    """Train a locked run to its end, and write its result: weights.safetensors and model.keras. Gives its digest.
 
-    Args:
-        run: A locked run.
-        session: Built from the run's own experiment.
-        display: Shown progress.
-        stop: Looked at every fraction of a second.
-        warn: Called with what a person should know, such as a broken checkpoint that was passed over.
-        resume: Whether to go on from the newest valid checkpoint.
-
-    Returns:
-        The digest of the result's weights.
+    ``session`` is built from the run's own experiment, ``stop`` is looked at every fraction of a second, and ``warn``
+    gets what a person should know, such as a broken checkpoint that was passed over. With ``resume``, training goes on
+    from the newest valid checkpoint.
 
     Raises:
         StoppedError: after a checkpoint was written, if a signal asked to stop.
@@ -86,7 +79,7 @@ def train_run(
         with epoch_writer(run.dir, state.history, session.experiment.runtime.tensorboard) as write_events:
             _train_epochs(run, session, state, display, stop, write_events)
         if stop.signal_number is not None:  # writing and scoring the result may take longer than a stop should
-            raise StoppedError("stopped after the last epoch", stop.signal_number, remedy=f"{_how_to_go_on(run)}")
+            raise _stopped(run, "after the last epoch", stop.signal_number)
         display.end()
         return _write_result(run, session, state)
     except StoppedError:
@@ -103,11 +96,7 @@ def train_run(
 
 
 def _figures(state: TrainingState) -> dict[str, Any]:
-    return {
-        "epochs_done": state.epoch,
-        "best_epoch": state.best_epoch,
-        "train_seconds": state.train_seconds,
-    }
+    return {"epochs_done": state.epoch, "best_epoch": state.best_epoch, "train_seconds": state.train_seconds}
 
 
 def _train_epochs(
@@ -123,12 +112,18 @@ def _train_epochs(
             sums = engine.train_steps(order, state.step, last, state.sums)
             seconds = time.monotonic() - began
             chunk = max(1, round(chunk * min(4.0, _PYTHON_EVERY_SECONDS / max(1e-6, seconds))))
-            _advance(state, last, sums, seconds)
+            if not math.isfinite(sums.loss):
+                steps = f"between steps {state.step + 1} and {last} of epoch {state.epoch + 1}"
+                remedy = "lower training.learning_rate or set training.gradient_clip_norm"
+                raise DivergedError(f"the training loss is no longer finite, {steps}", remedy=remedy)
+            state.step, state.sums = last, sums
+            state.step_seconds += seconds
+            state.train_seconds += seconds
             display.step(state.epoch + 1, last, sums.loss / sums.examples, sums.correct / sums.examples)
             if stop.signal_number is not None:
                 _write_checkpoint(run, session, state)
                 place = f"in epoch {state.epoch + 1} after step {last} of {engine.steps_per_epoch}"
-                raise StoppedError(f"stopped {place}", stop.signal_number, remedy=f"{_how_to_go_on(run)}")
+                raise _stopped(run, place, stop.signal_number)
             if time.monotonic() - checkpointed > experiment.runtime.checkpoint_seconds:
                 _write_checkpoint(run, session, state)
                 checkpointed = time.monotonic()
@@ -140,29 +135,14 @@ def _train_epochs(
         display.epoch(metrics.epoch, metrics.summary())
 
 
-def _how_to_go_on(run: Run) -> str:
-    return f"go on with: cnn-train resume {shlex.quote(str(run.dir))}"
-
-
-def _advance(state: TrainingState, step: int, sums: Sums, seconds: float) -> None:
-    if not math.isfinite(sums.loss):
-        raise DivergedError(
-            f"the training loss is no longer finite, between steps {state.step + 1} and {step} of "
-            f"epoch {state.epoch + 1}",
-            remedy="lower training.learning_rate or set training.gradient_clip_norm",
-        )
-    state.step, state.sums = step, sums
-    state.step_seconds += seconds
-    state.train_seconds += seconds
+def _stopped(run: Run, place: str, signal_number: int) -> StoppedError:
+    remedy = f"go on with: cnn-train resume {shlex.quote(str(run.dir))}"
+    return StoppedError(f"stopped {place}", signal_number, remedy=remedy)
 
 
 def _stops_early(experiment: Experiment, state: TrainingState) -> bool:
-    stopping = experiment.training.early_stopping
-    return (
-        stopping is not None
-        and state.lowest_epoch is not None
-        and state.epoch - state.lowest_epoch >= stopping.patience
-    )
+    stopping, lowest = experiment.training.early_stopping, state.lowest_epoch
+    return stopping is not None and lowest is not None and state.epoch - lowest >= stopping.patience
 
 
 def _end_epoch(session: Session, state: TrainingState) -> EpochMetrics:
@@ -176,9 +156,8 @@ def _end_epoch(session: Session, state: TrainingState) -> EpochMetrics:
         found = score_logits(logits, session.validation.labels, session.experiment.training.loss)
         loss, accuracy = found.loss, found.accuracy
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"the validation loss of epoch {epoch} is not finite", remedy="lower training.learning_rate"
-            )
+            problem = f"the validation loss of epoch {epoch} is not finite"
+            raise DivergedError(problem, remedy="lower training.learning_rate")
         _note_best(session, state, epoch, loss, weights)
     spent = time.monotonic() - began
     metrics = EpochMetrics(
@@ -259,16 +238,12 @@ def _restore(run: Run, session: Session, warn: Callable[[str], None]) -> Trainin
 
 def _refuse_impossible(run: Run, session: Session, state: TrainingState) -> None:
     """Refuse a state that training this run cannot reach: a right digest does not say who wrote the checkpoint."""
-    training, engine, losses = session.experiment.training, session.engine, []
+    training, engine = session.experiment.training, session.engine
     if (state.epoch, state.step) > (training.epochs, 0):
-        raise RunDirectoryError(
-            f"{state.epoch} epochs and {state.step} steps are done, more than the "
-            f"{training.epochs} epochs that are asked for",
-            place=run.dir,
-            remedy="ask for more with --epochs",
-        )
-    if session.validation is not None:
-        losses = [metrics.validation_loss for metrics in state.history]
+        done = f"{state.epoch} epochs and {state.step} steps are done"
+        problem = f"{done}, more than the {training.epochs} epochs that are asked for"
+        raise RunDirectoryError(problem, place=run.dir, remedy="ask for more with --epochs")
+    losses = [metrics.validation_loss for metrics in state.history] if session.validation is not None else []
     examples = min(state.step * training.batch_size, engine.num_examples)
     possible = (
         state.step <= engine.steps_per_epoch

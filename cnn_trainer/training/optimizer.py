@@ -40,17 +40,11 @@ class Adam(keras.optimizers.Adam):
 def build_optimizer(
     experiment: Experiment, model: keras.Model, steps_per_epoch: int, adam: type[keras.optimizers.Adam] = Adam
 ) -> keras.optimizers.Optimizer:
-    """Build the optimizer with its slots, for all trainable variables of ``model``.
+    """Build the optimizer with its slots, for all trainable variables of ``model``; ``adam`` is that of adam and adamw.
 
     Plain gradient descent is θ ← θ − η∇L. If ``ema_decay`` is set, the optimizer keeps the moving average of each
     variable in its own variables; ``averages`` gives them. In float16 it takes the gradients of a scaled loss (see
     ``loss_scale``), and leaves a step out, with a smaller scale for the next, if they are not finite.
-
-    Args:
-        experiment: What to train, and how.
-        model: Whose trainable variables are trained.
-        steps_per_epoch: Which turns the durations of a schedule into steps.
-        adam: What takes the steps of adam and adamw.
     """
     training = experiment.training
     common = {
@@ -60,24 +54,21 @@ def build_optimizer(
         "use_ema": training.ema_decay is not None,
         "ema_momentum": training.ema_decay or 0.99,  # read by Keras only with use_ema
     }
-    if training.optimizer in ("adam", "adamw"):  # Keras' AdamW is its Adam with a weight decay
-        optimizer = adam(**common)
-    else:
-        optimizer = _OPTIMIZERS[training.optimizer](training, common)
+    match training.optimizer:
+        case "adam" | "adamw":  # Keras' AdamW is its Adam with a weight decay
+            optimizer = adam(**common)
+        case "rmsprop":
+            optimizer = keras.optimizers.RMSprop(**common)
+        case "sgd":
+            optimizer = keras.optimizers.SGD(**common)
+        case "momentum" | "nesterov" as name:
+            optimizer = keras.optimizers.SGD(momentum=training.momentum, nesterov=name == "nesterov", **common)
     kernels = {id(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if id(v) not in kernels])
     if experiment.runtime.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
-
-
-_OPTIMIZERS: dict[str, Callable[[Training, dict[str, Any]], keras.optimizers.Optimizer]] = {
-    "sgd": lambda _, common: keras.optimizers.SGD(**common),
-    "momentum": lambda training, common: keras.optimizers.SGD(momentum=training.momentum, **common),
-    "nesterov": lambda training, common: keras.optimizers.SGD(momentum=training.momentum, nesterov=True, **common),
-    "rmsprop": lambda _, common: keras.optimizers.RMSprop(**common),
-}
 
 
 def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
@@ -100,10 +91,9 @@ def without_loss_scale(optimizer: keras.optimizers.Optimizer) -> keras.optimizer
 def learning_rate(training: Training, steps_per_epoch: int) -> "float | ScheduleByFactor":
     """The learning rate as a number, or as a function of the step (counted from 0)."""
     schedule = training.schedule
-    total = training.epochs * steps_per_epoch
     if isinstance(schedule, Plateau) or (isinstance(schedule, Constant) and not schedule.warmup_epochs):
         return training.learning_rate
-    factor = _FACTORS[schedule.name](schedule, steps_per_epoch, total)
+    factor = _factor(schedule, steps_per_epoch, training.epochs * steps_per_epoch)
     warmup = 0.0 if isinstance(schedule, OneCycle) else schedule.warmup_epochs * steps_per_epoch
     return ScheduleByFactor(training.learning_rate, factor, warmup)
 
@@ -119,12 +109,8 @@ def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
 def lower_at_plateau(training: Training, optimizer: keras.optimizers.Optimizer, epochs_without: int) -> bool:
     """Lower the learning rate if the schedule is plateau and its patience is over; say whether that was so.
 
-    The learning rate is one of the optimizer's variables then, so that a checkpoint holds it.
-
-    Args:
-        training: How to train.
-        optimizer: The optimizer that ``build_optimizer`` made for it.
-        epochs_without: Epochs since the lowest validation loss, or since the learning rate was last lowered.
+    It is one of the optimizer's variables then, so that a checkpoint holds it. ``epochs_without`` is the number of
+    epochs since the lowest validation loss, or since the learning rate was last lowered.
     """
     schedule = training.schedule
     if not isinstance(schedule, Plateau) or epochs_without < schedule.patience:
@@ -151,42 +137,31 @@ class ScheduleByFactor(keras.optimizers.schedules.LearningRateSchedule):
         return value
 
 
-def _step(schedule: Step, steps_per_epoch: int, _: int) -> Callable[[Scalar], Scalar]:
-    return lambda step: schedule.factor ** tf.floor(step / (schedule.epochs * steps_per_epoch))
-
-
-def _exponential(schedule: Exponential, steps_per_epoch: int, _: int) -> Callable[[Scalar], Scalar]:
-    return lambda step: schedule.factor ** (step / steps_per_epoch)
-
-
-def _cosine(schedule: Cosine, steps_per_epoch: int, total: int) -> Callable[[Scalar], Scalar]:
-    """Loshchilov and Hutter, SGDR (2017), equation 5, without restarts; the warm-up is not part of its length."""
-    length = max(1.0, total - schedule.warmup_epochs * steps_per_epoch)
-    return lambda step: _half_wave(1.0, schedule.final_fraction, step / length)
-
-
-def _one_cycle(schedule: OneCycle, _: int, total: int) -> Callable[[Scalar], Scalar]:
-    """Smith and Topin, Super-Convergence (2018), with cosine flanks."""
-    last = max(1, total - 1)
+def _factor(
+    schedule: Constant | Step | Exponential | Cosine | OneCycle, steps_per_epoch: int, total: int
+) -> Callable[[Scalar], Scalar]:
+    """What the peak is multiplied by after a number of steps, of ``total``."""
+    match schedule:
+        case Constant():
+            return tf.ones_like
+        case Step():
+            return lambda step: schedule.factor ** tf.floor(step / (schedule.epochs * steps_per_epoch))
+        case Exponential():
+            return lambda step: schedule.factor ** (step / steps_per_epoch)
+        case Cosine():  # Loshchilov and Hutter, SGDR (2017), equation 5, without restarts, after the warm-up
+            length = max(1.0, total - schedule.warmup_epochs * steps_per_epoch)
+            return lambda step: _half_wave(1.0, schedule.final_fraction, step / length)
+    last = max(1, total - 1)  # Smith and Topin, Super-Convergence (2018), with cosine flanks
     top = schedule.rise_fraction * last
 
-    def factor(step: Scalar) -> Scalar:
+    def one_cycle(step: Scalar) -> Scalar:
         rise = _half_wave(schedule.initial_fraction, 1.0, step / top)
         fall = _half_wave(1.0, schedule.final_fraction, (step - top) / max(1e-9, last - top))
         return tf.where(step < top, rise, fall)
 
-    return factor
+    return one_cycle
 
 
 def _half_wave(start: float, end: float, share: Scalar) -> Scalar:
     """From ``start`` to ``end`` along half a cosine wave, as ``share`` goes from 0 to 1; constant beyond."""
     return end + (start - end) * 0.5 * (1 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0)))
-
-
-_FACTORS: dict[str, Callable[[Any, int, int], Callable[[Scalar], Scalar]]] = {
-    "constant": lambda *_: tf.ones_like,
-    "step": _step,
-    "exponential": _exponential,
-    "cosine": _cosine,
-    "one-cycle": _one_cycle,
-}

@@ -33,6 +33,9 @@ from cnn_trainer.training.display import Display
 if TYPE_CHECKING:
     from cnn_trainer.training.session import Session
 
+# What is recorded of the backend, under the same names.
+_BACKEND = ("device", "towers", "intra_op_threads", "inter_op_threads")
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -45,10 +48,6 @@ class Prepared:
     session: Session
 
 
-def _ignore(_: object) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class Feedback:
     """Whom the recipe tells what it does. By default only warnings are heard, as Python's."""
@@ -56,21 +55,17 @@ class Feedback:
     warn: Callable[[str], None] = lambda line: warnings.warn(line, stacklevel=3)
     """A line that a person should read."""
     download: data.DownloadProgress = data.no_progress
-    prepared: Callable[[Prepared], None] = _ignore
+    prepared: Callable[[Prepared], None] = lambda _: None
     """All is checked and built; nothing is written yet."""
-    created: Callable[[Run], None] = _ignore
+    created: Callable[[Run], None] = lambda _: None
     """The run directory is there and locked, and training begins."""
     display: Display = field(default_factory=Display)
 
 
 def train_config(config: Config, runs_dir: Path, feedback: Feedback | None = None, evaluate: bool = True) -> RunOutcome:
-    """Train an experiment in a run directory of its own, and score its result on the test split.
+    """Train an experiment in a run directory of its own, in ``runs_dir``, and score its result on the test split.
 
-    Args:
-        config: A checked config.
-        runs_dir: Where the run directory is created.
-        feedback: Whom to tell.
-        evaluate: Whether to open the test split in the end. Without it the run is left as ``trained``.
+    Without ``evaluate`` the test split is not opened, and the run is left as ``trained``.
 
     Raises:
         ConfigError, DataError, DeviceError: before anything is written.
@@ -91,11 +86,8 @@ def resume_run(
 ) -> RunOutcome:
     """Train a run that was interrupted to its end, to the same bits as if it had not been.
 
-    Args:
-        run: The run; a finished one is left as it is, unless ``epochs`` asks for more.
-        epochs: Train to this many epochs; None for what the run was asked for.
-        feedback: Whom to tell, also of what differs from the machine that began the run.
-        evaluate: As for ``train_config``.
+    A finished one is left as it is, unless ``epochs`` asks for more; None is what the run was asked for. Warnings say
+    what differs from the machine that began the run.
 
     Raises:
         ConfigError: if the config with so many epochs is not valid; the run is as it was.
@@ -116,10 +108,9 @@ def is_done(run: Run, epochs: int | None) -> bool:
 
 
 def prepare(config: Config, feedback: Feedback) -> Prepared:
-    """Read the training data, check that the network fits it, start TensorFlow and build everything.
+    """Read the training data, check that the network fits it, start TensorFlow and build everything. Writes nothing.
 
-    Raises:
-        ConfigError, DataError, DeviceError: before anything is written.
+    Raises ConfigError, DataError or DeviceError.
     """
     experiment = config.experiment
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
@@ -127,33 +118,24 @@ def prepare(config: Config, feedback: Feedback) -> Prepared:
         raise ConfigError(config.fault("runtime.tensorboard", "got true, and TensorBoard is not installed", remedy))
     training_data = data.load_training(experiment.data, experiment.seed, feedback.warn, feedback.download)
     record = training_data.record
-    _require_unicode(record.location)
+    try:
+        record.location.encode()
+    except UnicodeEncodeError:
+        problem, remedy = "a run records this path, which is not Unicode text", "rename what is not, or move the data"
+        raise DataError(problem, place=record.location, remedy=remedy) from None
     experiment = with_data_used(experiment, record)
     whole = record.num_train + record.num_validation
     check_fits(Config(experiment, config.file, config.places), ImageShape(*record.image_shape), whole)
     started = backend.start(experiment)
     if warning := backend.precision_warning(experiment, started.device):
-        feedback.warn(f"{warning}")
+        feedback.warn(warning)
     from cnn_trainer.training.session import build_session
 
-    resolved = {
-        "runtime.device": started.device.split()[0],
-        "runtime.towers": started.towers,
-        "runtime.intra_op_threads": started.intra_op_threads,
-        "runtime.inter_op_threads": started.inter_op_threads,
-    }
-    experiment = change_experiment(experiment, resolved)
+    resolved = {f"runtime.{name}": getattr(started, name) for name in _BACKEND}
+    experiment = change_experiment(experiment, resolved | {"runtime.device": started.device.split()[0]})
     prepared = Prepared(experiment, record, started, build_session(experiment, training_data, started))
     feedback.prepared(prepared)
     return prepared
-
-
-def _require_unicode(location: str) -> None:
-    try:
-        location.encode()
-    except UnicodeEncodeError:
-        problem, remedy = "a run records this path, which is not Unicode text", "rename what is not, or move the data"
-        raise DataError(problem, place=location, remedy=remedy) from None
 
 
 def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
@@ -169,7 +151,7 @@ def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
 
 
 def _create(prepared: Prepared, runs_dir: Path) -> Run:
-    started, now = prepared.backend, utc_now()
+    now = utc_now()
     record = RunRecord(
         status="created",
         name=prepared.experiment.name,
@@ -178,10 +160,7 @@ def _create(prepared: Prepared, runs_dir: Path) -> Run:
         updated_at=now,
         data=prepared.data,
         num_parameters=prepared.session.model.count_params(),
-        device=started.device,
-        towers=started.towers,
-        intra_op_threads=started.intra_op_threads,
-        inter_op_threads=started.inter_op_threads,
+        **{name: getattr(prepared.backend, name) for name in _BACKEND},
         machine=facts.machine(),
         versions=facts.versions(),
         environment=facts.environment(),
@@ -199,18 +178,15 @@ def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepare
         run.experiment = change_experiment(run.experiment, {"training.epochs": epochs}, config_file)
         schedule = run.experiment.training.schedule.name
         if schedule in ("cosine", "one-cycle"):
-            feedback.warn(
-                f"the schedule {schedule} depends on the number of epochs; "
-                "the result differs from that of a run that was asked for as many at once"
-            )
+            difference = "the result differs from that of a run that was asked for as many at once"
+            feedback.warn(f"the schedule {schedule} depends on the number of epochs; {difference}")
     refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
     prepared = prepare(Config(run.experiment, config_file), feedback)
-    if prepared.data.train_sha256 != run.record.data.train_sha256:
-        raise RunDirectoryError(
-            f"these are not the images that the run was trained on (digest {prepared.data.train_sha256[:12]}…, "
-            f"the run has {run.record.data.train_sha256[:12]}…)",
-            place=prepared.data.location,
-        )
+    found, trained_on = prepared.data.train_sha256, run.record.data.train_sha256
+    if found != trained_on:
+        digests = f"digest {found[:12]}…, the run has {trained_on[:12]}…"
+        problem = f"these are not the images that the run was trained on ({digests})"
+        raise RunDirectoryError(problem, place=prepared.data.location)
     for difference in differences(run.record, prepared.backend):
         feedback.warn(f"{difference}; the bits of the result may differ from those of an uninterrupted run")
     return prepared
@@ -218,16 +194,13 @@ def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepare
 
 def differences(record: RunRecord, started: Backend) -> list[str]:
     """What decides a run's bits and is different now from when ``record`` was written, one line each."""
-    before = {**record.versions, **record.machine, **record.environment, "device": record.device}
-    now = {**facts.versions(), **facts.machine(), **facts.environment(), "device": started.device}
-    for name in ("towers", "intra_op_threads", "inter_op_threads"):
+    before = {**record.versions, **record.machine, **record.environment}
+    now = {**facts.versions(), **facts.machine(), **facts.environment()}
+    for name in _BACKEND:
         before[name], now[name] = str(getattr(record, name)), str(getattr(started, name))
-    lines = []
-    for name in sorted(before.keys() | now.keys()):
-        was, has_become = (side[name] if name in side else "not set" for side in (before, now))
-        if was != has_become:
-            lines.append(f"{name} was {was}, is {has_become}")
-    return lines
+    names = sorted(before.keys() | now.keys())
+    before, now = ({name: side[name] if name in side else "not set" for name in names} for side in (before, now))
+    return [f"{name} was {before[name]}, is {now[name]}" for name in names if before[name] != now[name]]
 
 
 def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, resume: bool) -> RunOutcome:

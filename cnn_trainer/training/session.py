@@ -14,16 +14,14 @@ from cnn_trainer.network import rewrite
 from cnn_trainer.network.build import build_model
 from cnn_trainer.network.logits import build_logits
 from cnn_trainer.training.augment import build_augment
-from cnn_trainer.training.batches import from_memory
-from cnn_trainer.training.combine import add_towers, with_penalties
-from cnn_trainer.training.engine import Engine
-from cnn_trainer.training.gradients import Objective, augmented, plain_gradients
+from cnn_trainer.training.engine import Batch, Engine
+from cnn_trainer.training.gradients import Objective, add_towers, augmented, plain_gradients, with_penalties
 from cnn_trainer.training.optimizer import build_optimizer
 
 
 @dataclass(frozen=True)
 class Session:
-    """All that one process holds while it trains a run."""
+    """What training changes, and what it changes it with."""
 
     experiment: Experiment
     model: keras.Sequential
@@ -49,16 +47,11 @@ def build_session(experiment: Experiment, training_data: TrainingData, backend: 
 
 
 def build_engine(
-    experiment: Experiment,
-    model: keras.Sequential,
-    optimizer: keras.optimizers.Optimizer,
-    train: Split,
-    towers: int,
+    experiment: Experiment, model: keras.Sequential, optimizer: keras.optimizers.Optimizer, train: Split, towers: int
 ) -> Engine:
-    """The engine of an experiment: its batches from memory, its plain gradients, and its towers added in this process.
+    """The engine of an experiment: batches from memory, plain gradients, and towers added in this process.
 
-    Raises:
-        ValueError: for several towers and a model that looks across the batch.
+    Raises ValueError for several towers and a model that looks across the batch.
     """
     operations, size = rewrite.fast_form(model)
     across = rewrite.looks_across_batch(operations)
@@ -83,3 +76,15 @@ def build_engine(
         seed=experiment.seed,
         may_fill_up=not across,
     )
+
+
+def from_memory(split: Split, size: tuple[int, int] | None = None) -> Batch:
+    """Batches of a split that is held in the device's memory, as bytes.
+
+    If ``size`` is given, only the upper left part of each image of this height and width is held.
+    """
+    images = split.images
+    if size is not None:
+        images = np.ascontiguousarray(images[:, : size[0], : size[1]])
+    held_images, held_labels = tf.convert_to_tensor(images), tf.convert_to_tensor(split.labels, tf.int32)
+    return lambda indexes: (tf.gather(held_images, indexes), tf.gather(held_labels, indexes))

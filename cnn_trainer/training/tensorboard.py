@@ -13,8 +13,6 @@ from cnn_trainer.errors import RunDirectoryError, raised_as
 from cnn_trainer.runs.records import EpochMetrics
 from cnn_trainer.storage import files
 
-TENSORBOARD_DIR = "tensorboard"
-
 WriteEvents = Callable[[EpochMetrics], None]
 
 
@@ -25,19 +23,22 @@ def is_installed() -> bool:
 
 @contextmanager
 def epoch_writer(run_dir: Path, history: Sequence[EpochMetrics], wanted: bool) -> Iterator[WriteEvents]:
-    """Give a function that adds an epoch to ``run_dir/tensorboard``, where ``history`` and nothing else stands by then.
+    """Give a function that adds an epoch to ``run_dir/tensorboard``, which then holds ``history`` and nothing else.
 
-    Training and validation are two runs in TensorBoard's words, so that it draws them into one chart. Where nothing is
-    ``wanted``, nothing is written.
-
-    Raises:
-        RunDirectoryError: if the system refuses, or what is no folder stands in the way, such as a symbolic link.
+    Training and validation are two runs in TensorBoard's words, so that it draws them into one chart. If nothing is
+    ``wanted``, nothing is written. Raises RunDirectoryError if the system refuses, or what is no folder stands in the
+    way, such as a symbolic link.
     """
     if not wanted:
         yield lambda _: None
         return
-    folder = run_dir / TENSORBOARD_DIR
-    _empty(folder)
+    folder = run_dir / "tensorboard"
+    for place in (folder, folder / "train", folder / "validation"):
+        with raised_as(RunDirectoryError), files.reported(place, "written"):
+            place.mkdir(exist_ok=True)
+            files.require_folder(place)
+            for path in place.glob("events.out.tfevents.*"):
+                path.unlink()
     import tensorflow as tf
 
     with ExitStack() as stack:
@@ -45,13 +46,15 @@ def epoch_writer(run_dir: Path, history: Sequence[EpochMetrics], wanted: bool) -
 
         def write(metrics: EpochMetrics) -> None:
             try:
-                for name, scalars in _scalars(metrics).items():
+                for name in ["train"] if metrics.validation_loss is None else ["train", "validation"]:
                     if name not in writers:
                         writers[name] = tf.summary.create_file_writer(str(folder / name))
                         stack.callback(writers[name].close)
                     with writers[name].as_default(step=metrics.epoch):
-                        for tag, value in scalars.items():
-                            tf.summary.scalar(tag, value)
+                        for tag in ("loss", "accuracy"):
+                            tf.summary.scalar(tag, getattr(metrics, f"{name}_{tag}"))
+                        for tag in ("learning_rate", "images_per_second") if name == "train" else ():
+                            tf.summary.scalar(tag, getattr(metrics, tag))
                     writers[name].flush()
             except tf.errors.OpError as error:
                 raise RunDirectoryError(f"cannot be written: {error.message}", place=folder) from None
@@ -59,23 +62,3 @@ def epoch_writer(run_dir: Path, history: Sequence[EpochMetrics], wanted: bool) -
         for metrics in history:
             write(metrics)
         yield write
-
-
-def _scalars(metrics: EpochMetrics) -> dict[str, dict[str, float]]:
-    """Tags and values by TensorBoard's run."""
-    names = ("loss", "accuracy")
-    values = metrics.model_dump()
-    found = {"train": {name: values[f"train_{name}"] for name in names}}
-    found["train"] |= {name: values[name] for name in ("learning_rate", "images_per_second")}
-    if metrics.validation_loss is not None:
-        found["validation"] = {name: values[f"validation_{name}"] for name in names}
-    return found
-
-
-def _empty(folder: Path) -> None:
-    for place in (folder, folder / "train", folder / "validation"):
-        with raised_as(RunDirectoryError), files.reported(place, "written"):
-            place.mkdir(exist_ok=True)
-            files.require_folder(place)
-            for path in place.glob("events.out.tfevents.*"):
-                path.unlink()

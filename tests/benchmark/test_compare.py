@@ -109,13 +109,27 @@ def test_what_the_plain_programs_do_not_have_is_left_out(images):
 
 
 @pytest.mark.parametrize(("code", "expected"), [(4, 4), (1, 1), (-9, 1)])
-def test_a_program_that_fails_ends_the_benchmark_with_its_words_and_its_exit_code(code, expected, images):
-    words = "import os, sys; sys.stderr.write('no room left\\n'); "
-    words += "os.kill(os.getpid(), 9)" if code < 0 else f"sys.exit({code})"
-    task = compare._Task("Model.fit", (sys.executable, "-c", words))
-    with pytest.raises(CnnTrainError, match="Model.fit failed:\nno room left" if code > 0 else "failed") as caught:
-        compare._measure(task, load_config(images).experiment)
+def test_a_program_that_fails_ends_the_benchmark_with_its_words_and_its_exit_code(
+    code, expected, images, tmp_path, monkeypatch
+):
+    end = "os.kill(os.getpid(), 9)" if code < 0 else f"sys.exit({code})"
+    program = f"import os, sys\ndef main():\n    sys.stderr.write('no room left\\n')\n    {end}\n"
+    (tmp_path / "failing.py").write_text(program, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    with pytest.raises(CnnTrainError) as caught:
+        compare._measure(compare._Task("Model.fit", "failing:main", ()), load_config(images).experiment)
+    reason = f"exit code {code}: no room left" if code > 0 else "its process was ended by SIGKILL"
+    assert str(caught.value) == f"Model.fit: failed ({reason})"
     assert caught.value.exit_code == expected
+
+
+@pytest.mark.parametrize(("installed", "checkout"), [(True, True), (True, False), (False, True)])
+def test_pytorch_is_measured_in_a_checkout_if_it_is_installed(installed, checkout, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare.importlib.util, "find_spec", lambda _: installed or None)
+    if not checkout:
+        monkeypatch.setattr(compare, "TORCH_FOLDER", tmp_path)
+    tasks = compare._tasks(load_config(images).experiment, tmp_path)
+    assert ("PyTorch" in [task.name for task in tasks]) == (installed and checkout)
 
 
 def test_a_wrong_config_is_refused_before_anything_runs(tmp_path):

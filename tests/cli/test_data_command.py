@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from support import invoke
 
-from cnn_trainer.cli import downloads
+from cnn_trainer.cli import output
 from cnn_trainer.data import download, named
 
 CONFIG = """
@@ -156,7 +156,7 @@ class TestFetch:
 
 class TestProgress:
     def test_without_a_terminal_a_file_is_one_line(self, capsys):
-        with downloads.shown_download() as progress:
+        with output.shown_download() as progress:
             for done in (2**19, 2**20):
                 progress(done, 2**20)
         assert capsys.readouterr().err == "downloaded 1.0 MiB\n"
@@ -168,7 +168,7 @@ class TestProgress:
 
         terminal, before = Terminal(), threading.active_count()
         with contextlib.redirect_stderr(terminal), contextlib.suppress(ConnectionError):  # noqa: SIM117
-            with downloads.shown_download() as progress:
+            with output.shown_download() as progress:
                 progress(2**19, 2**20)
                 raise ConnectionError
         give_up = time.monotonic() + 5
@@ -180,7 +180,7 @@ class TestProgress:
     def test_on_a_terminal_there_is_a_bar(self):
         ours, theirs = pty.openpty()
         script = """
-from cnn_trainer.cli.downloads import shown_download
+from cnn_trainer.cli.output import shown_download
 with shown_download() as progress:
     progress(2**20, 2**21)
     progress(2**21, 2**21)

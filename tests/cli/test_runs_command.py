@@ -10,12 +10,13 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from support import invoke
 
 from cnn_trainer.config.schema import Experiment
-from cnn_trainer.runs import store
+from cnn_trainer.runs import details, records, store
 from cnn_trainer.runs.records import ClassScore, DataRecord, EpochMetrics, EvaluationRecord, RunRecord
 from cnn_trainer.storage import strict_json
 
@@ -189,6 +190,87 @@ class TestList:
         monkeypatch.setenv("CNN_TRAIN_RUNS_DIR", "empty")
         assert "no runs in empty" in invoke("runs", "list")[2]
         assert "digits" in invoke("runs", "list", "--runs-dir", "runs")[1]
+
+
+class TestChoose:
+    """``--status``, ``--sort`` and ``--limit``, as text and as JSON."""
+
+    @staticmethod
+    def listed(*options):
+        """Names of the runs, which text and JSON must agree on."""
+        code, out, err = invoke("runs", "list", *options, "--json")
+        names = [found["name"] for found in json.loads(out)["runs"]]
+        lines = invoke("runs", "list", *options)[1].splitlines()[1:]
+        assert (code, [line.split()[0] for line in lines]) == (0, names), err
+        return names
+
+    @pytest.fixture
+    def named(self, make_run, runs_dir):
+        """Four runs, a to d, from the oldest to the newest; c has no score, and d is broken."""
+        names = {}
+        for letter, accuracy, seconds in ("a", 0.9, 30.0), ("b", 0.95, 20.0), ("c", None, 10.0), ("d", 0.5, 1.0):
+            run = make_run("trained" if accuracy is None else "finished")
+            store.update_record(run, train_seconds=seconds, name="zyxw"["abcd".index(letter)])
+            if accuracy is not None:
+                scores = EVALUATION.model_copy(update={"accuracy": accuracy})
+                (run.dir / "evaluation.json").write_bytes(strict_json.to_json(scores))
+            names[letter] = run.dir.name
+        (runs_dir / names["d"] / "run.json").write_text("{}")
+        return names
+
+    @pytest.mark.parametrize(
+        ("options", "letters"),
+        [
+            ([], "dcba"),
+            (["--sort", "newest"], "dcba"),
+            (["--sort", "accuracy"], "badc"),
+            (["--sort", "time"], "cbad"),
+            (["--sort", "name"], "cbad"),
+            (["--limit", 2], "dc"),
+            (["--limit", 2, "--sort", "accuracy"], "ba"),
+            (["--limit", 9], "dcba"),
+            (["--status", "finished"], "ba"),
+            (["--status", "trained"], "c"),
+            (["--status", "broken"], "d"),
+            (["--status", "finished", "--limit", 1], "b"),
+        ],
+    )
+    def test_what_is_listed_and_in_which_order(self, named, options, letters):
+        assert self.listed(*options) == [named[letter] for letter in letters]
+
+    def test_runs_that_are_equal_are_listed_newest_first(self, make_run):
+        names = [make_run().dir.name for _ in range(3)]
+        for order in "name", "accuracy", "time":
+            assert self.listed("--sort", order) == names[::-1]
+
+    def test_an_interrupted_run_is_found_by_what_it_is_not_by_what_its_record_says(self, make_run):
+        name = make_run("training").dir.name
+        assert self.listed("--status", "interrupted") == [name]
+        code, out, err = invoke("runs", "list", "--status", "training")
+        assert (code, out, err) == (0, "", "no runs in runs are training\nnext: cnn-train runs list\n")
+
+    @pytest.mark.parametrize(
+        "options", [["--status", "done"], ["--sort", "loss"], ["--limit", 0], ["--limit", "many"]], ids=str
+    )
+    def test_what_is_not_among_the_choices_is_refused(self, make_run, options):
+        make_run()
+        code, out, err = invoke("runs", "list", *options)
+        assert (code, out) == (2, "")
+        assert options[0] in err
+
+    def test_the_choices_are_those_of_the_records(self):
+        from cnn_trainer.cli import runs
+
+        assert set(get_args(runs._Status)) == {*get_args(records.RunStatus), "broken"}
+        assert get_args(runs._Order) == get_args(details.Order)
+
+    def test_ten_reasons_are_printed_and_the_others_counted(self, make_run):
+        for _ in range(12):
+            make_run("failed", error="no room left")
+        _, out, err = invoke("runs", "list")
+        assert out.count("failed") == 12
+        assert err.count("no room left") == 10
+        assert "and 2 more" in err
 
 
 class TestShow:

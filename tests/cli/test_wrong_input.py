@@ -128,7 +128,7 @@ WRONG_DATA = {
     "empty": (lambda _: b"", "empty"),
     "a web page": (lambda _: b"<!DOCTYPE html><html><body>Log in</body></html>", "web page"),
     "another format": (lambda _: gzip.compress(b"123" * 100), "not a zip file"),
-    "truncated": (lambda right: npz(**right)[:-2000], "not a zip file, or is cut short"),
+    "truncated": (lambda right: npz(**right)[:-2000], "File is not a zip file"),
     "truncated inside": (lambda right: member_cut_short(npz(**right)), "x_train.*bytes"),
     "one byte changed": (lambda right: npz(**right).replace(right["x_train"][7].tobytes(), bytes(144)), "x_train"),
     "no labels": (lambda right: npz(x_train=right["x_train"]), "y_train: no such array; the file holds x_train"),
@@ -172,7 +172,7 @@ def test_data_that_is_not_there_is_refused(refused, small_config, tmp_path):
 def test_another_file_is_not_taken_for_mnist(refused, small_config, tmp_path):
     refused(
         DATA,
-        "where MNIST has 60000 of 28x28",
+        "MNIST has 60000 of 28x28",
         "train",
         small_config,
         "--set",

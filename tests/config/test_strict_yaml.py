@@ -9,7 +9,7 @@ import pytest
 
 from cnn_trainer.config import template
 from cnn_trainer.config.load import dump_config, load_config
-from cnn_trainer.config.strict_yaml import MAX_BYTES, MAX_DEPTH, MAX_VALUES, Value, read_bytes, read_file, read_text
+from cnn_trainer.config.strict_yaml import MAX_BYTES, MAX_DEPTH, MAX_VALUES, Value, read_document, read_file, read_text
 from cnn_trainer.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -146,12 +146,12 @@ def test_a_file_of_64_kib_is_read_and_a_larger_one_is_not(tmp_path: Path) -> Non
 )
 def test_what_is_not_utf8_is_refused_with_its_line(data: bytes, fault: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_bytes(data, "f.yaml")
+        read_document(data, "f.yaml")
     assert caught.value.lines() == [fault]
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
-    assert read_bytes(b"\xef\xbb\xbfa: 1\n", "f.yaml").value == {"a": 1}
+    assert read_document(b"\xef\xbb\xbfa: 1\n", "f.yaml").value == {"a": 1}
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "~"])

@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -146,21 +145,23 @@ def test_failures_are_reported(server, answer, num_requests, problem):
     assert len(server.requests) == num_requests
 
 
-def test_a_sender_that_only_stalls_is_given_up_after_three_tries(server):
-    server.answers = [stall(server)]
-    begin = time.monotonic()
+@pytest.mark.parametrize("silent", [stall, say_nothing])
+def test_a_server_that_sends_nothing_is_given_up_after_three_tries(server, silent):
+    server.answers = [silent(server)]
     assert "in 3 tries: nothing came for" in failure()
-    assert time.monotonic() - begin < 3
     assert len(server.requests) == 3
 
 
-def test_a_server_that_does_not_answer_is_asked_once(server, monkeypatch):
-    monkeypatch.setattr(download, "ANSWER_SECONDS", 0.1)
-    server.answers = [say_nothing(server)]
-    begin = time.monotonic()
-    assert "no answer within" in failure()
-    assert time.monotonic() - begin < 1
-    assert len(server.requests) == 1
+def test_a_host_that_no_connection_reaches_is_asked_once(monkeypatch):
+    tried = []
+
+    def connect(*_, **__):
+        tried.append(1)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert failure().endswith(": timed out")
+    assert len(tried) == 1
 
 
 def test_a_slow_sender_is_given_up(server, monkeypatch):
@@ -169,14 +170,12 @@ def test_a_slow_sender_is_given_up(server, monkeypatch):
     assert "took more than" in failure()
 
 
-def test_refused_connection_is_quick(monkeypatch):
+def test_refused_connection_is_reported(monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setattr(download, "BASE_URL", f"http://127.0.0.1:{free.getsockname()[1]}/")
         monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
-        begin = time.monotonic()
         assert "Connection refused" in failure()
-    assert time.monotonic() - begin < 2
 
 
 def test_unknown_host_is_asked_for_once(monkeypatch):
@@ -233,7 +232,7 @@ def test_wrong_content_never_gets_into_the_cache(server, tmp_path, small_mnist, 
     contents = {
         "other digest": (npz_content(tmp_path, small_mnist), "x_test is not MNIST's"),
         "web page": (b"<html>Log in</html>", "is a web page, not mnist.npz"),
-        "truncated archive": (right[:-100], "cut short"),
+        "truncated archive": (right[:-100], "is not a zip file"),
         "text": (b"hello", "is not a zip file"),
     }
     content, problem = contents[kind]

@@ -54,7 +54,7 @@ def flip(array):
         ("x_train", flip, "x_train is not MNIST's: the SHA-256 of its array is"),
         ("y_train", flip, "y_train is not MNIST's"),
         ("y_train", lambda y: y.astype(np.int64) + 256, "labels beyond MNIST's 0 to 9"),
-        ("x_train", lambda x: x.reshape(24, 14, 56), "24 x 14 x 56 x 1, where MNIST has 24 of 28x28"),
+        ("x_train", lambda x: x.reshape(24, 14, 56), "24 x 14 x 56 x 1; MNIST has 24 of 28x28"),
         ("x_train", lambda x: x[::-1], "x_train is not MNIST's"),
     ],
 )
@@ -68,7 +68,7 @@ def test_nothing_else_is_taken(tmp_path, small_mnist, name, change, problem):
 
 
 def test_other_number_of_images_is_no_mnist(tmp_path, small_arrays):
-    with pytest.raises(DataError, match="24 x 28 x 28 x 1, where MNIST has 60000 of 28x28"):
+    with pytest.raises(DataError, match="24 x 28 x 28 x 1; MNIST has 60000 of 28x28"):
         named.read_named("mnist", save(tmp_path / "a.npz", small_arrays), "train")
 
 

@@ -23,7 +23,7 @@ MAX_SECONDS = 600  # for one child
 def import_everything() -> None:
     from cnn_trainer.machine import backend
 
-    with backend._quiet(), backend._hidden(backend._NOT_NEEDED_BY_KERAS):
+    with backend._quiet():
         backend._import_tensorflow()
 
 

@@ -214,7 +214,7 @@ BROKEN_RECORDS = {
     "NaN": (strict_json.to_json(RECORD).replace(b'"train_seconds": 0.0', b'"train_seconds": NaN'), "NaN"),
     "twice": (strict_json.to_json(RECORD).replace(b'"seed": 7', b'"seed": 7, "seed": 8'), "'seed' stands there twice"),
     "unknown key": (strict_json.to_json(RECORD).replace(b'"seed"', b'"s\\u001beed"'), "s..?eed: |seed: field required"),
-    "another version": (strict_json.to_json(RECORD).replace(b'"schema_version": 1', b'"schema_version": 2'), "schema_version"),
+    "another version": (strict_json.to_json(RECORD).replace(b'_version": 1', b'_version": 2'), "schema_version"),
     "text for a number": (strict_json.to_json(RECORD).replace(b'"seed": 7', b'"seed": "7"'), "seed: input should be"),
     "half a surrogate": (strict_json.to_json(RECORD).replace(b'"digits"', b'"\\ud800"'), "not UTF-8"),
     "a deep list": (b"[" * 100_000, "nested too deeply"),

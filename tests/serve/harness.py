@@ -127,6 +127,10 @@ class Server:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def num_files(self):
+        """Open file descriptors, connections among them."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
     def stop(self, number=signal.SIGTERM):
         """Exit code and seconds."""
         started = time.monotonic()

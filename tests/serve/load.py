@@ -24,7 +24,10 @@ NUM_REQUESTS = 2000
 NUM_CONNECTIONS = 16
 
 BARE = """
-import json, sys, uvicorn
+import asyncio, json, sys, uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
 ANSWER = json.dumps({"predictions": [[0.1] * 10]}).encode()
 HEAD = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(ANSWER))]
 async def app(scope, receive, send):
@@ -35,8 +38,11 @@ async def app(scope, receive, send):
     json.loads(body)
     await send({"type": "http.response.start", "status": 200, "headers": HEAD})
     await send({"type": "http.response.body", "body": ANSWER})
-options = {"loop": "uvloop", "http": "httptools", "ws": "none", "lifespan": "off"}
-uvicorn.run(app, port=int(sys.argv[1]), log_config=None, access_log=False, server_header=False, **options)
+async def main():
+    settings = HTTP1Settings(header_read_timeout=10_000, max_buffer_size=2**14)
+    options = {"interface": Interfaces.ASGINL, "http": HTTPModes.http1, "websockets": False, "log_enabled": False}
+    await Server(app, port=int(sys.argv[1]), backlog=2048, http1_settings=settings, **options).serve()
+uvloop.run(main())
 """
 
 

@@ -12,6 +12,7 @@ from harness import probabilities, write_export
 from PIL import Image
 
 from cnn_trainer.serve.app import build_app
+from cnn_trainer.serve.limits import Limits, _hasten
 from cnn_trainer.serve.model import open_export
 from cnn_trainer.serve.traces import Traces
 
@@ -21,7 +22,9 @@ def serve(export, compute=None):
     served, lines = open_export(export), []
     if compute is not None:
         object.__setattr__(served, "compute", compute)
-    app = build_app(served, Traces(served.manifest, "onnx", lines.append), None, 64)
+    app, _ = build_app(
+        served, Traces(served.manifest, "onnx", lambda *new: lines.extend(new)), Limits(2**20, 64, None, [])
+    )
 
     def ask(method, path, **more):
         async def send():
@@ -115,3 +118,18 @@ def test_pixels_of_such_a_model_are_read_both_ways(pets):
         body = json.dumps({"instances": images.tolist()}, indent=indent)
         answer = ask("POST", "/v1/models/tiny:predict", content=body)
         np.testing.assert_allclose(answer.json()["predictions"], probabilities(images, 2), atol=1e-6)
+
+
+def test_the_oldest_body_may_end_in_the_same_moment_as_it_is_to_make_way():
+    async def both():
+        timeout = asyncio.timeout(0)
+        try:
+            async with timeout:
+                try:
+                    await asyncio.sleep(1)
+                finally:
+                    _hasten(timeout, 0)
+        except TimeoutError:
+            return True
+
+    assert asyncio.run(both())

@@ -77,15 +77,20 @@ BAD = {
     "a negative batch": ({"inputs": [tensor(ZEROS, shape=[-1, 28, 28, 1])]}, "-1 images"),
     "a boolean batch": ({"inputs": [tensor(ZEROS, shape=[True, 28, 28, 1])]}, "expected [n, 28, 28, 1]"),
     "an immense batch": ({"inputs": [tensor(ZEROS, shape=[10**30, 28, 28, 1])]}, "images; send 1 to 1024"),
-    "too few values": ({"inputs": [tensor(ZEROS, data=[0] * 783)]}, "783 values where the shape has 784"),
-    "too few images": ({"inputs": [tensor(ZEROS, shape=[2, 28, 28, 1], data=ZEROS.tolist())]}, "1 images where"),
+    "too few values": ({"inputs": [tensor(ZEROS, data=[0] * 783)]}, "783 values, but the shape has 784"),
+    "too few images": ({"inputs": [tensor(ZEROS, shape=[2, 28, 28, 1], data=ZEROS.tolist())]}, "1 images, but"),
     "a value beyond": ({"inputs": [tensor(ZEROS, data=[0] * 783 + [256])]}, "got 256"),
     "an infinite value": ({"inputs": [tensor(ZEROS, data=[0] * 783 + [1e308 * 10])]}, "not a number"),
     "an unknown output": ({"inputs": [tensor(ZEROS)], "outputs": [{"name": "logits"}]}, "outputs[0].name"),
-    "a binary output": (
-        {"inputs": [tensor(ZEROS)], "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]},
-        "binary",
+    "a word for a truth": (
+        {"inputs": [tensor(ZEROS)], "outputs": [{"name": "probabilities", "parameters": {"binary_data": "yes"}}]},
+        "true or false",
     ),
+    "a negative classification": (
+        {"inputs": [tensor(ZEROS)], "outputs": [{"name": "probabilities", "parameters": {"classification": -1}}]},
+        "a number of classes",
+    ),
+    "parameters in a list": ({"inputs": [tensor(ZEROS)], "parameters": []}, "parameters: expected an object"),
     "a number for an id": ({"id": 1, "inputs": [tensor(ZEROS)]}, "id: expected a text"),
 }
 
@@ -98,11 +103,62 @@ def test_a_wrong_body_is_refused_with_its_place(client, name):
     assert message in answer.json()["error"]
 
 
-def test_binary_tensors_are_refused_clearly(client):
-    headers = {"inference-header-content-length": "20", "content-type": "application/octet-stream"}
-    answer = client.post(INFER, content=b"{}", headers=headers)
+def binary(images, size=None, **changes):
+    """A request with a binary tensor, and the length of its JSON."""
+    whole = tensor(images, parameters={"binary_data_size": images.nbytes if size is None else size}, **changes)
+    del whole["data"]
+    text = json.dumps({"inputs": [whole]}).encode()
+    return text + images.tobytes(), {"inference-header-content-length": str(len(text))}
+
+
+def test_a_binary_tensor_is_read_and_the_answer_is_json_unless_asked_for(client, batch):
+    content, headers = binary(batch)
+    answer = client.post(INFER, content=content, headers=headers)
+    assert answer.headers["content-type"] == "application/json"
+    np.testing.assert_allclose(
+        np.reshape(answer.json()["outputs"][0]["data"], (3, 10)), probabilities(batch), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "9" * 30, "100000", "", "\u00b2".encode()])
+def test_a_wrong_length_of_the_json_is_refused(client, batch, length):
+    content, _ = binary(batch)
+    answer = client.post(INFER, content=content, headers={"inference-header-content-length": length})
     assert answer.status_code == 400
-    assert "binary tensors are not supported" in answer.json()["error"]
+    assert answer.json()["error"].startswith("inference-header-content-length: ")
+
+
+@pytest.mark.parametrize("size", [0, 2351, 2353, -1, True, "2352", [2352]])
+def test_a_binary_tensor_of_another_size_than_its_shape_is_refused(client, batch, size):
+    content, headers = binary(batch, size)
+    answer = client.post(INFER, content=content, headers=headers)
+    assert answer.status_code == 400
+    assert "2352" in answer.json()["error"]
+
+
+def test_bytes_that_no_tensor_names_and_tensors_twice_are_refused(client, batch):
+    content, headers = binary(batch)
+    assert client.post(INFER, content=content + b"x", headers=headers).status_code == 400
+    text = json.dumps({"inputs": [tensor(batch)]}).encode()
+    headers = {"inference-header-content-length": str(len(text))}
+    assert client.post(INFER, content=text + b"x", headers=headers).status_code == 400
+    both = json.dumps({"inputs": [tensor(batch, parameters={"binary_data_size": batch.nbytes})]}).encode()
+    headers = {"inference-header-content-length": str(len(both))}
+    answer = client.post(INFER, content=both + batch.tobytes(), headers=headers)
+    assert "both data and binary_data_size" in answer.json()["error"]
+
+
+def test_the_likeliest_classes_come_with_their_names(client, batch):
+    asked = {"inputs": [tensor(batch)], "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}]}
+    (output,) = client.post(INFER, json=asked).json()["outputs"]
+    expected = probabilities(batch)
+    best = np.argsort(-expected, axis=1)[:, :2]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [3, 2])
+    found = [text.split(":") for text in output["data"]]
+    assert [(index, name) for _, index, name in found] == [(str(at), str(at)) for at in best.ravel()]
+    np.testing.assert_allclose(
+        [float(value) for value, *_ in found], np.take_along_axis(expected, best, 1).ravel(), atol=1e-6
+    )
 
 
 def test_another_media_type_is_415(client):

@@ -1,20 +1,28 @@
 """``cnn-train serve``: what it refuses to start with, what it says, and how it ends."""
 
+import hashlib
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import httpx
+import onnx
+import onnxruntime
 import pytest
+from granian.server.common import AbstractServer
 from harness import Server, write_export
 from support import invoke
-from test_limits import BLACK, JSON, PREDICT, connect, head, read_answer
+from wire import BLACK, JSON, PREDICT, connect, head, read_answer
 
-from cnn_trainer.serve.server import address, is_loopback, listen
+from cnn_trainer.serve.server import _JsonLog, address, answered_hosts, is_loopback, listen
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 
@@ -50,6 +58,25 @@ def test_a_model_file_that_was_changed_is_refused(tmp_path):
     assert "manifest.json" in err
 
 
+def test_weights_beside_the_model_that_no_digest_covers_are_refused(tmp_path, monkeypatch):
+    export = write_export(tmp_path / "export")
+    manifest = json.loads((export / "manifest.json").read_text())
+    model = onnx.load(export / "model.onnx")
+    onnx.save_model(model, export / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    content = (export / "model.onnx").read_bytes()
+    manifest["models"]["onnx"] |= {
+        "num_bytes": len(content),
+        "sha256": {"model.onnx": hashlib.sha256(content).hexdigest()},
+    }
+    (export / "manifest.json").write_text(json.dumps(manifest))
+    assert onnxruntime.InferenceSession(export / "model.onnx", providers=["CPUExecutionProvider"])
+    for place in tmp_path, export:  # the second is where ONNX Runtime would find them
+        monkeypatch.chdir(place)
+        code, _, err = invoke("serve", export)
+        assert code == 6
+        assert "model.onnx: ONNX Runtime cannot run it: " in err
+
+
 def test_an_export_without_a_format_that_is_served_is_refused(tmp_path):
     export = write_export(tmp_path / "export")
     manifest = json.loads((export / "manifest.json").read_text())
@@ -83,6 +110,24 @@ def test_a_host_that_is_not_this_machine_is_one_line_and_exit_code_2(tiny_export
     code, _, err = invoke("serve", tiny_export, "--host", "host.invalid")
     assert code == 2
     assert err.startswith("error: --host host.invalid --port 8501: cannot be listened at")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--allow-host", "digits.example:443"),
+        ("--allow-host", "https://digits.example"),
+        ("--allow-host", "::1"),
+        ("--allow-host", ""),
+        ("--allow-origin", "page.example"),
+        ("--allow-origin", "https://page.example/"),
+        ("--allow-origin", "https://Page.example"),
+    ],
+)
+def test_a_name_that_no_request_can_give_is_one_line_and_exit_code_2(tiny_export, option, value):
+    code, _, err = invoke("serve", tiny_export, option, value)
+    assert code == 2
+    assert err.startswith(f"error: {option} {value}: is not ")
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tiny_export, monkeypatch):
@@ -144,11 +189,32 @@ def test_an_address_of_ip_version_6_can_be_listened_at():
         assert is_loopback(listener)
 
 
+def test_every_address_of_both_ip_versions_can_be_listened_at(tiny_export, tmp_path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no ::1: {error}")
+    with Server(tiny_export, tmp_path / "log", "--host", "::") as server:
+        assert server.url == f"http://localhost:{server.port}"
+        assert "WARNING: :: is not this machine alone" in server.log_path.read_text()
+        for host in "127.0.0.1", "[::1]":
+            assert httpx.get(f"http://{host}:{server.port}/v2").status_code == 200
+
+
+def test_names_are_allowed_beside_ones_own_or_where_others_reach_the_server_instead_of_any():
+    with listen("127.0.0.1", 0) as listener:
+        assert answered_hosts(listener, []) == {"localhost", "127.0.0.1", "[::1]"}
+        assert answered_hosts(listener, ["A.example"]) == {"localhost", "127.0.0.1", "[::1]", "a.example"}
+    with listen(EVERYWHERE, 0) as listener:
+        assert answered_hosts(listener, []) is None
+        assert "a.example" in answered_hosts(listener, ["a.example"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_a_request_in_flight_finish_and_ends_with_exit_code_0(tiny_export, tmp_path, number):
     with Server(tiny_export, tmp_path / "log") as server, connect(server) as connection, connect(server) as idle:
         connection.sendall(head(len(BLACK)) + BLACK[:100])
-        wait_until_in_flight(server)
+        let_it_arrive()
         server.process.send_signal(number)
         assert idle.recv(1) == b"", "a connection without a request is closed at once"
         connection.sendall(BLACK[100:])
@@ -161,16 +227,15 @@ def test_a_signal_lets_a_request_in_flight_finish_and_ends_with_exit_code_0(tiny
 def test_it_ends_within_five_seconds_whatever_is_in_flight(tiny_export, tmp_path):
     with Server(tiny_export, tmp_path / "log") as server, connect(server) as connection:
         connection.sendall(head(len(BLACK)) + BLACK[:100])
-        wait_until_in_flight(server)
+        let_it_arrive()
         code, seconds = server.stop()
         assert read_answer(connection)[0] == 503
         assert (code, seconds < 5) == (0, True), seconds
         assert "Traceback" not in server.log_path.read_text()
 
 
-def wait_until_in_flight(server):
-    while "in_flight 1.0" not in httpx.get(f"{server.url}/metrics").text:
-        time.sleep(0.01)
+def let_it_arrive():
+    time.sleep(0.3)
 
 
 def test_every_request_is_a_line_of_json_in_the_log(tiny_export, tmp_path):
@@ -207,3 +272,22 @@ def test_unknown_paths_make_no_further_series(client):
     for number in range(20):
         client.get(f"/nowhere/{number}")
     assert client.get("/metrics").text.count("\n") == first >= before
+
+
+def test_what_the_web_server_itself_says_is_json_too():
+    lines = []
+    handler = _JsonLog(lines.append)
+    try:
+        raise ZeroDivisionError("secret")
+    except ZeroDivisionError:
+        handler.handle(logging.LogRecord("_granian", logging.ERROR, "", 0, "failed: %s", ("why",), sys.exc_info()))
+    (found,) = map(json.loads, lines)
+    assert found["error"].startswith("failed: why\nTraceback")
+    assert found["time"].endswith("Z")
+
+
+def test_the_private_method_of_the_web_server_is_where_it_was_and_its_version_is_bounded():
+    assert "_init_shared_socket" in vars(AbstractServer)
+    bounds = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert "granian>=2.8,<2.9" in bounds["project"]["optional-dependencies"]["serve"]
+    assert metadata.version("granian").startswith("2.8.")

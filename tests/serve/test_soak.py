@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from harness import Server, probabilities
-from test_limits import connect
+from wire import connect
 
 COUNT = 1000 if os.environ.get("CNN_TRAIN_SOAK") else 200
 PATHS = ["/v1/models/tiny:predict", "/v2/models/tiny/infer", "/page/picture", "/page/drawing"]

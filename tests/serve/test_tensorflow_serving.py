@@ -6,12 +6,17 @@ Requests and answers are those of https://www.tensorflow.org/tfx/serving/api_res
 import base64
 import io
 import json
+import subprocess
 import urllib.request
 
+import httpx
 import numpy as np
 import pytest
 from harness import probabilities
 from PIL import Image
+from python_multipart.multipart import File
+
+from cnn_trainer.serve import images
 
 MODEL = "/v1/models/tiny"
 
@@ -100,6 +105,94 @@ def test_a_picture_as_people_have_it_is_made_like_mnist(client):
 
     prepared = like_mnist.like_mnist(like_mnist.decode(picture_file(paper[..., None], "JPEG"), "", "grey"))
     np.testing.assert_allclose(answer.json()["predictions"], probabilities(prepared[None, ..., None]), atol=1e-6)
+
+
+def framed(batch):
+    """The images as MNIST's are, with a dark frame; others would be made so."""
+    dark = batch.copy()
+    dark[:, [0, -1]], dark[:, :, [0, -1]] = 0, 0
+    return dark
+
+
+def as_data_url(text):
+    return f"data:image/png;base64,{text}"
+
+
+def in_lines(text):
+    return "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76)) + "\n"
+
+
+def for_urls(text):
+    return text.translate(str.maketrans("+/", "-_")).rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "written", [as_data_url, in_lines, for_urls, lambda text: as_data_url(for_urls(in_lines(text)))]
+)
+def test_base64_is_read_as_it_is_commonly_written(client, batch, written):
+    dark = framed(batch)
+    texts = [b64(picture_file(image))["b64"] for image in dark]
+    assert any(set(text) & set("+/") for text in texts)
+    answer = client.post(f"{MODEL}:predict", json={"instances": [{"b64": written(text)} for text in texts]})
+    assert answer.status_code == 200, answer.text
+    np.testing.assert_allclose(answer.json()["predictions"], probabilities(dark), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_the_body_may_be_the_file_of_a_picture(client, kind):
+    image = np.zeros((1, 28, 28, 1), np.uint8)
+    image[:, 6:22, 12:16] = 255
+    answer = client.post(
+        f"{MODEL}:predict", content=picture_file(image[0], kind), headers={"content-type": f"image/{kind.lower()}"}
+    )
+    assert answer.status_code == 200, answer.text
+    np.testing.assert_allclose(answer.json()["predictions"], probabilities(image), atol=0.02)
+
+
+def test_a_form_with_files_is_read_as_curl_sends_it(server, batch, tmp_path):
+    dark = framed(batch)
+    words = ["curl", "--silent", "--show-error"]
+    for number, image in enumerate(dark):
+        (tmp_path / f"{number}.png").write_bytes(picture_file(image))
+        words += ["-F", f"file=@{tmp_path / f'{number}.png'}"]
+    done = subprocess.run([*words, f"{server.url}{MODEL}:predict"], capture_output=True, text=True, check=True)
+    np.testing.assert_allclose(json.loads(done.stdout)["predictions"], probabilities(dark), atol=1e-6)
+
+
+def test_a_large_file_in_a_form_stays_in_memory(monkeypatch):
+    """The serving image has no folder that can be written to."""
+
+    def fail(_):
+        raise AssertionError("a file was written")
+
+    monkeypatch.setattr(File, "flush_to_disk", fail)
+    content = np.random.default_rng(6).bytes(5_000_000)
+    request = httpx.Request("POST", "http://localhost", files={"file": content})
+    assert images.read_form(request.read(), request.headers["content-type"]) == ([content], ["form[0]"])
+
+
+FORM = "multipart/form-data; boundary=x"
+PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="7.png"\r\n\r\n'
+FORMS = {
+    "no boundary": ("multipart/form-data", b"", "needs a boundary"),
+    "nothing": (FORM, b"", "the form has no file"),
+    "no file": (
+        FORM,
+        b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n7\r\n--x--\r\n',
+        "the form has no file",
+    ),
+    "another boundary": (FORM, b"--y\r\n\r\n\r\n--y--\r\n", "not valid multipart/form-data"),
+    "no end": (FORM, PART + b"7", "the form has no file"),
+    "no picture": (FORM, PART + b"7\r\n--x--\r\n", "form[0]: is no PNG, JPEG or BMP"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_wrong_form_is_refused(client, name):
+    kind, content, message = FORMS[name]
+    answer = client.post(f"{MODEL}:predict", content=content, headers={"content-type": kind})
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
 
 
 PIXEL = [[[0]] * 28] * 28

@@ -8,10 +8,16 @@ import tensorflow as tf
 from cnn_trainer.data import Split, order_of_examples
 from cnn_trainer.network.build import build_model
 from cnn_trainer.runs.checkpoint import weights_digest
-from cnn_trainer.training.batches import from_memory
-from cnn_trainer.training.combine import add_in_order, add_towers
 from cnn_trainer.training.engine import Engine, Sums
-from cnn_trainer.training.gradients import Objective, TowerSums, augmented, plain_gradients
+from cnn_trainer.training.gradients import (
+    Objective,
+    TowerSums,
+    add_in_order,
+    add_towers,
+    augmented,
+    plain_gradients,
+)
+from cnn_trainer.training.session import from_memory
 
 # A small network, so that tracing a step takes little.
 SMALL = {"filters": [3, 4], "dense_units": [6]}

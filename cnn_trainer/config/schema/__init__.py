@@ -21,10 +21,7 @@ class Experiment(Section):
         description="What its runs are called: letters, digits, dots, hyphens and underscores, 64 at most.",
     )
     seed: int = Field(
-        1,
-        ge=0,
-        le=2**31 - 1,
-        description="Everything random follows from it: initial weights, order of examples, splits, augmentation, Dropout.",
+        1, ge=0, le=2**31 - 1, description="Seed of all that is random: weights, order, splits, augmentation, Dropout."
     )
     data: Mnist | FashionMnist | Mnist5k | Npz | Idx | Folder = Field(
         discriminator="source", description="What to train on."

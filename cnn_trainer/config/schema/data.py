@@ -10,10 +10,7 @@ from cnn_trainer.config.schema.section import Section
 class _Data(Section):
     source: str  # each kind narrows it; it stands here to be the first key of all
     validation_fraction: float = Field(
-        0.0,
-        ge=0,
-        le=0.5,
-        description="Share of the training split set aside to validate on: stratified by class, chosen by the seed.",
+        0.0, ge=0, le=0.5, description="Share of the training split to validate on: stratified by class, by the seed."
     )
 
 
@@ -28,7 +25,7 @@ class Mnist(_Data):
     )
     fallback: Literal["mnist-5k"] | None = Field(
         None,
-        description="What to train on, loudly, where MNIST can be neither found nor fetched. null: stop with an error.",
+        description="What to train on, loudly, if MNIST can be neither found nor fetched. null: stop with an error.",
     )
 
 
@@ -87,5 +84,5 @@ class Folder(_Data):
         0.2,
         gt=0,
         le=0.5,
-        description="Share of each class that becomes the test split where there are no sub-folders train and test; chosen by the seed.",
+        description="Share of each class that becomes the test split if there are no sub-folders train and test; chosen by the seed.",
     )

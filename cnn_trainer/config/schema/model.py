@@ -18,6 +18,8 @@ def _repeat(values: list[Item], info: ValidationInfo, counted: str) -> list[Item
     if counted not in info.data:  # that field is wrong itself, and reported as such
         return values
     wanted = len(info.data[counted])
+    if not wanted and any(values):
+        raise ValueError(f"dropout comes after hidden dense layers, and {counted} is empty")
     if len(values) == 1:
         return values * wanted
     if len(values) != wanted:
@@ -25,21 +27,12 @@ def _repeat(values: list[Item], info: ValidationInfo, counted: str) -> list[Item
     return values
 
 
-def _repeat_dropout(values: list[float], info: ValidationInfo, counted: str) -> list[float]:
-    if info.data.get(counted) == [] and any(values):
-        raise ValueError(f"dropout comes after hidden dense layers, and {counted} is empty")
-    return _repeat(values, info, counted)
-
-
 class Cnn(Section):
     """Convolution and pooling blocks, then fully connected layers, then softmax over the classes."""
 
     builder: Literal["cnn"]
     filters: list[Units] = Field(
-        [32, 64],
-        min_length=1,
-        max_length=16,
-        description="Filters of each convolution block; as many blocks as entries.",
+        [32, 64], min_length=1, max_length=16, description="Filters of each convolution block, one entry a block."
     )
     kernel_size: OneOrMore[Pixels] = Field(
         [3], description="Height and width of each block's kernels in pixels; one value serves all blocks."
@@ -64,21 +57,15 @@ class Cnn(Section):
         [64], max_length=16, description="Units of each hidden dense layer; an empty list leaves only the output layer."
     )
     dropout: AnyNumber[Rate] = Field(
-        [0.0],
-        description="Share of values dropped after each hidden dense layer in training; one value serves all of them.",
+        [0.0], description="Share of values dropped after each hidden dense layer in training; one value serves all."
     )
     l1: Penalty = Field(0.0, description="Factor of the sum of the kernels' absolute values, added to the loss.")
     l2: Penalty = Field(0.0, description="Factor of the sum of the kernels' squares, added to the loss.")
 
-    @field_validator("kernel_size", "pool_size", "conv_dropout")
+    @field_validator("kernel_size", "pool_size", "conv_dropout", "dropout")
     @classmethod
-    def _one_for_each_block(cls, values: list[Any], info: ValidationInfo) -> list[Any]:
-        return _repeat(values, info, "filters")
-
-    @field_validator("dropout")
-    @classmethod
-    def _one_for_each_layer(cls, values: list[float], info: ValidationInfo) -> list[float]:
-        return _repeat_dropout(values, info, "dense_units")
+    def _one_for_each(cls, values: list[Any], info: ValidationInfo) -> list[Any]:
+        return _repeat(values, info, "dense_units" if info.field_name == "dropout" else "filters")
 
 
 class Mlp(Section):
@@ -86,9 +73,7 @@ class Mlp(Section):
 
     builder: Literal["mlp"]
     hidden_units: list[Units] = Field(
-        [64],
-        max_length=16,
-        description="Units of each hidden layer; an empty list leaves only the output layer (softmax regression).",
+        [64], max_length=16, description="Units of each hidden layer; an empty list is softmax regression."
     )
     activation: Activation = Field("relu", description="Activation after every hidden layer.")
     batch_normalization: bool = Field(
@@ -102,5 +87,5 @@ class Mlp(Section):
 
     @field_validator("dropout")
     @classmethod
-    def _one_for_each_layer(cls, values: list[float], info: ValidationInfo) -> list[float]:
-        return _repeat_dropout(values, info, "hidden_units")
+    def _one_for_each(cls, values: list[float], info: ValidationInfo) -> list[float]:
+        return _repeat(values, info, "hidden_units")

@@ -20,12 +20,7 @@ class Section(BaseModel):
     """Base of all sections: frozen, strict, without unknown keys, without NaN or infinity."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        defer_build=True,
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, defer_build=True
     )
 
 
@@ -45,4 +40,4 @@ class _OneForAll:
 
 
 OneOrMore = Annotated[list[Item], _OneForAll(), Field(min_length=1, max_length=16)]
-AnyNumber = Annotated[list[Item], _OneForAll(), Field(max_length=16)]  # empty where there is nothing to give one for
+AnyNumber = Annotated[list[Item], _OneForAll(), Field(max_length=16)]  # empty if there is nothing to give one for

@@ -14,10 +14,7 @@ Precision = Literal["float32", "bfloat16", "float16", "float64"]
 class _Schedule(Section):
     name: str  # each kind narrows it; it stands here to be the first key of all
     warmup_epochs: float = Field(
-        0.0,
-        ge=0,
-        le=10_000,
-        description="Epochs over which the learning rate rises linearly from 0 before the schedule begins; fractions are allowed.",
+        0.0, ge=0, le=10_000, description="Epochs in which the rate first rises linearly from 0; may be a fraction."
     )
 
 
@@ -65,15 +62,12 @@ class OneCycle(Section):
 
 
 class Plateau(Section):
-    """The learning rate is multiplied by factor where the validation loss no longer falls; needs a validation split."""
+    """The learning rate is multiplied by factor if the validation loss no longer falls; needs a validation split."""
 
     name: Literal["plateau"]
     factor: float = Field(0.5, gt=0, lt=1, description="What the learning rate is multiplied by.")
     patience: int = Field(
-        3,
-        ge=1,
-        le=10_000,
-        description="Epochs without a new lowest validation loss, and without a change, after which it is multiplied.",
+        3, ge=1, le=10_000, description="Epochs without a new lowest validation loss or a change until it falls."
     )
 
 
@@ -98,10 +92,7 @@ class EarlyStopping(Section):
     """Stop when the validation loss no longer falls."""
 
     patience: int = Field(
-        ge=1,
-        le=10_000,
-        examples=[5],
-        description="Epochs without a new lowest validation loss after which training stops.",
+        ge=1, le=10_000, examples=[5], description="Epochs without a new lowest validation loss until training stops."
     )
     min_delta: float = Field(
         0.0, ge=0, le=1e6, description="By how much, in nats per example, the loss must fall to count as lower."
@@ -131,19 +122,13 @@ class Training(Section):
         0.9, ge=0, lt=1, description="Momentum of the optimizers momentum and nesterov; the others do not read it."
     )
     weight_decay: float = Field(
-        0.0,
-        ge=0,
-        le=100,
-        description="Decoupled weight decay: each step also takes learning rate times this share off every kernel.",
+        0.0, ge=0, le=100, description="Decoupled: each step takes learning rate times this share off every kernel."
     )
     gradient_clip_norm: float | None = Field(
         None, gt=0, le=1e9, description="Upper bound of the norm of all gradients taken together. null: none."
     )
     ema_decay: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Keep an exponential moving average of the weights with this decay, and make it the result. null: none.",
+        None, gt=0, lt=1, description="Decay of the weights' moving average, which becomes the result. null: none."
     )
     schedule: Constant | Step | Exponential | Cosine | OneCycle | Plateau = Field(
         default_factory=lambda: Constant(name="constant"),
@@ -155,18 +140,15 @@ class Training(Section):
 
 
 class Runtime(Section):
-    """How the machine is used. These keys change the speed of a run, and its results by rounding alone."""
+    """How the machine is used. These keys change the speed of a run, and its results only by rounding."""
 
-    device: DeviceName = Field("auto", description="auto takes a GPU where TensorFlow finds one.")
+    device: DeviceName = Field("auto", description="auto takes a GPU if TensorFlow finds one.")
     precision: Precision = Field(
         "float32",
         description="Arithmetic of the training step; weights are float32 (float64 with float64) whatever is chosen. float16 scales the loss.",
     )
     towers: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Equal parts of a batch that run side by side. null: one for each core where the model and batch allow it.",
+        None, ge=1, le=1024, description="Equal parts of a batch that run side by side. null: one a core at most."
     )
     intra_op_threads: int | None = Field(
         None, ge=1, le=1024, description="Threads inside one TensorFlow operation. null: chosen with towers."
@@ -175,10 +157,7 @@ class Runtime(Section):
         None, ge=1, le=1024, description="TensorFlow operations that run at the same time. null: chosen with towers."
     )
     checkpoint_seconds: float = Field(
-        60.0,
-        ge=1,
-        le=86_400,
-        description="Longest time between two checkpoints; there is always one at the end of an epoch.",
+        60.0, ge=1, le=86_400, description="Longest time between two checkpoints; each epoch ends with one too."
     )
     tensorboard: bool = Field(
         False, description="Also write TensorBoard events into the run directory; needs the extra tensorboard."

@@ -1,14 +1,24 @@
-"""The plain program as PyTorch's users write it, on the network of a config. Only called where PyTorch is installed."""
+"""The plain program as PyTorch's users write it: ``cnn-train benchmark`` measures it if PyTorch is installed.
 
+    python benchmarks/torch_program.py CONFIG
+
+trains on the data of the config, and prints its figures as a JSON object.
+"""
+
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from cnn_trainer import data
+from cnn_trainer.config.load import load_config
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.model import Cnn, Mlp
 from cnn_trainer.data import Split
+from cnn_trainer.machine import child
 
 _ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -20,14 +30,20 @@ _ACTIVATIONS = {
 }
 
 
-def train(experiment: Experiment, train_split: Split, test_split: Split) -> dict[str, Any]:
+def main() -> None:
+    """Train the config that the command line names."""
+    experiment = load_config(Path(sys.argv[1])).experiment
+    child.answer(lambda: train(experiment))
+
+
+def train(experiment: Experiment) -> dict[str, Any]:
     """Train with Adam on float32 tensors (batch, channels, height, width) in memory, with PyTorch's own threads.
 
     Returns:
-        ``images_per_second`` of each epoch.
+        ``images_per_second`` of each epoch, and ``accuracy`` on the test split, a fraction.
     """
     torch.manual_seed(experiment.seed)
-    images, labels = _tensors(train_split)
+    images, labels = _tensors(data.load_training(experiment.data, experiment.seed, lambda _: None).train)
     network = build_network(experiment.model, images.shape[1:], int(labels.max()) + 1)
     optimizer = torch.optim.Adam(network.parameters(), experiment.training.learning_rate)
     rates = []
@@ -40,7 +56,7 @@ def train(experiment: Experiment, train_split: Split, test_split: Split) -> dict
         rates.append(len(labels) / (time.perf_counter() - began))
     network.eval()
     with torch.no_grad():
-        test_images, test_labels = _tensors(test_split)
+        test_images, test_labels = _tensors(data.load_split(experiment.data, experiment.seed, "test"))
         batches = test_images.split(experiment.training.batch_size)
         predictions = torch.cat([network(batch).argmax(1) for batch in batches])
     return {"images_per_second": rates, "accuracy": (predictions == test_labels).float().mean().item()}
@@ -70,3 +86,7 @@ def build_network(model: Cnn | Mlp, image_shape: torch.Size, num_classes: int) -
 def _tensors(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.from_numpy(split.images).permute(0, 3, 1, 2).float().div(255).contiguous()
     return images, torch.from_numpy(split.labels).long()
+
+
+if __name__ == "__main__":
+    main()

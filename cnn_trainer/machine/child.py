@@ -1,0 +1,81 @@
+"""Functions of this package in a process of their own, which may hang, print what it likes, or die by a signal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cnn_trainer.machine import streams
+
+# The child imports this package from where its parent did, and nothing from the working folder besides.
+_CHILD = (
+    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "module, function = sys.argv.pop(1).split(':'); getattr(importlib.import_module(module), function)()"
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended."""
+
+    failure: str | None
+    """Why it failed, in one line of words; None if its exit code was 0."""
+    exit_code: int | None
+    """None if it was stopped by a signal or the time limit, or never started."""
+    signal_name: str | None
+    """Such as SIGILL, if a signal ended it."""
+    stdout: str
+    messages: list[str]
+    """What it wrote to stderr, line by line, empty lines left out."""
+
+
+def run_child(
+    function: str,
+    *words: str,
+    timeout_seconds: float | None = None,
+    environment: Mapping[str, str] | None = None,
+    folder: str | None = None,
+) -> Ended:
+    """Call ``function`` in a new process of this interpreter, without stdin, and wait for its end. Never raises.
+
+    Args:
+        function: ``package.module:function``, which takes no arguments.
+        words: What the function finds in ``sys.argv[1:]``.
+        timeout_seconds: After this time the child is killed.
+        environment: Variables that are set besides those of this process.
+        folder: What the child imports from besides ``sys.path``.
+    """
+    path = [*sys.path, *([folder] if folder else [])]
+    try:
+        done = subprocess.run(  # noqa: S603 -- this interpreter, and words of ours
+            [sys.executable, "-P", "-c", _CHILD, json.dumps(path), function, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_seconds,
+            env={**os.environ, **(environment or {})},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Ended(f"its process did not end within {timeout_seconds:.0f} seconds", None, None, "", [])
+    except OSError as error:
+        return Ended(f"no process could be started: {error.strerror}", None, None, "", [])
+    messages = [line for line in done.stderr.splitlines() if line.strip()]
+    code = done.returncode
+    if code < 0:
+        name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
+        return Ended(f"its process was ended by {name}", None, name, done.stdout, messages)
+    last = f": {messages[-1][:300]}" if messages else ""
+    return Ended(f"exit code {code}{last}" if code else None, code, None, done.stdout, messages)
+
+
+def answer(compute: Callable[[], Any]) -> None:
+    """In the child: print what ``compute`` returns as JSON. Whatever else is printed meanwhile goes to stderr."""
+    with streams.redirected(1, 2):
+        value = compute()
+    sys.stdout.write(f"{json.dumps(value)}\n")
