@@ -127,7 +127,7 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
 
     if subject in _NAMED:
         if overrides:
-            problem = f"changes a config, and {subject} is none"
+            problem = f"changes a config, and {subject} is not one"
             raise UsageError(problem, place=f"--set {overrides[0]}", remedy="give a YAML file")
         return documented_config({"data": {"source": subject}}).experiment
     if not Path(subject).suffix and not Path(subject).exists():
@@ -166,5 +166,5 @@ def _describe(report: "DataReport") -> list[str]:
     ]
     if not report.problems:
         return [*lines, "nothing wrong: no image is there twice, none is blank, no class is empty"]
-    title = "wrong:" if _is_wrong(report) else "as published, and to be known:"
+    title = "wrong:" if _is_wrong(report) else "as published, but worth knowing:"
     return [*lines, title, *(f"  {problem}" for problem in report.problems)]

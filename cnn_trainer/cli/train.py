@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -90,11 +90,17 @@ def _feedback(quiet: bool) -> "Iterator[Feedback]":
     from cnn_trainer.training.run import Feedback
 
     tell = (lambda *_: None) if quiet else say
-    with shown_download(quiet) as download:
+    with ExitStack() as until_prepared:
+        download = until_prepared.enter_context(shown_download(quiet))
+
+        def prepared(found: "Prepared") -> None:
+            until_prepared.close()  # a bar that is left over would draw over the one of training
+            tell(*words.preparation(found))
+
         yield Feedback(
             warn=warn,
             download=download,
-            prepared=lambda prepared: tell(*words.preparation(prepared)),
+            prepared=prepared,
             created=lambda run: tell(f"run: {run.dir}"),
             display=display.Display(sys.stderr, display.choose_mode(sys.stderr, quiet)),
         )

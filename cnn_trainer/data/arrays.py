@@ -66,7 +66,7 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
     with file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise DataError("is no regular file", place=path, remedy=f"expected {expected}")
+            raise DataError("is not a regular file", place=path, remedy=f"expected {expected}")
         if not status.st_size:
             raise DataError("is empty", place=path, remedy=f"expected {expected}")
         if looks_like_web_page(file.read(512)):

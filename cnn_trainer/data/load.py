@@ -116,7 +116,7 @@ def load_split(
     if path is not None:
         if isinstance(data, Mnist5k):
             raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-        data = type(data).model_validate({**data.model_dump(), "path": str(path)})
+        data = type(data).model_construct(**{**dict(data), "path": str(path)})  # a path may be no Unicode text
     if split == "validation" and not data.validation_fraction:
         problem = "there is no validation split: data.validation_fraction is 0"
         raise DataError(problem, remedy="use the split train or test")

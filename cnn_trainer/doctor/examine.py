@@ -54,7 +54,7 @@ def examine(runs_dir: Path) -> Diagnosis:
     except RunDirectoryError as error:
         found.errors.append(error)
     environment = found.sections["environment"] = facts.environment()
-    if environment.get("TF_ENABLE_ONEDNN_OPTS") in ("0", "false"):
+    if environment.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("0", "false"):
         problem = "it turns TensorFlow's fast CPU kernels off"
         found.warnings.append(CnnTrainError(problem, place="TF_ENABLE_ONEDNN_OPTS", remedy="unset it"))
     return found
@@ -94,10 +94,10 @@ def _examine_training(found: Diagnosis) -> dict[str, Any]:
         try:
             training = run_probe("cpu")
         except DeviceError as error:
-            found.errors.append(error)
+            found.errors.append(DeviceError(f"no training works here: {error.problem}", remedy=error.remedy))
             return {"trains_on": None}
         remedy = "train with --device cpu, or correct the GPU's driver"
-        found.warnings.append(DeviceError(f"{first.problem}, except on the CPU", remedy=remedy))
+        found.warnings.append(DeviceError(f"training works only on the CPU: {first.problem}", remedy=remedy))
     if not training["gpus"] and Path("/proc/driver/nvidia/version").exists():
         remedy = "pip install 'cnn-trainer[gpu]', and look at CUDA_VISIBLE_DEVICES"
         found.warnings.append(DeviceError("there is a GPU, but TensorFlow does not find it", remedy=remedy))
@@ -149,10 +149,10 @@ def run_probe(device: str) -> dict[str, Any]:
     if ended.signal_name == "SIGILL":
         remedy = "install a TensorFlow that was built for this processor"
     if ended.failure:
-        raise DeviceError(f"no training works here: {ended.failure}", remedy=remedy)
+        raise DeviceError(ended.failure, remedy=remedy)
     found = json.loads(ended.stdout)
     if "problem" in found:
-        raise DeviceError(f"no training works here: {found['problem']}", remedy=found["remedy"] or remedy)
+        raise DeviceError(found["problem"], remedy=found["remedy"] or remedy)
     return {**found, "messages": ended.messages[-20:]}
 
 
@@ -165,7 +165,11 @@ def _probe() -> dict[str, Any]:
     try:
         return _train(sys.argv[1])
     except CnnTrainError as error:
-        return {"problem": error.problem, "remedy": error.remedy}
+        place = "" if error.place is None else f"{error.place}: "
+        return {"problem": f"{place}{error.problem}", "remedy": error.remedy}
+    except OSError as error:
+        remedy = "name another folder for temporary files in TMPDIR"
+        return {"problem": f"{tempfile.gettempdir()}: {error.strerror or error}", "remedy": remedy}
 
 
 def _train(device: str) -> dict[str, Any]:

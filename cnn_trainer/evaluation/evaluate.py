@@ -169,21 +169,27 @@ def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, label
 def evaluate_run(
     run: Run, split_name: SplitName = "test", path: Path | None = None, device: str | None = None
 ) -> EvaluationRecord:
-    """Load the result of a run from its directory, and record its score on one split: ``record_score``."""
-    return record_score(run, load_result(run, device), split_name, path)
+    """Load the result of a run from its directory, and record its score on one split: ``evaluate_result``."""
+    return evaluate_result(run, load_result(run, device), split_name, path)
 
 
-def record_score(
+def evaluate_result(
     run: Run, result: Result, split_name: SplitName = "test", path: Path | None = None
 ) -> EvaluationRecord:
     """Score a loaded result on one split, and write the score into the run directory.
 
     It is not written if the data was read from another ``path``. A run that was ``trained`` is ``finished`` once its
-    test score is written.
+    test score is written. Raises RunDirectoryError if the run has other weights by now.
     """
     evaluation, score, split = score_split(run, result, split_name, path)
     if path is None:
+        now = store.read_run_record(run.dir)
+        if now.weights_sha256 != result.weights_sha256:
+            problem = "the run was trained further since its weights were loaded"
+            raise RunDirectoryError(problem, place=run.dir, remedy="load it again, and evaluate that")
         write_evaluation(run, evaluation, score, split.labels)
-        if split_name == "test" and run.record.status == "trained":
-            store.update_record(run, status="finished")
+        if split_name == "test" and now.status == "trained":
+            with store.lock_run(run):  # which reads the record again
+                if run.record.status == "trained":
+                    store.update_record(run, status="finished")
     return evaluation

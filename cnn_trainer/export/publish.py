@@ -134,7 +134,7 @@ def _earlier(run: Run, export_dir: Path, wanted: Sequence[Format]) -> Manifest |
     Raises RunDirectoryError if what is there is not to be replaced: the export of another run, or no export.
     """
     earlier = folder.read(export_dir) if os.path.lexists(export_dir / MANIFEST_FILE) else None
-    if earlier and earlier.run != run.dir.resolve().name and earlier.weights_sha256 != run.record.weights_sha256:
+    if earlier and earlier.run != _run_name(run) and earlier.weights_sha256 != run.record.weights_sha256:
         problem = f"holds the export of another run, {str(earlier.run)[:140]}"
         raise RunDirectoryError(problem, place=export_dir, remedy=f"remove it, {_OTHER_PLACE}")
     for name in wanted:
@@ -200,6 +200,10 @@ def _write_all(
     return passed, refused
 
 
+def _run_name(run: Run) -> str:
+    return run.dir.resolve().name.encode(errors="backslashreplace").decode()  # JSON holds only Unicode text
+
+
 def _manifest(run: Run, evaluated: EvaluationRecord, num_parameters: int, models: Models) -> Manifest:
     versions = facts.versions()
     for name in ("onnx", "tf2onnx"):
@@ -207,7 +211,7 @@ def _manifest(run: Run, evaluated: EvaluationRecord, num_parameters: int, models
             versions[name] = metadata.version(name)
     return Manifest(
         name=run.experiment.name,
-        run=run.dir.resolve().name,
+        run=_run_name(run),
         created_at=utc_now(),
         versions=versions,
         weights_sha256=evaluated.weights_sha256,

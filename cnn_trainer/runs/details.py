@@ -65,7 +65,7 @@ def list_runs(
 _SORT_KEYS: dict[Order, Callable[[RunSummary], Any]] = {
     "name": lambda run: (run.record is None, run.record and run.record.name),
     "accuracy": lambda run: (run.test_accuracy is None, -(run.test_accuracy or 0.0)),
-    "time": lambda run: run.record.train_seconds if run.record and run.epochs_done else math.inf,
+    "time": lambda run: run.record.train_seconds if run.record and run.record.train_seconds else math.inf,
 }
 
 

@@ -11,7 +11,7 @@ from cnn_trainer.config.load import Overrides
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data.splits import SplitName
 from cnn_trainer.errors import DataError
-from cnn_trainer.evaluation.evaluate import Result, load_result, record_score
+from cnn_trainer.evaluation.evaluate import Result, evaluate_result, load_result
 from cnn_trainer.network.fits import load_checked
 from cnn_trainer.runs import paths, store
 from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord
@@ -53,7 +53,9 @@ class TrainedRun:
         DataError if the data cannot be read, or does not fit the run, and RunDirectoryError if the score cannot be
         written.
         """
-        return record_score(self._run, self._result, split, None if data is None else Path(data))
+        evaluation = evaluate_result(self._run, self._result, split, None if data is None else Path(data))
+        self.record = store.read_run_record(self.dir)
+        return evaluation
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities, float64 (examples, classes), of images.
@@ -67,11 +69,14 @@ class TrainedRun:
             sides = ", ".join(map(str, shape))
             problem = f"got {images.dtype} {images.shape}, and the run takes uint8 (examples, {sides})"
             raise DataError(problem, place="images", remedy="convert them; values are 0 to 255")
-        return self._result.probabilities(whole)
+        return self._result.probabilities(whole) if len(whole) else np.empty((0, len(self.class_names)))
 
     def resume(self, epochs: int) -> "TrainedRun":
-        """Train the run to ``epochs`` epochs in all. Raises what ``train`` raises."""
-        resume_run(self._run, epochs)
+        """Train the run to ``epochs`` epochs in all, and give it back; this one keeps the weights that it had.
+
+        Raises what ``train`` raises.
+        """
+        resume_run(store.open_run(self.dir), epochs)
         return TrainedRun(self.dir)
 
 

@@ -17,7 +17,7 @@ from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
-from cnn_trainer.evaluation.evaluate import Result, record_score, refuse_small
+from cnn_trainer.evaluation.evaluate import Result, refuse_small, score_split, write_evaluation
 from cnn_trainer.machine import backend, facts, stopping
 from cnn_trainer.machine.backend import Backend
 from cnn_trainer.network.fits import check_fits
@@ -174,14 +174,15 @@ def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepare
     if run.record.status == "diverged":
         raise RunDirectoryError(f"the run diverged and would do so again: {run.record.error}", place=run.dir)
     config_file = str(run.dir / CONFIG_FILE)
+    experiment = run.experiment  # the run's own is changed only when nothing can be refused any more
     if epochs is not None:
-        run.experiment = change_experiment(run.experiment, {"training.epochs": epochs}, config_file)
-        schedule = run.experiment.training.schedule.name
+        experiment = change_experiment(experiment, {"training.epochs": epochs}, config_file)
+        schedule = experiment.training.schedule.name
         if schedule in ("cosine", "one-cycle"):
             difference = "the result differs from that of a run that was asked for as many at once"
             feedback.warn(f"the schedule {schedule} depends on the number of epochs; {difference}")
     refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
-    prepared = prepare(Config(run.experiment, config_file), feedback)
+    prepared = prepare(Config(experiment, config_file), feedback)
     found, trained_on = prepared.data.train_sha256, run.record.data.train_sha256
     if found != trained_on:
         digests = f"digest {found[:12]}…, the run has {trained_on[:12]}…"
@@ -189,6 +190,7 @@ def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepare
         raise RunDirectoryError(problem, place=prepared.data.location)
     for difference in differences(run.record, prepared.backend):
         feedback.warn(f"{difference}; the bits of the result may differ from those of an uninterrupted run")
+    run.experiment = experiment
     return prepared
 
 
@@ -216,7 +218,8 @@ def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, res
         session = prepared.session
         result = Result(session.model, digest, run.experiment.training.loss, session.logits)
         try:
-            evaluation = record_score(run, result)
+            evaluation, score, split = score_split(run, result)
+            write_evaluation(run, evaluation, score, split.labels)
         except DataError as error:
             store.note_failure(run, error)
             repair = "" if error.remedy is None else f"{error.remedy}; "
@@ -258,5 +261,5 @@ def _outcome(run: Run, evaluation: EvaluationRecord | None) -> RunOutcome:
         test_accuracy_interval=evaluation.accuracy_interval if evaluation else None,
         test_examples=evaluation.num_examples if evaluation else None,
         test_images_sha256=evaluation.images_sha256 if evaluation else None,
-        weights_sha256=str(record.weights_sha256),
+        weights_sha256=evaluation.weights_sha256 if evaluation else str(record.weights_sha256),
     )

@@ -240,7 +240,7 @@ class TestCheck:
         monkeypatch.setenv("CNN_TRAIN_DATA_DIR", str(tmp_path))
         code, out, err = invoke("data", "check", "mnist")
         assert code == 0
-        assert "as published, and to be known:\n  1 images of the train split are there twice" in out
+        assert "as published, but worth knowing:\n  1 images of the train split are there twice" in out
         assert err == "next: cnn-train train configs/mnist.yaml\n"
 
     def test_the_fallback_is_wrong(self, monkeypatch):

@@ -238,6 +238,12 @@ class TestChoose:
     def test_what_is_listed_and_in_which_order(self, named, options, letters):
         assert self.listed(*options) == [named[letter] for letter in letters]
 
+    def test_a_run_that_trains_has_no_time_to_be_sorted_by(self, make_run):
+        trained, trains = make_run(), make_run("interrupted")
+        store.update_record(trained, train_seconds=5.0)
+        store.update_record(trains, train_seconds=0.0, epochs_done=2)
+        assert self.listed("--sort", "time") == [trained.dir.name, trains.dir.name]
+
     def test_runs_that_are_equal_are_listed_newest_first(self, make_run):
         names = [make_run().dir.name for _ in range(3)]
         for order in "name", "accuracy", "time":

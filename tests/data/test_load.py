@@ -1,4 +1,6 @@
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -278,3 +280,9 @@ def test_mnist_5k_does_not_depend_on_the_seed():
 def test_mnist_5k_is_not_looked_for_elsewhere(tmp_path):
     with pytest.raises(DataError, match="comes with a package"):
         data.load_split(Mnist5k(source="mnist-5k"), 1, "test", tmp_path)
+
+
+def test_another_place_may_have_a_name_that_is_no_text(npz_file, tmp_path):
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.npz"))
+    npz_file.rename(place)
+    assert len(data.load_split(npz_section(npz_file), 1, "test", place)) > 0

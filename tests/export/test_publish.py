@@ -14,6 +14,7 @@ from cnn_trainer.errors import DataError, DeviceError, RunDirectoryError, UsageE
 from cnn_trainer.export import folder as exports
 from cnn_trainer.export import formats, publish
 from cnn_trainer.runs import store
+from cnn_trainer.storage import strict_json
 
 
 @pytest.fixture
@@ -230,3 +231,10 @@ def test_missing_data_is_named_and_nothing_is_left(finished_run, run_copy, tmp_p
     with pytest.raises(DataError, match=r"gone\.npz: no such file"):
         publish.export_run(store.open_run(run_copy), ["onnx"], None, tmp_path / "gone.npz", print)
     assert not (run_copy / "export").exists()
+
+
+def test_the_name_of_a_run_in_a_manifest_is_text(run_copy):
+    odd = run_copy.rename(os.fsdecode(os.fsencode(run_copy) + b"\xff"))
+    name = publish._run_name(store.open_run(odd))
+    assert name == f"{run_copy.name}\\udcff"
+    assert strict_json.parse_json(strict_json.format_json(name)) == name

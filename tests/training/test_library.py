@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cnn_trainer
-from cnn_trainer.errors import ConfigError
+from cnn_trainer.errors import ConfigError, DataError, RunDirectoryError
+from cnn_trainer.runs import store
 
 # No terminal, an event loop that runs, two runs one after another, and what a person asks of a run.
 NOTEBOOK = """
@@ -103,10 +105,39 @@ def test_faults_of_a_config_are_all_in_the_error(folder):
 def test_images_that_do_not_fit_are_refused(finished_run):
     run = cnn_trainer.load_run(finished_run)
     shape = tuple(run.record.data.image_shape)
-    with pytest.raises(cnn_trainer.errors.DataError, match="got float64"):
+    with pytest.raises(DataError, match="got float64"):
         run.predict(np.zeros((1, *shape)))
-    with pytest.raises(cnn_trainer.errors.DataError, match="and the run takes uint8"):
+    with pytest.raises(DataError, match="and the run takes uint8"):
         run.predict(np.zeros((1, 3, 3, 1), np.uint8))
+
+
+def test_no_images_have_no_probabilities(finished_run):
+    run = cnn_trainer.load_run(finished_run)
+    assert run.predict(np.zeros((0, *run.record.data.image_shape), np.uint8)).shape == (0, len(run.class_names))
+
+
+def test_a_score_of_weights_that_the_run_no_longer_has_is_not_written(run_copy):
+    """Another process, or another object, trained the run further since these were loaded."""
+    run = cnn_trainer.load_run(run_copy)
+    assert run.evaluate().accuracy > 0
+    before = (run_copy / "evaluation.json").read_bytes()
+    store.update_record(store.open_run(run_copy), weights_sha256="b" * 64, epochs_done=7)
+    with pytest.raises(RunDirectoryError, match="was trained further since its weights were loaded"):
+        run.evaluate()
+    assert (run_copy / "evaluation.json").read_bytes() == before
+    assert store.open_run(run_copy).record.epochs_done == 7
+
+
+def test_a_run_that_could_not_be_resumed_is_resumed_when_it_is_tried_again(run_copy):
+    data = Path(store.open_run(run_copy).record.data.location)
+    data = data.rename(data.with_name("away.npz"))
+    run = cnn_trainer.load_run(run_copy)
+    try:
+        with pytest.raises(DataError):
+            run.resume(3)
+    finally:
+        data.rename(data.with_name("strokes.npz"))
+    assert len(run.resume(3).metrics) == 3
 
 
 def test_an_unknown_name_is_an_attribute_error():
