@@ -29,7 +29,7 @@ _CHUNK_VALUES = 100_000  # that the network is given at once: 127 images of MNIS
 _AT_ONCE_VALUES = 8_000  # that the event loop computes itself, because handing ten images of MNIST on takes as long
 
 Worked = TypeVar("Worked")
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Served:
         """Do what takes longer than a millisecond in the one thread for it, while the event loop goes on."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
 
-    def while_running(self, items: Iterable[Item]) -> Iterator[Item]:
+    def while_running(self, items: Iterable[_Item]) -> Iterator[_Item]:
         """The items of long work; RefusedError instead of the next one, once the model is closed."""
         for item in items:
             if self._stopped.is_set():
