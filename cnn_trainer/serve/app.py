@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from prometheus_client import generate_latest
@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from cnn_trainer import __version__
 from cnn_trainer.serve import open_inference, pages, tensorflow_serving
@@ -48,18 +48,24 @@ def build_app(served: Served, traces: Traces, limits: Limits) -> tuple[ASGIApp, 
     guard = Guard(_dispatcher([*routes, pages.docs_route(served, listing)], name), limits, traces)
     app: ASGIApp = guard
     if limits.origins:
-        methods = ["GET", "HEAD", "POST"]
-        app = CORSMiddleware(app, allow_origins=list(limits.origins), allow_methods=methods, allow_headers=["*"])
+        app = CORSMiddleware(
+            app,
+            allow_origins=list(limits.origins),
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            allow_private_network=True,  # a public page may ask a server in the visitor's own network
+            expose_headers=["Inference-Header-Content-Length", "Retry-After"],
+        )
     return traces.watch(app), guard
 
 
-def _dispatcher(routes: Iterable[Route], name: str) -> ASGIApp:
+def _dispatcher(routes: Iterable[Route], name: str) -> Callable[[Scope], Awaitable[Response]]:
     """Hands each request to the route at its path. Raises RefusedError for what there is not."""
     paths: dict[str, dict[str, Route]] = defaultdict(dict)
     for route in routes:
         paths[route.path][route.method] = route
 
-    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+    async def dispatch(scope: Scope) -> Response:
         path, method = scope["path"], scope["method"]
         if path not in paths:
             remedy = f"the model here is {name}, version 1; GET /docs lists every path"
@@ -70,7 +76,6 @@ def _dispatcher(routes: Iterable[Route], name: str) -> ASGIApp:
             allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
             raise RefusedError(405, f"{method[:20]}: is not answered at {path}; send {allowed}", allow=allowed)
         scope["route"] = path
-        response = await methods[found].answer(Request(scope))
-        await response(scope, receive, send)
+        return await methods[found].answer(Request(scope))
 
     return dispatch

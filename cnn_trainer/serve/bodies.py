@@ -30,7 +30,9 @@ def check_media_type(request: Request, known: Sequence[str]) -> str:
     given = headers[b"content-type"].decode("latin-1") if b"content-type" in headers else ""
     media_type = given.partition(";")[0].strip().lower()
     if media_type not in known:
-        raise RefusedError(415, f"content-type: got {given[:60]}; expected {' or '.join(filter(None, known))}")
+        raise RefusedError(
+            415, f"content-type: got {given[:60] or 'none'}; expected {' or '.join(filter(None, known))}"
+        )
     return media_type
 
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -45,7 +45,7 @@ def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
     """The files in a form, as ``curl -F file=@7.png`` sends it: their contents, and their places for messages.
 
     ``content_type`` is ``multipart/form-data; boundary=...``. Raises RefusedError if the body is no such form, or there
-    is no file in it.
+    is no complete file in it.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
@@ -56,33 +56,36 @@ def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
         parser = FormParser("multipart/form-data", None, found.append, boundary=boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
-    except FormParserError as error:
-        raise RefusedError(400, f"the body is not valid multipart/form-data: {error}") from None
+    except FormParserError:
+        raise RefusedError(400, "the body is not valid multipart/form-data; let curl -F write it") from None
     if not found:
-        raise RefusedError(400, "the form has no file; send one with: curl -F file=@7.png")
+        raise RefusedError(400, "the form has no complete file; send one with: curl -F file=@7.png")
     for file in found:
         file.file_object.seek(0)
     return [file.file_object.read() for file in found], [f"form[{number}]" for number in range(len(found))]
 
 
-def read_picture_files(files: Sequence[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:
+def read_picture_files(files: Iterable[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:
     """The contents of files as images for a network that was trained on ``data``: uint8 (n, height, width, channels).
 
-    Each is made like MNIST or resized, as ``data`` asks. Raises RefusedError with its entry of ``places`` for the first
-    that is no picture or shows nothing, and for more than MAX_PIXELS in all.
+    Each is made like MNIST or resized, as ``data`` asks. ``places`` has an entry for each; RefusedError is raised with
+    that of the first that is no picture or shows nothing, and for more than MAX_PIXELS in all.
     """
     height, width, channels = data.image_shape
-    pixels_left = MAX_PIXELS - len(files) * height * width * channels
+    pixels_left = MAX_PIXELS - len(places) * height * width
     if pixels_left <= 0:
-        raise RefusedError(400, f"{len(files)} images of {height}x{width}x{channels} are too many for one request")
-    images = np.empty((len(files), height, width, channels), np.uint8)
+        raise RefusedError(400, f"{len(places)} images of {height}x{width}x{channels} are too many for one request")
+    images = np.empty((len(places), height, width, channels), np.uint8)
     for number, (content, place) in enumerate(zip(files, places, strict=True)):
         try:
             picture = like_mnist.decode(content, place, like_mnist.color_of(data), pixels_left)
-            pixels_left -= picture.size
+            pixels_left -= picture.shape[0] * picture.shape[1]
             images[number] = like_mnist.fit(picture, (height, width, channels), like_mnist.prepares(data))
         except DataError as error:
-            raise RefusedError(400, str(error.at(place))) from None
+            problem = str(error.at(place))
+            if " pixels; at most " in problem:
+                problem += f"; all pictures of a request together may have {MAX_PIXELS}"
+            raise RefusedError(400, problem) from None
     return images
 
 

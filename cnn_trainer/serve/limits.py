@@ -6,12 +6,12 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from cnn_trainer.errors import UsageError
 from cnn_trainer.serve.traces import Traces
@@ -70,27 +70,33 @@ class RefusedError(Exception):
 
 
 class Guard:
-    """Lets only bounded requests through to an application, each with its whole body in ``scope["body"]``.
+    """Lets only bounded requests through to what answers them, each with its whole body in ``scope["body"]``.
 
-    It also answers for the application if that raises: a RefusedError as it says, any other exception as a defect.
+    It answers itself if that raises: a RefusedError as it says, any other exception as a defect.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, traces: Traces) -> None:
-        self._app, self._limits, self._traces = app, limits, traces
+    def __init__(self, answer: Callable[[Scope], Awaitable[Response]], limits: Limits, traces: Traces) -> None:
+        self._answer, self._limits, self._traces = answer, limits, traces
+        self._working: set[asyncio.Timeout] = set()
         self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes that are there of each body, the oldest first
         self._held_bytes = 0
         self._max_held_bytes = max(_MAX_HELD_BYTES, 4 * limits.max_body_bytes)
-        self._end = float("inf")  # on the clock of the event loop, once the server stops
+        # On the clock of the event loop, once the server stops: when the last body is there, and the last answer.
+        self._end = float("inf")
+        self._work_end: float | None = None
 
-    def stop(self, seconds: float) -> None:
-        """Wait for bodies that have not arrived yet for ``seconds`` at most."""
-        self._end = asyncio.get_running_loop().time() + seconds
+    def stop(self, body_seconds: float, answer_seconds: float) -> None:
+        """Wait for bodies that have not arrived yet, and for answers, for so long at most."""
+        now = asyncio.get_running_loop().time()
+        self._end, self._work_end = now + body_seconds, now + answer_seconds
         for timeout in self._arriving:
             _hasten(timeout, self._end)
+        for timeout in self._working:
+            _hasten(timeout, self._work_end)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        num_bytes, works, headers = 0, scope["method"] == "POST", dict(scope["headers"])
+        num_bytes, headers = 0, dict(scope["headers"])
         try:
             body = await self._read_body(headers, receive)
             num_bytes = len(body)
@@ -99,14 +105,7 @@ class Guard:
             scope["body"] = body = _decompress(headers, body, self._limits.max_body_bytes)
             self._held_bytes += len(body) - num_bytes
             num_bytes = len(body)
-            if works and self._traces.in_flight >= self._limits.max_in_flight:
-                raise _busy(f"{self._limits.max_in_flight} requests are in flight already")
-            self._traces.in_flight += works
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._traces.in_flight -= works
-            return
+            response = await self._work(scope)
         except RefusedError as refusal:
             response = refusal.response()
         except Exception as error:
@@ -115,6 +114,24 @@ class Guard:
         finally:
             self._held_bytes -= num_bytes
         await response(scope, receive, send)
+
+    async def _work(self, scope: Scope) -> Response:
+        """The answer. Raises RefusedError also if there is too much to do, or no time left for it."""
+        works, timeout = scope["method"] == "POST", asyncio.timeout_at(self._work_end)
+        if works and self._traces.in_flight >= self._limits.max_in_flight:
+            raise _busy(f"{self._limits.max_in_flight} requests are in flight already")
+        self._traces.in_flight += works
+        self._working.add(timeout)
+        try:
+            async with timeout:
+                return await self._answer(scope)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise stopping() from None
+        finally:
+            self._working.discard(timeout)
+            self._traces.in_flight -= works
 
     async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body. Raises RefusedError for one that is too large, too slow or broken off."""
@@ -144,6 +161,9 @@ class Guard:
                         parts.append(part)
                     else:
                         parts.clear()
+                        if timeout in self._arriving:
+                            self._held_bytes -= self._arriving[timeout]
+                            self._arriving[timeout] = 0
         except TimeoutError:
             raise self._too_slow(timeout) from None
         finally:
@@ -164,7 +184,7 @@ class Guard:
 
     def _too_slow(self, timeout: asyncio.Timeout) -> RefusedError:
         if self._end < float("inf"):
-            return RefusedError(503, "the server is stopping; try again later", connection="close")
+            return stopping()
         if timeout not in self._arriving:
             return _busy("other requests fill the memory that there is for bodies", connection="close")
         problem = f"the body was not there within {BODY_SECONDS:g} seconds"
@@ -175,6 +195,11 @@ def _hasten(timeout: asyncio.Timeout, when: float) -> None:
     """Let it end at ``when`` at the latest. One that has just ended cannot be changed any more."""
     if not timeout.expired():
         timeout.reschedule(min(timeout.when() or when, when))
+
+
+def stopping() -> RefusedError:
+    """For a request that the end of the server cuts off."""
+    return RefusedError(503, "the server is stopping; try again later", connection="close")
 
 
 def _busy(problem: str, **headers: str) -> RefusedError:

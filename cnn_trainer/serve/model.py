@@ -4,7 +4,7 @@ import asyncio
 import os
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from cnn_trainer.errors import RunDirectoryError
 from cnn_trainer.export import folder, runtimes
 from cnn_trainer.export.manifest import EXPORT_DIR, MANIFEST_FILE, ExportedModel, Format, Manifest
 from cnn_trainer.runs.paths import RECORD_FILE, resolve_run
+from cnn_trainer.serve.limits import stopping
 
 VERSION: Final = "1"
 """The only version there is, of the model that is served; as in the exported SavedModel."""
@@ -28,6 +29,7 @@ _CHUNK_VALUES = 100_000  # that the network is given at once: 127 images of MNIS
 _AT_ONCE_VALUES = 8_000  # that the event loop computes itself, because handing ten images of MNIST on takes as long
 
 Worked = TypeVar("Worked")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Served:
     compute: runtimes.Predict
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "predict"))
+    _stopped: threading.Event = field(default_factory=threading.Event)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -65,15 +68,23 @@ class Served:
         """Do what takes longer than a millisecond in the one thread for it, while the event loop goes on."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
 
+    def while_running(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """The items of long work; RefusedError instead of the next one, once the model is closed."""
+        for item in items:
+            if self._stopped.is_set():
+                raise stopping()
+            yield item
+
     def close(self) -> None:
-        """Begin no further work."""
+        """Begin no further work, and let that in the worker end at its next item."""
+        self._stopped.set()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _compute_all(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """In pieces, so that memory stays level and the lock is never held for long."""
         size = max(1, _CHUNK_VALUES // images[0].size)
         parts = []
-        for start in range(0, len(images), size):
+        for start in self.while_running(range(0, len(images), size)):
             with self._lock:
                 parts.append(self.compute(images[start : start + size]))
         return np.concatenate(parts)

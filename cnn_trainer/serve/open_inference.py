@@ -89,6 +89,8 @@ def _read_tensor(document: dict[str, Any], image_shape: tuple[int, int, int], ta
     """The images of a request. Raises RefusedError."""
     tensor = _one_of(document, "inputs", INPUT_NAME)
     size = _parameter(tensor, "binary_data_size")
+    if size is None and tail:
+        raise RefusedError(400, f"inputs[0]: {len(tail)} bytes follow the JSON, but binary_data_size is missing")
     if missing := {"shape", "datatype", *(["data"] if size is None else [])} - tensor.keys():
         raise RefusedError(400, f"inputs[0]: the key {min(missing)} is missing")
     if tensor["datatype"] != "UINT8":
@@ -98,7 +100,7 @@ def _read_tensor(document: dict[str, Any], image_shape: tuple[int, int, int], ta
         raise RefusedError(400, f"inputs[0].shape: expected [n, {', '.join(map(str, image_shape))}]")
     bodies.check_count(shape[0], "inputs[0].shape")
     num_values = int(np.prod(shape))
-    if size is None and not tail:
+    if size is None:
         return _read_data(tensor["data"], shape, num_values)
     if "data" in tensor:
         raise RefusedError(400, "inputs[0]: has both data and binary_data_size; send one of them")

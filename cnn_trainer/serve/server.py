@@ -30,6 +30,7 @@ MAX_HEAD_BYTES: Final = 2**14
 HEAD_SECONDS: Final = 10.0  # a connection without a request is closed after that, too
 STOP_SECONDS: Final = 4.0  # for the requests in flight; with what comes before and after, the process ends within 5
 _ARRIVE_SECONDS: Final = 3.0  # of these, for bodies to arrive
+_ANSWER_SECONDS: Final = 3.7  # and for answers; what is open then is refused
 
 _UNREAD_SECONDS: Final = 10  # that a client may leave its answer unread
 _MAX_CONNECTIONS: Final = 2048
@@ -47,7 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_both)
     except (OSError, OverflowError, UnicodeError) as error:
         place = f"--host {host} --port {port}"
-        raise UsageError(f"cannot be listened at: {error}", place=place, remedy="choose another one") from None
+        raise UsageError(f"cannot listen there: {error}", place=place, remedy="choose another one") from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every connection inherits it, and the kernel keeps it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -91,7 +92,7 @@ class _Granian(embed.Server):
 
 
 class _JsonLog(logging.Handler):
-    """What granian itself has to say, as lines of JSON."""
+    """What granian and other packages have to say, as lines of JSON."""
 
     def __init__(self, write: Callable[..., None]) -> None:
         super().__init__()
@@ -111,7 +112,13 @@ def run(served: Served, listener: socket.socket, limits: Limits, write: Callable
     warnings.simplefilter("ignore")  # Pillow warns of harmless flaws in pictures, once for each place in its code
     traces = Traces(served.manifest, served.exported.format, write)
     app, guard = build_app(served, traces, limits)
-    log = {"handlers": {"json": {"()": lambda: _JsonLog(write)}}, "formatters": {}}
+    log = {
+        "handlers": {"json": {"()": lambda: _JsonLog(write)}},
+        "formatters": {},
+        "root": {"handlers": ["json"]},
+        # What it warns of is a malformed form, whose client is told.
+        "loggers": {"python_multipart": {"level": "CRITICAL"}},
+    }
     max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     async def serve() -> None:
@@ -125,7 +132,7 @@ def run(served: Served, listener: socket.socket, limits: Limits, write: Callable
             backpressure=min(_MAX_CONNECTIONS, max_files // 2) if max_files > 0 else _MAX_CONNECTIONS,
             http1_settings=HTTP1Settings(header_read_timeout=int(HEAD_SECONDS * 1000), max_buffer_size=MAX_HEAD_BYTES),
             log_level=LogLevels.error,
-            log_dictconfig={**log, "loggers": {"_granian": {"handlers": ["json"], "propagate": False}}},
+            log_dictconfig=log,
         )
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
         for number in SIGNALS:
@@ -137,12 +144,14 @@ def run(served: Served, listener: socket.socket, limits: Limits, write: Callable
         if serving.done():
             serving.result()  # raises what it ended with
             raise RuntimeError("the web server ended by itself; its log says more")
-        guard.stop(_ARRIVE_SECONDS)
+        guard.stop(_ARRIVE_SECONDS, _ANSWER_SECONDS)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=STOP_SECONDS)
 
     gc.collect()
     gc.freeze()  # what is there now stays: there is no use in looking through it for garbage
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
-    served.close()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+    finally:
+        served.close()

@@ -43,6 +43,7 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
             files, places = [request.scope["body"]], ["body"]
             if media_type == _FORM_TYPE:
                 files, places = images.read_form(request.scope["body"], request.headers["content-type"])
+                bodies.check_count(len(files), "form")
             batch = await _read_files(served, files, places)
         bodies.check_count(len(batch), key)
         probabilities = await served.predict(batch)
@@ -74,7 +75,7 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
 def _parse(body: bytes, shape: tuple[int, int, int]) -> tuple[str, Any]:
     """The key of the images in a body of JSON, and what stands there. Raises RefusedError."""
     document = bodies.parse_object(body, shape)
-    if "signature_name" in document and document["signature_name"] not in (SIGNATURE, ""):
+    if "signature_name" in document and document["signature_name"] not in (SIGNATURE, "", None):
         raise RefusedError(400, f"signature_name: this model has only the signature {SIGNATURE}")
     keys = document.keys() & {"instances", "inputs"}
     if len(keys) != 1:
@@ -115,7 +116,7 @@ def _picture(item: Any, where: str) -> bytes:
 
 
 async def _read_files(served: Served, files: list[bytes], places: list[str]) -> NDArray[np.uint8]:
-    return await served.in_worker(images.read_picture_files, files, served.manifest.data, places)
+    return await served.in_worker(images.read_picture_files, served.while_running(files), served.manifest.data, places)
 
 
 def _metadata(served: Served) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def _metadata(served: Served) -> dict[str, Any]:
 
 def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
     """What ``predict`` takes, by media type, with examples."""
-    signature = {"signature_name": {"enum": [SIGNATURE, ""]}}
+    signature = {"signature_name": {"enum": [SIGNATURE, "", None]}}
     kinds = array_schema(operations.PIXEL, shape), object_schema({"b64": {"type": "string", "format": "picture"}})
     batches = [operations.images_schema({"anyOf": [kind, object_schema({INPUT_NAME: kind})]}) for kind in kinds]
     plain = [operations.images_schema(kind) for kind in kinds]

@@ -1,6 +1,7 @@
 """The application without a network: what a defect leads to, and models of other kinds."""
 
 import asyncio
+import base64
 import io
 import json
 import shutil
@@ -133,3 +134,14 @@ def test_the_oldest_body_may_end_in_the_same_moment_as_it_is_to_make_way():
             return True
 
     assert asyncio.run(both())
+
+
+def test_a_colour_picture_counts_by_its_pixels(pets, monkeypatch):
+    monkeypatch.setattr("cnn_trainer.serve.images.MAX_PIXELS", 2 * 16 * 12 + 2 * 40 * 30)
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "PNG")
+    content = {"b64": base64.b64encode(file.getvalue()).decode()}
+    ask, _ = serve(pets)
+    assert ask("POST", "/v1/models/tiny:predict", json={"instances": [content] * 2}).status_code == 200
+    answer = ask("POST", "/v1/models/tiny:predict", json={"instances": [content] * 3})
+    assert "all pictures of a request together" in answer.json()["error"]

@@ -307,6 +307,20 @@ def test_the_oldest_unfinished_bodies_make_way_for_others(tiny_export, tmp_path)
             connection.close()
 
 
+def test_bodies_that_are_too_large_make_nothing_else_give_way(tiny_export, tmp_path):
+    with Server(tiny_export, tmp_path / "log") as server, connect(server) as oldest:
+        oldest.sendall(head(len(BLACK)) + BLACK[:100])
+        time.sleep(0.3)
+        large = [connect(server) for _ in range(14)]
+        for connection in large:
+            connection.sendall(head(2**21) + b" " * (2**20 + 1))
+            time.sleep(0.05)
+        oldest.sendall(BLACK[100:])
+        assert read_answer(oldest)[0] == 200
+        for connection in large:
+            connection.close()
+
+
 def test_a_client_that_leaves_is_no_defect(tiny_export, tmp_path):
     with Server(tiny_export, tmp_path / "log") as server:
         for _ in range(20):
@@ -357,10 +371,16 @@ def test_pages_from_an_allowed_origin_may_read_answers_and_refusals(tiny_export,
         answer = httpx.options(url, headers=asked)
         assert answer.status_code == 200
         assert "POST" in answer.headers["access-control-allow-methods"]
+        private = httpx.options(url, headers={**asked, "access-control-request-private-network": "true"})
+        assert private.headers["access-control-allow-private-network"] == "true"
+        refused = httpx.options(url, headers={**asked, "access-control-request-method": "DELETE"})
+        assert (refused.status_code, refused.text) == (400, "Disallowed CORS method")
         for content, status in (BLACK, 200), (b"{}", 400), (b"0" * 2**21, 413):
             answer = httpx.post(url, content=content, headers={**JSON, **origin})
             assert answer.status_code == status
             assert answer.headers["access-control-allow-origin"] == "https://page.example"
+            exposed = answer.headers["access-control-expose-headers"]
+            assert exposed == "Inference-Header-Content-Length, Retry-After"
         other = httpx.post(url, content=BLACK, headers={**JSON, "origin": "https://other.example"})
         assert "access-control-allow-origin" not in other.headers
         assert [line["method"] for line in server.log()][:1] == ["OPTIONS"]

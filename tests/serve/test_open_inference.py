@@ -141,7 +141,8 @@ def test_bytes_that_no_tensor_names_and_tensors_twice_are_refused(client, batch)
     assert client.post(INFER, content=content + b"x", headers=headers).status_code == 400
     text = json.dumps({"inputs": [tensor(batch)]}).encode()
     headers = {"inference-header-content-length": str(len(text))}
-    assert client.post(INFER, content=text + b"x", headers=headers).status_code == 400
+    answer = client.post(INFER, content=text + b"x", headers=headers)
+    assert answer.json() == {"error": "inputs[0]: 1 bytes follow the JSON, but binary_data_size is missing"}
     both = json.dumps({"inputs": [tensor(batch, parameters={"binary_data_size": batch.nbytes})]}).encode()
     headers = {"inference-header-content-length": str(len(both))}
     answer = client.post(INFER, content=both + batch.tobytes(), headers=headers)

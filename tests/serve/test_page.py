@@ -73,3 +73,9 @@ def test_what_is_no_picture_is_refused(client, content, kind, status):
     answer = client.post("/page/picture", content=content, headers={"content-type": kind})
     assert answer.status_code == status
     assert answer.json().keys() == {"error"}
+
+
+def test_a_missing_type_is_said_to_be_missing(client):
+    answer = client.post("/page/picture", content=b"7")
+    assert answer.status_code == 415
+    assert "content-type: got none; expected image/" in answer.json()["error"]

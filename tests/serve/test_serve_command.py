@@ -22,6 +22,7 @@ from harness import Server, write_export
 from support import invoke
 from wire import BLACK, JSON, PREDICT, connect, head, read_answer
 
+from cnn_trainer.serve.images import example_picture
 from cnn_trainer.serve.server import _JsonLog, address, answered_hosts, is_loopback, listen
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
@@ -103,13 +104,13 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(tiny_export):
         port = other.getsockname()[1]
         code, _, err = invoke("serve", tiny_export, "--port", port)
     assert code == 2
-    assert err.splitlines()[-1].startswith(f"error: --host 127.0.0.1 --port {port}: cannot be listened at")
+    assert err.splitlines()[-1].startswith(f"error: --host 127.0.0.1 --port {port}: cannot listen there")
 
 
 def test_a_host_that_is_not_this_machine_is_one_line_and_exit_code_2(tiny_export):
     code, _, err = invoke("serve", tiny_export, "--host", "host.invalid")
     assert code == 2
-    assert err.startswith("error: --host host.invalid --port 8501: cannot be listened at")
+    assert err.startswith("error: --host host.invalid --port 8501: cannot listen there")
 
 
 @pytest.mark.parametrize(
@@ -232,6 +233,62 @@ def test_it_ends_within_five_seconds_whatever_is_in_flight(tiny_export, tmp_path
         assert read_answer(connection)[0] == 503
         assert (code, seconds < 5) == (0, True), seconds
         assert "Traceback" not in server.log_path.read_text()
+
+
+SLOW_PICTURES = """\
+import time
+from cnn_trainer.serve import images
+fit = images.like_mnist.fit
+images.like_mnist.fit = lambda *all: (time.sleep(0.05), fit(*all))[1]
+"""
+
+
+def test_work_in_the_thread_is_cut_off_with_503_and_the_log_stays_json(tiny_export, tmp_path):
+    body = json.dumps({"instances": [{"b64": example_picture((28, 28, 1))}] * 1000}).encode()  # 50 seconds of work
+    with Server(tiny_export, tmp_path / "log", patch=SLOW_PICTURES) as server, connect(server) as connection:
+        connection.sendall(head(len(body)) + body)
+        let_it_arrive()
+        code, seconds = server.stop()
+        assert (code, seconds < 5) == (0, True), seconds
+        status, headers, answer = read_answer(connection)
+        assert (status, headers["connection"]) == (503, "close")
+        assert answer == {"error": "the server is stopping; try again later"}
+        (line,) = map(json.loads, log_lines(server))
+        assert line["status"] == 503
+
+
+def test_what_a_form_is_wrong_in_is_not_in_the_log(tiny_export, tmp_path):
+    with Server(tiny_export, tmp_path / "log") as server:
+        kind = {"content-type": "multipart/form-data; boundary=XX"}
+        answer = httpx.post(f"{server.url}{PREDICT}", content=b"--XXjunk\r\n", headers=kind)
+        assert answer.status_code == 400
+        server.stop()
+        (line,) = map(json.loads, log_lines(server))
+        assert line["status"] == 400
+
+
+LOUD = """\
+import logging
+from cnn_trainer.serve.model import Served
+original = Served.predict
+def predict(*all):
+    logging.getLogger("asyncio").error("loud")
+    return original(*all)
+Served.predict = predict
+"""
+
+
+def test_what_other_packages_say_is_json_too(tiny_export, tmp_path):
+    with Server(tiny_export, tmp_path / "log", patch=LOUD) as server:
+        httpx.post(f"{server.url}{PREDICT}", content=BLACK, headers=JSON)
+        server.stop()
+        loud, request = map(json.loads, log_lines(server))
+    assert (loud["error"], request["status"]) == ("loud", 200)
+
+
+def log_lines(server):
+    """All lines but those that announce the model."""
+    return server.log_path.read_text().splitlines()[2:]
 
 
 def let_it_arrive():

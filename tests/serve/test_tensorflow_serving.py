@@ -175,14 +175,15 @@ FORM = "multipart/form-data; boundary=x"
 PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="7.png"\r\n\r\n'
 FORMS = {
     "no boundary": ("multipart/form-data", b"", "needs a boundary"),
-    "nothing": (FORM, b"", "the form has no file"),
+    "nothing": (FORM, b"", "the form has no complete file"),
     "no file": (
         FORM,
         b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n7\r\n--x--\r\n',
-        "the form has no file",
+        "the form has no complete file",
     ),
     "another boundary": (FORM, b"--y\r\n\r\n\r\n--y--\r\n", "not valid multipart/form-data"),
-    "no end": (FORM, PART + b"7", "the form has no file"),
+    "no end": (FORM, PART + b"7", "the form has no complete file"),
+    "junk in a header": (FORM, PART.replace(b"\r\n\r\n", b"\r\n\r7"), "not valid multipart/form-data"),
     "no picture": (FORM, PART + b"7\r\n--x--\r\n", "form[0]: is no PNG, JPEG or BMP"),
 }
 
@@ -193,6 +194,13 @@ def test_a_wrong_form_is_refused(client, name):
     answer = client.post(f"{MODEL}:predict", content=content, headers={"content-type": kind})
     assert answer.status_code == 400
     assert message in answer.json()["error"]
+    assert "b'" not in answer.json()["error"]
+
+
+def test_the_files_of_a_form_are_counted_before_any_is_decoded(client):
+    content = (PART + b"7\r\n") * 1025 + b"--x--\r\n"
+    answer = client.post(f"{MODEL}:predict", content=content, headers={"content-type": FORM})
+    assert answer.json() == {"error": "form: 1025 images; send 1 to 1024 in a request"}
 
 
 PIXEL = [[[0]] * 28] * 28
@@ -241,6 +249,7 @@ def test_pictures_with_more_pixels_than_a_request_may_have_are_refused_unread(cl
     answer = client.post(f"{MODEL}:predict", json={"instances": [b64(file.getvalue()), b64(file.getvalue())]})
     assert answer.status_code == 400
     assert "instances[1]: has 4000x4000 pixels" in answer.json()["error"]
+    assert "all pictures of a request together may have 16777216" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models/other", "/v1/models/tiny/versions/2", "/v1", "/v1/models/tiny:classify"])
@@ -260,3 +269,9 @@ def test_a_type_that_is_no_json_is_415(client):
     answer = client.post(f"{MODEL}:predict", content=b"{}", headers={"content-type": "text/csv"})
     assert answer.status_code == 415
     assert "text/csv" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("signature", [None, "", "serving_default"])
+def test_the_signature_may_be_left_open(client, signature):
+    answer = client.post(f"{MODEL}:predict", json={"signature_name": signature, "instances": [PIXEL]})
+    assert answer.status_code == 200, answer.text
