@@ -19,6 +19,10 @@ _FORMATS = ("PNG", "JPEG", "BMP")
 CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3}
 
 
+class TooManyPixelsError(DataError):
+    """A picture has more pixels than are allowed; none of them was read."""
+
+
 def read_picture(path: Path, image_size: int, color: Color) -> Images:
     """One picture: uint8 (image_size, image_size, 1 or 3). Raises DataError as ``decode_picture`` does."""
     picture = decode_picture(read_picture_file(path), str(path), color)
@@ -58,14 +62,14 @@ def decode_picture(content: bytes, name: str, color: Color, max_pixels: int = MA
         with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
             if picture.width * picture.height > max_pixels:
                 found = f"{picture.width}x{picture.height} pixels"
-                raise DataError(f"has {found}; at most {max_pixels}", place=name, remedy="make it smaller")
+                raise TooManyPixelsError(f"has {found}; at most {max_pixels}", place=name, remedy="make it smaller")
             return np.asarray(_convert(picture, color), np.uint8)
     except DataError:
         raise
     except UnidentifiedImageError:
         raise DataError("is no PNG, JPEG or BMP", place=name, remedy="remove or convert it") from None
     except Image.DecompressionBombError:
-        raise DataError("has too many pixels", place=name, remedy=f"at most {max_pixels}") from None
+        raise TooManyPixelsError("has too many pixels", place=name, remedy=f"at most {max_pixels}") from None
     except Exception as error:
         problem = f"broken picture: {str(error) or type(error).__name__}"
         raise DataError(problem, place=name, remedy="remove it or get it again") from None

@@ -14,6 +14,7 @@ from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File, parse_options_header
 
+from cnn_trainer.data.pictures import TooManyPixelsError
 from cnn_trainer.errors import DataError
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.runs.records import DataRecord
@@ -81,11 +82,11 @@ def read_picture_files(files: Iterable[bytes], data: DataRecord, places: Sequenc
             picture = like_mnist.decode(content, place, like_mnist.color_of(data), pixels_left)
             pixels_left -= picture.shape[0] * picture.shape[1]
             images[number] = like_mnist.fit(picture, (height, width, channels), like_mnist.prepares(data))
+        except TooManyPixelsError as error:
+            together = f"all pictures of a request together may have {MAX_PIXELS}"
+            raise RefusedError(400, f"{error.at(place)}; {together}") from None
         except DataError as error:
-            problem = str(error.at(place))
-            if " pixels; at most " in problem:
-                problem += f"; all pictures of a request together may have {MAX_PIXELS}"
-            raise RefusedError(400, problem) from None
+            raise RefusedError(400, str(error.at(place))) from None
     return images
 
 
