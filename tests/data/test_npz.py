@@ -149,7 +149,7 @@ def test_missing_file_and_folder_are_refused(tmp_path):
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert "no regular file" in refused(tmp_path / "pipe")
+    assert "is not a regular file" in refused(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
