@@ -23,6 +23,7 @@ LAYERS = [
     {"training"},
     {"benchmark", "doctor", "export", "pictures"},
     {"serve"},
+    {"search"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,1 @@
+"""Hyperparameter search: from one space file to the settings that generalise best."""
