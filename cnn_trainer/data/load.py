@@ -49,14 +49,15 @@ def load_training(
 
     Args:
         data: the section of the config.
-        seed: decides which examples become the validation split, and a folder's test split.
+        seed: decides which examples become the validation split, and a folder's test split, unless ``data`` has a
+            ``split_seed``.
         warn: called with a line if the fallback is taken.
         progress: told of a download, in bytes.
 
     Raises:
         DataError: if the data is missing, broken or not what it is said to be.
     """
-    requested = data.source
+    requested, seed = data.source, _split_seed(data, seed)
     try:
         whole = _read(data, seed, "train", None, progress)
     except places.NotAvailableError as error:
@@ -84,7 +85,11 @@ def load_training(
 
 
 def _fallback(data: Data) -> Mnist5k:
-    return Mnist5k(source="mnist-5k", validation_fraction=data.validation_fraction)
+    return Mnist5k(source="mnist-5k", validation_fraction=data.validation_fraction, split_seed=data.split_seed)
+
+
+def _split_seed(data: Data, seed: int) -> int:
+    return seed if data.split_seed is None else data.split_seed
 
 
 def data_used(data: Data, record: DataRecord) -> Data:
@@ -120,6 +125,7 @@ def load_split(
     if split == "validation" and not data.validation_fraction:
         problem = "there is no validation split: data.validation_fraction is 0"
         raise DataError(problem, remedy="use the split train or test")
+    seed = _split_seed(data, seed)
     whole = _read(data, seed, "test" if split == "test" else "train", class_names, no_progress)
     if class_names is not None and whole.class_names != list(class_names):
         _refuse_classes(whole.location, whole.class_names, class_names)

