@@ -21,7 +21,7 @@ _SHOWN_REASONS = 10
 
 # As in runs.details, which is not loaded for --help and completion.
 _Status: TypeAlias = Literal[
-    "created", "training", "interrupted", "diverged", "failed", "trained", "finished", "broken"
+    "created", "training", "interrupted", "paused", "diverged", "failed", "trained", "finished", "broken"
 ]
 _Order: TypeAlias = Literal["newest", "name", "accuracy", "time"]
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from cnn_trainer.storage.strict_json import SCHEMA_VERSION, Record
 
-RunStatus = Literal["created", "training", "interrupted", "diverged", "failed", "trained", "finished"]
+RunStatus = Literal["created", "training", "interrupted", "paused", "diverged", "failed", "trained", "finished"]
 
 
 class DataRecord(Record):

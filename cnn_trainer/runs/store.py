@@ -44,8 +44,13 @@ class Run:
 
 
 @raised_as(RunDirectoryError)
-def create_run(runs_dir: Path, name: str, experiment: "Experiment", record: RunRecord) -> Run:
+def create_run(
+    runs_dir: Path, name: str, experiment: "Experiment", record: RunRecord, folder: str | None = None
+) -> Run:
     """Create the directory of a new run, ``runs_dir/<UTC time>-<name>``, with config.yaml and run.json.
+
+    ``folder`` is another name for the directory. Only one process may create it: what a killed creation left there is
+    replaced.
 
     Raises:
         RunDirectoryError: if ``name`` is not a plain file name, or the system refuses; nothing is left behind then.
@@ -58,7 +63,7 @@ def create_run(runs_dir: Path, name: str, experiment: "Experiment", record: RunR
         with files.reported(runs_dir, "created"):
             missing += [folder for folder in (runs_dir, *runs_dir.parents) if not folder.exists()]
             runs_dir.mkdir(parents=True, exist_ok=True)
-        run_dir = _new_folder(runs_dir, name)
+        run_dir = _new_folder(runs_dir, name) if folder is None else _named_folder(runs_dir / folder)
         try:
             run = Run(run_dir, experiment, record)
             with files.reported(run_dir, "created"):
@@ -71,9 +76,9 @@ def create_run(runs_dir: Path, name: str, experiment: "Experiment", record: RunR
             shutil.rmtree(run_dir, ignore_errors=True)
             raise
     except BaseException:
-        for folder in missing:
+        for parent in missing:
             with suppress(OSError):
-                folder.rmdir()
+                parent.rmdir()
         raise
 
 
@@ -85,6 +90,14 @@ def _new_folder(runs_dir: Path, name: str) -> Path:
             run_dir.mkdir()
             return run_dir
     raise AssertionError("count has no end")
+
+
+def _named_folder(run_dir: Path) -> Path:
+    with files.reported(run_dir, "created"):
+        if run_dir.is_dir() and not os.path.lexists(run_dir / RECORD_FILE):
+            shutil.rmtree(run_dir)
+        run_dir.mkdir()
+    return run_dir
 
 
 @raised_as(RunDirectoryError)

@@ -56,31 +56,46 @@ class TrainingState(BaseModel):
 
 
 def train_run(
-    run: Run, session: Session, display: Display, stop: StopRequest, warn: Callable[[str], None], resume: bool = False
+    run: Run,
+    session: Session,
+    display: Display,
+    stop: StopRequest,
+    warn: Callable[[str], None],
+    resume: bool = False,
+    until: int | None = None,
 ) -> str:
     """Train a locked run to its end, and write its result: weights.safetensors and model.keras. Gives its digest.
 
     ``session`` is built from the run's own experiment, ``stop`` is looked at every fraction of a second, and ``warn``
     gets what a person should know, such as a broken checkpoint that was passed over. With ``resume``, training goes on
-    from the newest valid checkpoint.
+    from the newest valid checkpoint. If epochs are left after epoch ``until``, the run pauses there: it is as if it had
+    been interrupted, and what comes back is the digest that its result would have now.
 
     Raises:
         StoppedError: after a checkpoint was written, if a signal asked to stop.
         DivergedError: if the loss is no longer finite.
+        RunDirectoryError: if the run was trained beyond epoch ``until``, or cannot be read or written.
     """
     state = _restore(run, session, warn) if resume else TrainingState()
+    training = session.experiment.training
+    last = training.epochs if until is None else min(until, training.epochs)
+    if (state.epoch, state.step) > (last, 0):
+        problem = f"the run was trained beyond epoch {last}, where it was to pause"
+        raise RunDirectoryError(problem, place=run.dir, remedy="move it away, so that it is trained anew")
     store.update_record(run, status="training", error=None)
     if resume:  # in this order a kill between any two leaves a run that is taken up again
         store.write_config(run)
         store.rewrite_metrics(run, state.history)
-    training = session.experiment.training
-    display.begin(state.epoch + 1, state.step, training.epochs, session.engine.steps_per_epoch, training.batch_size)
+    display.begin(state.epoch + 1, state.step, last, session.engine.steps_per_epoch, training.batch_size)
     try:
         with epoch_writer(run.dir, state.history, session.experiment.runtime.tensorboard) as write_events:
-            _train_epochs(run, session, state, display, stop, write_events)
+            _train_epochs(run, session, state, last, display, stop, write_events)
         if stop.signal_number is not None:  # writing and scoring the result may take longer than a stop should
             raise _stopped(run, "after the last epoch", stop.signal_number)
         display.end()
+        if state.epoch < training.epochs and not _stops_early(session.experiment, state):
+            store.update_record(run, status="paused", **_figures(state))
+            return checkpoint.weights_digest(_result(session, state).values())
         return _write_result(run, session, state)
     except StoppedError:
         store.update_record(run, status="interrupted", **_figures(state))
@@ -100,11 +115,17 @@ def _figures(state: TrainingState) -> dict[str, Any]:
 
 
 def _train_epochs(
-    run: Run, session: Session, state: TrainingState, display: Display, stop: StopRequest, write_events: WriteEvents
+    run: Run,
+    session: Session,
+    state: TrainingState,
+    last_epoch: int,
+    display: Display,
+    stop: StopRequest,
+    write_events: WriteEvents,
 ) -> None:
     experiment, engine = session.experiment, session.engine
     checkpointed, chunk = time.monotonic(), 1
-    while state.epoch < experiment.training.epochs and not _stops_early(experiment, state):
+    while state.epoch < last_epoch and not _stops_early(experiment, state):
         order = tf.constant(order_of_examples(engine.num_examples, experiment.seed, state.epoch + 1))
         while state.step < engine.steps_per_epoch:
             began = time.monotonic()
@@ -265,12 +286,17 @@ def _is_epoch_of(losses: list[float | None], epoch: int | None, loss: float | No
     return 1 <= epoch <= len(losses) and losses[epoch - 1] == loss
 
 
+def _result(session: Session, state: TrainingState) -> dict[str, np.ndarray]:
+    """The weights that are the result if training ends here, by path, in the order of the model's weights."""
+    values = session.best if state.best_epoch is not None else _result_values(session)
+    return {variable.path: np.asarray(values[variable.path]) for variable in session.model.weights}
+
+
 def _write_result(run: Run, session: Session, state: TrainingState) -> str:
     """Give the model the weights that are the result, and write them and the model."""
-    values = session.best if state.best_epoch is not None else _result_values(session)
+    arrays = _result(session, state)
     for variable in session.model.weights:
-        variable.assign(values[variable.path])
-    arrays = {variable.path: np.asarray(variable.numpy()) for variable in session.model.weights}
+        variable.assign(arrays[variable.path])
     digest = checkpoint.weights_digest(arrays.values())
     checkpoint.write_weights(run.dir / WEIGHTS_FILE, arrays)
     place = run.dir / MODEL_FILE

@@ -6,6 +6,7 @@ its threads.
 
 from __future__ import annotations
 
+import os
 import shlex
 import warnings
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from cnn_trainer.machine.backend import Backend
 from cnn_trainer.network.fits import check_fits
 from cnn_trainer.network.shapes import ImageShape
 from cnn_trainer.runs import checkpoint, paths, store
-from cnn_trainer.runs.paths import CHECKPOINTS_DIR, CONFIG_FILE
+from cnn_trainer.runs.paths import CHECKPOINTS_DIR, CONFIG_FILE, RECORD_FILE
 from cnn_trainer.runs.records import DataRecord, EvaluationRecord, RunOutcome, RunRecord
 from cnn_trainer.runs.store import Run
 from cnn_trainer.storage.strict_json import utc_now
@@ -102,6 +103,38 @@ def resume_run(
         return _train(run, prepared, told, evaluate, resume=True)
 
 
+def train_until(config: Config, run_dir: Path, until: int, feedback: Feedback | None = None) -> RunOutcome:
+    """Train an experiment in ``run_dir`` up to the end of epoch ``until``, and pause the run if epochs are left.
+
+    A run that is there goes on where it was left. The test split is not opened. However often a run is paused or
+    interrupted, its result is that of ``train_config``.
+
+    Raises:
+        RunDirectoryError: also if ``run_dir`` is a run of another experiment, or was trained beyond epoch ``until``.
+        ConfigError, DataError, DeviceError, StoppedError, DivergedError: as for ``resume_run``.
+    """
+    told = feedback or Feedback()
+    if os.path.lexists(run_dir / RECORD_FILE):
+        run = store.open_run(run_dir)
+        with store.lock_run(run):
+            _refuse_other(run, config.experiment)
+            if run.record.status == "diverged":
+                raise DivergedError(str(run.record.error))
+            prepared = _prepare_resume(run, None, told)
+            return _train(run, prepared, told, evaluate=False, resume=True, until=until)
+    prepared = prepare(config, told)
+    run = _create(prepared, run_dir.parent, run_dir.name)
+    with store.lock_run(run):
+        return _train(run, prepared, told, evaluate=False, resume=False, until=until)
+
+
+def _refuse_other(run: Run, experiment: Experiment) -> None:
+    for name in ("seed", "model", "training"):
+        if getattr(run.experiment, name) != getattr(experiment, name):
+            problem = f"is a run of another experiment: {name} differs in its {CONFIG_FILE}"
+            raise RunDirectoryError(problem, place=run.dir, remedy="move it away")
+
+
 def is_done(run: Run, epochs: int | None) -> bool:
     """Whether there is nothing left to train and to score, also if ``epochs`` are wanted."""
     return run.record.status == "finished" and (epochs is None or epochs <= run.experiment.training.epochs)
@@ -150,7 +183,7 @@ def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
     return change_experiment(experiment, {"name": name, "data": data.data_used(experiment.data, record).model_dump()})
 
 
-def _create(prepared: Prepared, runs_dir: Path) -> Run:
+def _create(prepared: Prepared, runs_dir: Path, folder: str | None = None) -> Run:
     now = utc_now()
     record = RunRecord(
         status="created",
@@ -166,7 +199,7 @@ def _create(prepared: Prepared, runs_dir: Path) -> Run:
         environment=facts.environment(),
         git_commit=facts.git_commit(),
     )
-    return store.create_run(runs_dir, prepared.experiment.name, prepared.experiment, record)
+    return store.create_run(runs_dir, prepared.experiment.name, prepared.experiment, record, folder)
 
 
 def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepared:
@@ -205,16 +238,22 @@ def differences(record: RunRecord, started: Backend) -> list[str]:
     return [f"{name} was {before[name]}, is {now[name]}" for name in names if before[name] != now[name]]
 
 
-def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, resume: bool) -> RunOutcome:
-    """Train a locked run to its end, and score it if ``evaluate``; the test split is opened here first."""
+def _train(
+    run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, resume: bool, until: int | None = None
+) -> RunOutcome:
+    """Train a locked run to its end, and score it if ``evaluate``; the test split is opened here first.
+
+    Without ``evaluate``, training may pause after epoch ``until``.
+    """
     from cnn_trainer.training import loop
 
     feedback.created(run)
     with stopping.stop_requests() as stop:
-        digest = loop.train_run(run, prepared.session, feedback.display, stop, feedback.warn, resume)
+        digest = loop.train_run(run, prepared.session, feedback.display, stop, feedback.warn, resume, until)
         if not evaluate:
-            store.update_record(run, status="trained")
-            return _outcome(run, None)
+            if run.record.status != "paused":
+                store.update_record(run, status="trained")
+            return _outcome(run, None, digest)
         session = prepared.session
         result = Result(session.model, digest, run.experiment.training.loss, session.logits)
         try:
@@ -233,7 +272,7 @@ def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, res
             store.note_failure(run, error)
             raise
         store.update_record(run, status="finished")
-    return _outcome(run, evaluation)
+    return _outcome(run, evaluation, digest)
 
 
 def finished_outcome(run: Run) -> RunOutcome:
@@ -243,10 +282,10 @@ def finished_outcome(run: Run) -> RunOutcome:
         remedy = f"score it again with: cnn-train evaluate {shlex.quote(str(run.dir))}"
         problem = "the run is finished, but evaluation.json is not there"
         raise RunDirectoryError(problem, place=run.dir, remedy=remedy)
-    return _outcome(run, evaluation)
+    return _outcome(run, evaluation, evaluation.weights_sha256)
 
 
-def _outcome(run: Run, evaluation: EvaluationRecord | None) -> RunOutcome:
+def _outcome(run: Run, evaluation: EvaluationRecord | None, digest: str) -> RunOutcome:
     record = run.record
     return RunOutcome(
         run=str(run.dir),
@@ -261,5 +300,5 @@ def _outcome(run: Run, evaluation: EvaluationRecord | None) -> RunOutcome:
         test_accuracy_interval=evaluation.accuracy_interval if evaluation else None,
         test_examples=evaluation.num_examples if evaluation else None,
         test_images_sha256=evaluation.images_sha256 if evaluation else None,
-        weights_sha256=evaluation.weights_sha256 if evaluation else str(record.weights_sha256),
+        weights_sha256=digest,
     )

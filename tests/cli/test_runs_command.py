@@ -326,6 +326,7 @@ class TestShow:
             ("created", "resume {run}"),
             ("training", "resume {run}"),
             ("interrupted", "resume {run}"),
+            ("paused", "resume {run}"),
             ("failed", "resume {run}"),
             ("finished", "evaluate {run}"),
             ("diverged", "train {run}/config.yaml --set training.learning_rate=0.0001"),
