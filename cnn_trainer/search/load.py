@@ -85,7 +85,7 @@ def load_search(
     try:
         base = _base(file, parts.spec)
     except ConfigError as error:
-        raise ConfigError(*_in_order(file, parts.found), *error.faults) from None
+        raise ConfigError(*_in_order(file, [*parts.found, *error.faults])) from None
     size = known_size(base.experiment.data.source)
     spec = _require(file, parts, _corner_faults(file, _validating(base, parts.spec), parts, size))
     data = load_training(base.experiment.data, base.experiment.seed, warn, progress).record
@@ -125,13 +125,13 @@ def _parts(file: _SpaceFile) -> _Parts:
     found: list[Fault] = []
     spec: SearchSpec | None = _validated(file, SearchSpec, (), file.tree, found)
     given = file.tree["space"] if "space" in file.tree else None
+    given = given if isinstance(given, dict) else {}
     space = {}
-    for key, value in given.items() if isinstance(given, dict) else ():
+    for key, value in given.items():
         dimension = _validated(file, Dimension, ("space", key), value, found)
         if dimension is not None:
             space[key] = dimension
-    for key in space:
-        found += _key_faults(file, key, space)
+        found += _key_faults(file, key, given)
     if spec is not None:
         found += _spec_faults(file, spec, space)
     return _Parts(spec, space, found)
@@ -192,9 +192,8 @@ def _base(file: _SpaceFile, spec: SearchSpec | None) -> Config:
         raise ConfigError()  # a fault of the file, which is told as such
     path = file.path.parent / named
     if not path.is_file():
-        raise ConfigError(
-            file.fault(("experiment",), f"there is no file {path}", "give a path from this file's folder")[1]
-        )
+        remedy = "give a path from the folder of this file"
+        raise ConfigError(file.fault(("experiment",), f"there is no file {path}", remedy))
     base = load_config(path)
     if spec is None:
         return base
@@ -303,12 +302,9 @@ def _faults_at(file: _SpaceFile, base: Config, corner: _Corner, size: _Size | No
 
 
 def _in_order(file: _SpaceFile, found: Iterable[Fault]) -> list[Fault]:
-    """Each fault once, in the order of the file; those beyond ``faults.MAX_FAULTS`` are counted."""
+    """Each fault once, in the order of the file, those of other files last."""
     positions = {place: position for position, place in enumerate(dict.fromkeys(file.places.values()))}
-    ordered = sorted(dict.fromkeys(found), key=lambda fault: positions.get(fault.place, -1))
-    num_more = len(ordered) - faults.MAX_FAULTS
-    more = [Fault(str(file.path), f"and {num_more} more faults")] if num_more > 0 else []
-    return [*ordered[: faults.MAX_FAULTS], *more]
+    return sorted(dict.fromkeys(found), key=lambda fault: positions.get(fault.place, len(positions)))
 
 
 def _require(file: _SpaceFile, parts: _Parts, more: list[Fault]) -> SearchSpec:
