@@ -92,6 +92,18 @@ def distributions(search: Search) -> dict[str, BaseDistribution]:
     return found
 
 
+def importances(search: Search, trials: Sequence[Seen], rung: int) -> dict[str, float]:
+    """The share that each key has in whether a trial is among the better ones at a rung, counted from 0."""
+    space = distributions(search)
+    study = optuna.create_study(direction="minimize")
+    for seen in trials:
+        parameters = {key: _parameter(search, key, seen.changes[key]) for key in search.space}
+        trial = optuna.trial.create_trial(params=parameters, distributions=space, value=seen.scores[rung])
+        study.add_trial(trial)
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    return optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(search.space))
+
+
 def _parameter(search: Search, key: str, value: Value) -> int | float:
     choices = search.space[key].choices
     if choices is not None:

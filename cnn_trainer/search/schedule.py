@@ -17,6 +17,11 @@ from cnn_trainer.search.records import JobResult
 from cnn_trainer.search.spec import Changes, Search, epoch_cost, num_proposals, rung_epochs, score
 
 
+def label(trial: int, final: int | None) -> str:
+    """``0007`` for a trial, ``0007-final-2`` for a final."""
+    return f"{trial:04}" + (f"-final-{final}" if final else "")
+
+
 @dataclass(frozen=True)
 class Job:
     """A piece of work: to train a trial up to its next rung, or one of the best trials anew on a fresh seed."""
@@ -37,8 +42,8 @@ class Job:
 
     @property
     def label(self) -> str:
-        """``0007`` for a trial, ``0007-final-2`` for a final: what its run directory's name begins with."""
-        return f"{self.trial:04}" + (f"-final-{self.final}" if self.final else "")
+        """What the name of its run directory begins with."""
+        return label(self.trial, self.final)
 
 
 @dataclass(frozen=True)
