@@ -64,14 +64,9 @@ def create_search(searches_dir: Path, space_file: Path, search: Search, data: Da
     with files.reported(searches_dir, "created"):
         searches_dir.mkdir(parents=True, exist_ok=True)
     search_dir = new_folder(searches_dir, search.spec.name)
-    now = utc_now()
+    now, name = utc_now(), search.spec.name
     record = SearchRecord(
-        status="interrupted",
-        name=search.spec.name,
-        created_at=now,
-        updated_at=now,
-        versions=_versions(),
-        data=data,
+        status="interrupted", name=name, created_at=now, updated_at=now, versions=_versions(), data=data
     )
     header = "# The experiment that the trials of this search change, every default written out.\n"
     try:
