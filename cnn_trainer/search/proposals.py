@@ -8,6 +8,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -15,7 +16,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from cnn_trainer.config.strict_yaml import Value
-from cnn_trainer.search.schedule import Propose, Seen
+from cnn_trainer.search.schedule import Schedule, Seen
 from cnn_trainer.search.spec import Changes, Search, canonical, num_points, rung_epochs
 
 _MAX_REPEATS = 10  # how often a sampler is asked again if it proposes a point that was proposed before
@@ -23,16 +24,9 @@ _MAX_REPEATS = 10  # how often a sampler is asked again if it proposes a point t
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def proposer(search: Search) -> Propose:
-    """``propose`` for one search; what was proposed before is not computed again."""
-    proposed: dict[int, Changes] = {}
-
-    def remembered(number: int, history: Sequence[Seen]) -> Changes:
-        if number not in proposed:
-            proposed[number] = propose(search, number, history)
-        return proposed[number]
-
-    return remembered
+def new_schedule(search: Search) -> Schedule:
+    """The schedule of a search, with Optuna's proposals."""
+    return Schedule(search, partial(propose, search))
 
 
 def propose(search: Search, number: int, history: Sequence[Seen]) -> Changes:

@@ -17,10 +17,10 @@ from cnn_trainer.runs.records import EpochMetrics
 from cnn_trainer.search import journal
 from cnn_trainer.search.display import SearchDisplay
 from cnn_trainer.search.journal import OpenSearch, trial_dir
-from cnn_trainer.search.proposals import proposer
+from cnn_trainer.search.proposals import new_schedule
 from cnn_trainer.search.records import JobResult, SearchSummary
 from cnn_trainer.search.results import summarize_search, winning_final, write_best
-from cnn_trainer.search.schedule import Job, plan
+from cnn_trainer.search.schedule import Job
 from cnn_trainer.search.spec import identity
 from cnn_trainer.training.run import Feedback, train_until
 
@@ -74,8 +74,8 @@ def require_same_data(opened: OpenSearch, warn: Callable[[str], None], progress:
 
 def work_alone(opened: OpenSearch, feedback: SearchFeedback) -> None:
     """Do one job after the other in this process."""
-    propose, results = proposer(opened.search), journal.read_results(opened.dir)
-    while not (found := plan(opened.search, results, propose)).is_done:
+    schedule, results = new_schedule(opened.search), journal.read_results(opened.dir)
+    while not (found := schedule.plan(results)).is_done:
         feedback.display.start(found.jobs[0])
         result = train_job(opened, found.jobs[0], feedback.warn)
         journal.add_result(opened.dir, result)

@@ -1,4 +1,4 @@
-"""Which job comes next: a pure function from a search and its results so far.
+"""Which job comes next: a function of a search and its results so far, and of nothing else.
 
 The search is replayed in virtual time, in which a job takes as long as it has to compute, known beforehand. A decision
 is taken when a lane is free, and sees the results of the jobs that ended before in virtual time, and no others. So it
@@ -8,6 +8,7 @@ The promotion to the next rung is that of asynchronous successive halving: Li an
 Parallel Hyperparameter Tuning" (2020), algorithm 2.
 """
 
+import bisect
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -69,27 +70,11 @@ class Seen:
 
 
 Propose = Callable[[int, Sequence[Seen]], Changes]
-"""What the trial of this number changes, given all trials before it: ``proposals.proposer``."""
+"""What the trial of this number changes, given all trials before it: ``proposals.propose`` of a search."""
 
 
 Known = Mapping[tuple[int, int | None, int], JobResult]
 """Results by trial, final and rung."""
-
-
-def plan(search: Search, results: Iterable[JobResult], propose: Propose) -> Plan:
-    """The jobs that can be worked on now.
-
-    Args:
-        search: What decides.
-        results: Of all jobs that were done so far, in any order.
-        propose: Is asked for each trial that has no result yet.
-    """
-    known = {(result.trial, result.final, result.rung): result for result in results}
-    trials, jobs = _replay(search, known, propose)
-    if not jobs:
-        finals = _finals(search, trials)
-        jobs = [job for job in finals if (job.trial, job.final, job.rung) not in known]
-    return Plan(tuple(jobs), not jobs)
 
 
 def ranking(trials: Iterable[Seen]) -> list[Seen]:
@@ -98,57 +83,77 @@ def ranking(trials: Iterable[Seen]) -> list[Seen]:
     return sorted(sound, key=lambda seen: (-len(seen.scores), seen.scores[-1], seen.trial))
 
 
-def _replay(search: Search, known: Known, propose: Propose) -> tuple[list[Seen], list[Job]]:
-    """All trials as the first decision that cannot be taken yet sees them, and the jobs that are under way then."""
-    trials: list[Seen] = []
-    under_way: list[tuple[int, int, Job]] = []  # a heap by virtual end, then by trial
-    now = 0
-    while True:
-        while len(under_way) < search.spec.lanes and (job := _next_job(search, trials, known, propose)):
-            cost = (job.last_epoch - job.first_epoch + 1) * epoch_cost(search, job.changes)
-            heapq.heappush(under_way, (now + cost, job.trial, job))
-        if not under_way:
-            return trials, []
-        now, number, job = under_way[0]
-        if (number, None, job.rung) not in known:
-            return trials, [job for _, _, job in sorted(under_way) if (job.trial, None, job.rung) not in known]
-        heapq.heappop(under_way)
-        trials[number - 1].scores.append(score(search, known[number, None, job.rung]))
-        trials[number - 1].is_under_way = False
+class Schedule:
+    """A search in virtual time, as far as its results reach. It depends on nothing but the search and the results.
 
+    Args:
+        search: What decides.
+        propose: Is asked once for each trial that has no result yet.
+    """
 
-def _next_job(search: Search, trials: list[Seen], known: Known, propose: Propose) -> Job | None:
-    """What a free lane takes: the highest promotion that is allowed, else a new trial, else nothing."""
-    epochs, factor = rung_epochs(search), search.spec.rungs.factor if search.spec.rungs else 1
-    for rung in range(len(epochs) - 1, 0, -1):
-        if (seen := _promotable(trials, rung, factor)) is not None:
-            seen.is_under_way = True
-            return Job(seen.trial, None, rung + 1, epochs[rung - 1] + 1, epochs[rung], seen.changes)
-    number = len(trials) + 1
-    if number > num_proposals(search):
+    def __init__(self, search: Search, propose: Propose) -> None:
+        self.search, self.propose = search, propose
+        self._trials: list[Seen] = []
+        self._reached: list[list[tuple[float, int]]] = [[] for _ in rung_epochs(search)]  # score and trial, sorted
+        self._under_way: list[tuple[int, int, Job]] = []  # a heap by virtual end, then by trial
+        self._now = 0
+
+    def plan(self, results: Iterable[JobResult]) -> Plan:
+        """The jobs that can be worked on now, given the results of all jobs that were done so far, in any order."""
+        known = {(result.trial, result.final, result.rung): result for result in results}
+        self._advance(known)
+        jobs = [job for _, _, job in sorted(self._under_way)] or self._finals()
+        jobs = [job for job in jobs if (job.trial, job.final, job.rung) not in known]
+        return Plan(tuple(jobs), not jobs)
+
+    def _advance(self, known: Known) -> None:
+        """Go on to the first job in virtual time that has no result yet, or to the end."""
+        while True:
+            while len(self._under_way) < self.search.spec.lanes and (job := self._next_job(known)):
+                cost = (job.last_epoch - job.first_epoch + 1) * epoch_cost(self.search, job.changes)
+                heapq.heappush(self._under_way, (self._now + cost, job.trial, job))
+            if not self._under_way:
+                return
+            end, number, job = self._under_way[0]
+            if (number, None, job.rung) not in known:
+                return
+            heapq.heappop(self._under_way)
+            self._now, seen = end, self._trials[number - 1]
+            seen.scores.append(score(self.search, known[number, None, job.rung]))
+            seen.is_under_way = False
+            bisect.insort(self._reached[job.rung - 1], (seen.scores[-1], number))
+
+    def _next_job(self, known: Known) -> Job | None:
+        """What a free lane takes: the highest promotion that is allowed, else a new trial, else nothing."""
+        epochs = rung_epochs(self.search)
+        for rung in range(len(epochs) - 1, 0, -1):
+            if (seen := self._promotable(rung)) is not None:
+                seen.is_under_way = True
+                return Job(seen.trial, None, rung + 1, epochs[rung - 1] + 1, epochs[rung], seen.changes)
+        number = len(self._trials) + 1
+        if number > num_proposals(self.search):
+            return None
+        first = known.get((number, None, 1))
+        changes = self.propose(number, self._trials) if first is None else first.changes
+        self._trials.append(Seen(number, changes, is_under_way=True))
+        return Job(number, None, 1, 1, epochs[0], changes)
+
+    def _promotable(self, rung: int) -> Seen | None:
+        """The best trial that stands at ``rung``, if it is among the best 1 of factor of all that have reached it."""
+        reached = self._reached[rung - 1]
+        factor = self.search.spec.rungs.factor if self.search.spec.rungs else len(reached) + 1
+        for value, number in reached[: len(reached) // factor]:
+            seen = self._trials[number - 1]
+            if len(seen.scores) == rung and not seen.is_under_way and math.isfinite(value):
+                return seen
         return None
-    first = known.get((number, None, 1))
-    changes = propose(number, trials) if first is None else first.changes
-    trials.append(Seen(number, changes, is_under_way=True))
-    return Job(number, None, 1, 1, epochs[0], changes)
 
-
-def _promotable(trials: Sequence[Seen], rung: int, factor: int) -> Seen | None:
-    """The best trial that stands at ``rung``, if it is among the best 1 of ``factor`` of all that have reached it."""
-    reached = sorted((seen.scores[rung - 1], seen.trial) for seen in trials if len(seen.scores) >= rung)
-    for value, number in reached[: len(reached) // factor]:
-        seen = trials[number - 1]
-        if len(seen.scores) == rung and not seen.is_under_way and math.isfinite(value):
-            return seen
-    return None
-
-
-def _finals(search: Search, trials: Sequence[Seen]) -> list[Job]:
-    """The best trials, each from its first epoch to its last on fresh seeds, the same for all of them."""
-    experiment, epochs = search.base.experiment, rung_epochs(search)
-    seeds = [(experiment.seed + number) % 2**31 for number in range(1, search.spec.final.seeds + 1)]
-    return [
-        Job(seen.trial, number, len(epochs), 1, epochs[-1], {**seen.changes, "seed": seed})
-        for seen in ranking(trials)[: search.spec.final.trials]
-        for number, seed in enumerate(seeds, start=1)
-    ]
+    def _finals(self) -> list[Job]:
+        """The best trials, each from its first epoch to its last on fresh seeds, the same for all of them."""
+        spec, experiment, epochs = self.search.spec, self.search.base.experiment, rung_epochs(self.search)
+        seeds = [(experiment.seed + number) % 2**31 for number in range(1, spec.final.seeds + 1)]
+        return [
+            Job(seen.trial, number, len(epochs), 1, epochs[-1], {**seen.changes, "seed": seed})
+            for seen in ranking(self._trials)[: spec.final.trials]
+            for number, seed in enumerate(seeds, start=1)
+        ]

@@ -6,8 +6,8 @@ import math
 import pytest
 from search_worker import computed
 
-from cnn_trainer.search.proposals import frozen_trials, propose, proposer
-from cnn_trainer.search.schedule import Seen, plan
+from cnn_trainer.search.proposals import frozen_trials, propose
+from cnn_trainer.search.schedule import Schedule, Seen
 from cnn_trainer.search.spec import score
 
 
@@ -16,7 +16,7 @@ def history(search, length):
     found = []
     for number in range(1, length + 1):
         changes = propose(search, number, found)
-        job = plan(search, [], lambda *_: changes).jobs[0]  # noqa: B023 -- called at once
+        job = Schedule(search, lambda *_: changes).plan([]).jobs[0]  # noqa: B023 -- called at once
         found.append(Seen(number, changes, [score(search, computed(job))]))
     return found
 
@@ -91,11 +91,3 @@ def test_sections_and_lists_and_null_can_be_choices(make_search):
     for number in range(1, 7):
         points.append(Seen(number, propose(search, number, points), [1.0 / number]))
     assert len({json.dumps(seen.changes) for seen in points}) == 6
-
-
-def test_a_proposal_is_computed_once(make_search, monkeypatch):
-    calls = []
-    monkeypatch.setattr("cnn_trainer.search.proposals.propose", lambda _, number, __: calls.append(number) or {})
-    remembered = proposer(make_search())
-    assert remembered(1, []) == remembered(1, []) == {}
-    assert calls == [1]

@@ -8,17 +8,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from search_worker import computed
 
-from cnn_trainer.search.proposals import proposer
-from cnn_trainer.search.schedule import Seen, plan, ranking
+from cnn_trainer.search.proposals import new_schedule, propose
+from cnn_trainer.search.schedule import Schedule, Seen, ranking
 from cnn_trainer.search.spec import epoch_cost, identity, num_proposals, rung_epochs
 
 
 def searched(search, order=1, workers=1, **how):
     """All results, when ``workers`` work side by side and ``order`` says which of them is done next."""
-    propose, results, running = proposer(search), [], []
+    schedule, results, running = new_schedule(search), [], []
     random = np.random.default_rng(order)
     while True:
-        found = plan(search, results, propose)
+        found = schedule.plan(results)
         waiting = [job for job in found.jobs if job not in running]
         running += waiting[: workers - len(running)]
         if found.is_done:
@@ -53,8 +53,8 @@ def test_a_killed_search_goes_on_to_the_same_results(make_search):
     search = make_search()
     whole = searched(search, order=3, workers=3)
     for length in range(0, len(whole), 5):
-        propose, results = proposer(search), whole[:length]
-        while not (found := plan(search, results, propose)).is_done:
+        schedule, results = new_schedule(search), whole[:length]
+        while not (found := schedule.plan(results)).is_done:
             results = [*results, computed(found.jobs[-1])]
         assert identity(results) == identity(whole)
 
@@ -68,11 +68,11 @@ def test_another_seed_another_number_of_lanes_and_other_values_change_the_search
 
 def test_at_most_as_many_jobs_as_lanes_and_the_one_that_decides_next_comes_first(make_search):
     search = make_search(lanes=3)
-    found = plan(search, [], proposer(search))
+    found = new_schedule(search).plan([])
     assert [job.first_epoch for job in found.jobs] == [1, 1, 1]
     costs = [epoch_cost(search, job.changes) for job in found.jobs]
     assert costs == sorted(costs)
-    later = plan(search, [computed(job) for job in found.jobs[1:]], proposer(search))
+    later = new_schedule(search).plan([computed(job) for job in found.jobs[1:]])
     assert later.jobs == found.jobs[:1]
 
 
@@ -83,10 +83,10 @@ def test_a_result_beyond_the_next_decision_is_not_seen(make_search):
 
     def spy(number, history):
         seen.append((number, [list(trial.scores) for trial in history]))
-        return proposer(search)(number, history)
+        return propose(search, number, history)
 
-    first = plan(search, [], proposer(search)).jobs
-    plan(search, [computed(first[0]), computed(first[2])], spy)
+    first = new_schedule(search).plan([]).jobs
+    Schedule(search, spy).plan([computed(first[0]), computed(first[2])])
     assert [scores for _, scores in seen if len(scores) == 3] == [
         [[computed(job).validation_loss] if job == first[0] else [] for job in sorted(first, key=lambda job: job.trial)]
     ]
@@ -104,7 +104,7 @@ def test_a_search_whose_trials_all_diverge_ends_without_finals(make_search):
     search = make_search()
     results = searched(search, diverges=lambda _: True)
     assert len(results) == 24
-    assert plan(search, results, proposer(search)).is_done
+    assert new_schedule(search).plan(results).is_done
 
 
 def test_without_rungs_every_trial_is_trained_to_its_end(make_search):
