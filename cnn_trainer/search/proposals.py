@@ -86,13 +86,13 @@ def distributions(search: Search) -> dict[str, BaseDistribution]:
     return found
 
 
-def importances(search: Search, trials: Sequence[Seen], rung: int) -> dict[str, float]:
-    """The share that each key has in whether a trial is among the better ones at a rung, counted from 0."""
+def importances(search: Search, trials: Sequence[Seen]) -> dict[str, float]:
+    """The share that each key has in whether a trial is among the better ones at the first rung."""
     space = distributions(search)
     study = optuna.create_study(direction="minimize")
     for seen in trials:
         parameters = {key: _parameter(search, key, seen.changes[key]) for key in search.space}
-        trial = optuna.trial.create_trial(params=parameters, distributions=space, value=seen.scores[rung])
+        trial = optuna.trial.create_trial(params=parameters, distributions=space, value=seen.scores[0])
         study.add_trial(trial)
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     return optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(search.space))

@@ -16,7 +16,6 @@ from cnn_trainer.search.spec import Search, num_proposals, rung_epochs, score
 from cnn_trainer.storage import files
 
 MIN_TRIALS_FOR_IMPORTANCE = 10  # fewer say nothing
-_MIN_TRIALS_AT_RUNG = 20  # with fewer at the upper rungs, importance is that of a lower one
 
 # Quantiles 0.975 of Student's t with 1, 2, … 19 degrees of freedom: any table of it.
 _T_975 = (
@@ -140,21 +139,17 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def importance(search: Search, trials: Sequence[Seen]) -> Importance | None:
-    """PED-ANOVA by Optuna, at the highest rung that enough trials reached; None if there are too few.
+    """PED-ANOVA by Optuna, at the first rung, which all trials reach; None if there are too few.
 
     Watanabe and others, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces" (2023).
     """
-    reached = [
-        [seen for seen in trials if len(seen.scores) > rung and math.isfinite(seen.scores[rung])]
-        for rung in range(len(rung_epochs(search)))
-    ]
-    rung = max((rung for rung, some in enumerate(reached) if len(some) >= _MIN_TRIALS_AT_RUNG), default=0)
-    if len(reached[rung]) < MIN_TRIALS_FOR_IMPORTANCE or len(search.space) < 2:
+    reached = [seen for seen in trials if math.isfinite(seen.scores[0])]
+    if len(reached) < MIN_TRIALS_FOR_IMPORTANCE or len(search.space) < 2:
         return None
     from cnn_trainer.search.proposals import importances
 
-    shares = importances(search, reached[rung], rung)
-    return Importance(epochs=rung_epochs(search)[rung], num_trials=len(reached[rung]), shares=shares)
+    shares = importances(search, reached)
+    return Importance(epochs=rung_epochs(search)[0], num_trials=len(reached), shares=shares)
 
 
 @raised_as(RunDirectoryError)
