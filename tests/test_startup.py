@@ -47,6 +47,9 @@ def loaded(*words: str, folder: Path, **environment: str) -> tuple[str, set[str]
         ["config", "show", str(CONFIG)],
         ["config", "schema"],
         ["config", "init"],
+        ["search", "--help"],
+        ["search", "start", "--help"],
+        ["search", "list"],
     ],
     ids=" ".join,
 )

@@ -73,13 +73,13 @@ def search_start(
     if resume is not None:
         opened = _resumed(resume, searches_dir, quiet)
         if not quiet:
-            say(*search_words.preparation(opened.search))
+            say(*search_words.search_preparation(opened.search))
     elif file is not None:
         require_writable(searches_dir, "--searches-dir")
         with shown_download(quiet) as progress:
             search, data = load_search(file, warn, progress)
         if not quiet:
-            say(*search_words.preparation(search))
+            say(*search_words.search_preparation(search))
         if dry_run:
             say("dry run: nothing was written")
             next_step("search", file)
@@ -87,6 +87,8 @@ def search_start(
         opened = journal.create_search(searches_dir, file, search, data)
     if not quiet:
         say(f"search: {opened.dir}")
+        if opened.record.status == "finished":
+            say("the search is finished; nothing to do")
     _search(opened, quiet, as_json)
 
 
@@ -115,7 +117,7 @@ def _search(opened: "OpenSearch", quiet: bool, as_json: bool) -> None:
         remedy = f"go on with: cnn-train search --resume {opened.dir}"
         raise StoppedError("the search was stopped", error.exit_code - 128, remedy=remedy) from None
     if not quiet:
-        say(*search_words.outcome(summary))
+        say(*search_words.search_outcome(summary))
     if as_json:
         print_json(summary.model_dump(mode="json"))
     if not quiet:

@@ -16,7 +16,7 @@ LIST_HEADING = ("search", "status", "trials", "goal", "best", "retrained", "test
 _MAX_TRIALS = 50
 
 
-def preparation(search: "Search") -> list[str]:
+def search_preparation(search: "Search") -> list[str]:
     """What is about to be searched, and how."""
     from cnn_trainer.search.display import expected_epochs
     from cnn_trainer.search.spec import num_proposals, rung_epochs
@@ -32,15 +32,18 @@ def preparation(search: "Search") -> list[str]:
     ]
 
 
-def outcome(summary: SearchSummary) -> list[str]:
+def search_outcome(summary: SearchSummary) -> list[str]:
     """The end of a search: the honest figure beside the optimistic one, then the test split."""
     lines = []
     if summary.finalists and summary.finalists[0].mean is not None:
         winner = summary.finalists[0]
         lines.append(
-            f"trial {winner.trial} wins: {_goal(summary.goal)} {_value(summary.goal, winner.mean)} on "
-            f"{len(winner.values)} fresh seeds{_interval(summary.goal, winner.interval)}; "
-            f"the best value that the search saw, {_value(summary.goal, summary.best_value)}, is optimistic"
+            f"trial {winner.trial} wins: mean {_goal(summary.goal)} {_value(summary.goal, winner.mean)} "
+            f"on {len(winner.values)} fresh seeds{_interval(summary.goal, winner.interval)}"
+        )
+        lines.append(
+            f"the best value in the search is {_value(summary.goal, summary.best_value)}, of trial "
+            f"{summary.best_trial}: the best of many is partly luck, so report the mean"
         )
     if summary.test_accuracy is not None:
         low, high = summary.test_accuracy_interval or (0.0, 1.0)
@@ -110,7 +113,7 @@ def details(opened: "OpenSearch", results: Sequence[JobResult], summary: SearchS
         shares = [(key, f"{share:.0%}") for key, share in summary.importance.shares.items()]
         about = f"{count(summary.importance.num_trials, 'trial')} after {count(summary.importance.epochs, 'epoch')}"
         lines += ["", f"importance, by {about}:", *table(("key", "share"), shares)]
-    end = outcome(summary)
+    end = search_outcome(summary)
     return [*lines, "", *end] if end else lines
 
 

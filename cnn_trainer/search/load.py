@@ -300,55 +300,6 @@ def _faults_at(file: _SpaceFile, base: Config, corner: _Corner, size: _Size | No
     return []
 
 
-def _ends(
-    file: _SpaceFile, base: Config, key: str, dimension: Dimension, found: list[Fault]
-) -> list[tuple[KeyPath, Value]]:
-    """The choices, or the two ends of a range, each with where it stands."""
-    if dimension.choices is not None:
-        return [(("space", key, "choices", number), value) for number, value in enumerate(dimension.choices)]
-    ends: list[tuple[KeyPath, Value]] = []
-    for name, value in zip(("low", "high"), dimension.bounds(), strict=True):
-        path = ("space", key, name)
-        if not _takes_whole_numbers(key, base.experiment):
-            ends.append((path, value))
-        elif value.is_integer():
-            ends.append((path, int(value)))
-        else:
-            found.append(file.fault(path, f"got {value}", "expected a whole number"))
-    return ends
-
-
-def _products(ends: dict[str, list[tuple[KeyPath, Value]]]) -> list[dict[str, list[tuple[KeyPath, Value]]]]:
-    """Which keys are looked at together: all, or if that is too many, those of model and of training, each for itself.
-
-    What has to fit together stands in the same section, or in one that trials cannot change.
-    """
-    if math.prod(map(len, ends.values())) <= MAX_CORNERS:
-        return [ends]
-    sections = dict.fromkeys(key.partition(".")[0] for key in ends)
-    return [{key: values for key, values in ends.items() if key.partition(".")[0] == section} for section in sections]
-
-
-def _faults_at(file: _SpaceFile, base: Config, corner: _Corner, size: _Size | None) -> list[Fault]:
-    """What is wrong with one corner, at the place in the space file that gives the value."""
-    changes = {key: value for key, (_, value) in corner.items()}
-    try:
-        experiment = change_experiment(base.experiment, changes)
-        if size is not None:
-            check_fits(Config(experiment, base.file), *size)
-    except ConfigError as error:
-        found = []
-        for fault in error.faults:
-            owner = next((key for key in corner if f"{fault.key}.".startswith((f"{key}.", f"{key}["))), None)
-            path = corner[owner or next(iter(corner))][0]
-            others = [f"{key} {strict_json.format_json(value)}" for key, value in changes.items() if key != owner]
-            words = f"with {', '.join(others)[:200]}: " if len(changes) > 1 else ""
-            problem = fault.problem if owner else f"{fault.key}: {fault.problem}"
-            found.append(file.fault(path, f"{words}{problem}", fault.remedy))
-        return found
-    return []
-
-
 def _in_order(file: _SpaceFile, found: Iterable[Fault]) -> list[Fault]:
     """Each fault once, in the order of the file, those of other files last."""
     positions = {place: position for position, place in enumerate(dict.fromkeys(file.places.values()))}

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from cnn_trainer import data
 from cnn_trainer.config.load import change_experiment
-from cnn_trainer.errors import DivergedError, RunDirectoryError
+from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError
 from cnn_trainer.evaluation.evaluate import evaluate_run
+from cnn_trainer.machine import stopping
 from cnn_trainer.runs import store
 from cnn_trainer.runs.records import EpochMetrics
 from cnn_trainer.search import journal
@@ -41,11 +42,15 @@ CarryOut = Callable[[OpenSearch, SearchFeedback], None]
 def run_search(opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut) -> SearchSummary:
     """Search from where the journal ends to the end, and score the winner on the test split.
 
+    A search that is finished is left as it is.
+
     Raises:
         RunDirectoryError: if another process works on the search, or its folder cannot be read or written.
         StoppedError: if a signal asked to stop; the search can be resumed.
         CheckFailedError: if no trial is left that did not diverge.
     """
+    if opened.record.status == "finished":
+        return summarize_search(opened, journal.read_results(opened.dir))
     with journal.lock_search(opened):
         feedback.display.begin(journal.read_results(opened.dir))
         try:
@@ -75,12 +80,15 @@ def require_same_data(opened: OpenSearch, warn: Callable[[str], None], progress:
 def work_alone(opened: OpenSearch, feedback: SearchFeedback) -> None:
     """Do one job after the other in this process."""
     schedule, results = new_schedule(opened.search), journal.read_results(opened.dir)
-    while not (found := schedule.plan(results)).is_done:
-        feedback.display.start(found.jobs[0])
-        result = train_job(opened, found.jobs[0], feedback.warn)
-        journal.add_result(opened.dir, result)
-        results.append(result)
-        feedback.display.finish(result)
+    with stopping.stop_requests() as stop:
+        while not (found := schedule.plan(results)).is_done:
+            if stop.signal_number is not None:  # one that came between two jobs; in a job, training hears it
+                raise StoppedError("stopped between two trials", stop.signal_number)
+            feedback.display.start(found.jobs[0])
+            result = train_job(opened, found.jobs[0], feedback.warn)
+            journal.add_result(opened.dir, result)
+            results.append(result)
+            feedback.display.finish(result)
 
 
 def train_job(opened: OpenSearch, job: Job, warn: Callable[[str], None]) -> JobResult:
