@@ -1,6 +1,6 @@
 """``cnn-train search``: the settings that generalise best, from one space file; and what searches came to."""
 
-import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -16,6 +16,7 @@ from cnn_trainer.errors import RunDirectoryError, UsageError
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch
     from cnn_trainer.search.records import SearchSummary
+    from cnn_trainer.search.run import CarryOut
 
 
 class _StartIsMeant(TyperGroup):
@@ -63,7 +64,7 @@ def search_start(
     """
     from cnn_trainer.cli import search_words
     from cnn_trainer.runs.paths import require_writable
-    from cnn_trainer.search import journal
+    from cnn_trainer.search import journal, run
     from cnn_trainer.search.load import load_search
 
     if (file is None) == (resume is None):
@@ -81,15 +82,16 @@ def search_start(
         if not quiet:
             say(*search_words.search_preparation(search))
         if dry_run:
-            say("dry run: nothing was written")
-            next_step("search", file)
+            if not quiet:
+                say("dry run: nothing was written")
+                next_step("search", file)
             return
         opened = journal.create_search(searches_dir, file, search, data)
     if not quiet:
         say(f"search: {opened.dir}")
         if opened.record.status == "finished":
             say("the search is finished; nothing to do")
-    _search(opened, quiet, as_json)
+    _search(opened, run.work_alone, quiet, as_json)
 
 
 def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
@@ -103,18 +105,18 @@ def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
     return opened
 
 
-def _search(opened: "OpenSearch", quiet: bool, as_json: bool) -> None:
+def _search(opened: "OpenSearch", carry_out: "CarryOut", quiet: bool, as_json: bool) -> None:
     from cnn_trainer.cli import search_words
     from cnn_trainer.errors import StoppedError
+    from cnn_trainer.search import run
     from cnn_trainer.search.display import SearchDisplay
-    from cnn_trainer.search.run import SearchFeedback, run_search, work_alone
     from cnn_trainer.training.display import choose_mode
 
     display = SearchDisplay(opened.search, sys.stderr, choose_mode(sys.stderr, quiet))
     try:
-        summary = run_search(opened, SearchFeedback(warn, display), work_alone)
+        summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out)
     except StoppedError as error:
-        remedy = f"go on with: cnn-train search --resume {opened.dir}"
+        remedy = f"go on with: cnn-train search --resume {shlex.quote(str(opened.dir))}"
         raise StoppedError("the search was stopped", error.exit_code - 128, remedy=remedy) from None
     if not quiet:
         say(*search_words.search_outcome(summary))
@@ -176,6 +178,6 @@ def search_show(
     else:
         print_lines(search_words.details(opened, results, summary))
     if summary.status == "finished":
-        next_step("train", os.path.join(opened.dir, "best.yaml"))  # noqa: PTH118 -- as it is typed
+        next_step("train", opened.dir / paths.BEST_FILE)
     else:
         next_step("search", "--resume", opened.dir)

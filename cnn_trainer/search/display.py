@@ -3,13 +3,14 @@
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from cnn_trainer.search.records import JobResult
 from cnn_trainer.search.results import epochs_spent, seen_trials, value_of
-from cnn_trainer.search.schedule import Job, ranking
-from cnn_trainer.search.spec import Search, num_proposals, rung_epochs
+from cnn_trainer.search.schedule import Job, label, ranking
+from cnn_trainer.search.spec import Search, num_proposals, rung_epochs, score
 from cnn_trainer.training.display import Mode, format_seconds
 
 
@@ -32,37 +33,42 @@ class SearchDisplay:
 
             console = Console(file=self._stream)
             self._live = Live(console=console, transient=True, refresh_per_second=4, get_renderable=self._table)
-            self._live.start()
+            with self._unless_nobody_looks():
+                self._live.start()
+
+    @contextmanager
+    def _unless_nobody_looks(self) -> Iterator[None]:
+        """Fall silent if the stream cannot be written to: that is no reason to stop searching."""
+        try:
+            yield
+        except OSError:
+            self._live, self._mode = None, "quiet"
 
     def start(self, job: Job) -> None:
         """A worker has begun with ``job``."""
         self._running[job.label] = job
+        if self._live is not None:
+            with self._unless_nobody_looks():
+                self._live.refresh()
 
     def finish(self, result: JobResult) -> None:
         """The result of a job is in the journal."""
         self._results.append(result)
-        label = job_words(result, self._search)
-        self._running = {
-            key: job for key, job in self._running.items() if (job.trial, job.final) != (result.trial, result.final)
-        }
-        if self._mode == "quiet":
-            return
-        line = f"{label}  {'  '.join(value for _, value in self._figures()[1:])}"
-        try:
+        self._running.pop(label(result.trial, result.final), None)
+        words = job_words(result, self._search)
+        with self._unless_nobody_looks():
             if self._live is not None:
-                self._live.console.print(label, highlight=False, markup=False)
-            else:
-                print(line, file=self._stream, flush=True)
-        except OSError:  # a closed pipe is no reason to stop searching
-            self._live, self._mode = None, "quiet"
+                self._live.console.print(words, highlight=False, markup=False)
+            elif self._mode == "lines":
+                figures = "  ".join(value for _, value in self._figures()[1:])
+                print(f"{words}  {figures}", file=self._stream, flush=True)
 
     def end(self) -> None:
         """Work has ended, however it did; the live table goes away."""
         if self._live is not None:
-            try:
+            with self._unless_nobody_looks():
                 self._live.stop()
-            finally:
-                self._live = None
+            self._live = None
 
     def _figures(self) -> list[tuple[str, str]]:
         """A name and a few words each: trials by state, the best so far, epochs, time left."""
@@ -115,8 +121,6 @@ def value_words(search: Search, found: float) -> str:
 
 def job_words(result: JobResult, search: Search) -> str:
     """One finished job in words."""
-    from cnn_trainer.search.spec import score
-
     who = f"trial {result.trial}" + (f", fresh seed {result.final}" if result.final else "")
     epochs = f"{result.epochs} epoch" + ("" if result.epochs == 1 else "s")
     return f"{who}  {epochs}  {value_words(search, score(search, result))}"

@@ -10,14 +10,18 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
-
 from cnn_trainer.config.strict_yaml import Value
+from cnn_trainer.errors import CnnTrainError
 from cnn_trainer.search.schedule import Schedule, Seen
 from cnn_trainer.search.spec import Changes, Search, canonical, num_points, rung_epochs
+
+try:
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+    from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+    from optuna.trial import FrozenTrial, TrialState
+except ModuleNotFoundError as error:  # where this program only serves
+    raise CnnTrainError("Optuna is not installed", remedy="run: pip install 'cnn-trainer[cpu]'") from error
 
 _MAX_REPEATS = 10  # how often a sampler is asked again if it proposes a point that was proposed before
 

@@ -72,7 +72,7 @@ class Final(Section):
     """Which trials are retrained on fresh seeds, to see what they are worth where nothing was chosen by it."""
 
     trials: int = Field(3, ge=1, le=100, description="The best so many are retrained.")
-    seeds: int = Field(5, ge=2, le=20, description="Fresh seeds for each of them.")
+    seeds: int = Field(5, ge=1, le=20, description="Fresh seeds for each of them; an interval needs 2.")
 
 
 class SearchSpec(Section):

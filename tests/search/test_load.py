@@ -1,6 +1,7 @@
 """The space file: what it takes, and that all that is wrong with it is named at once."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -78,7 +79,7 @@ method: annealing
 trials: 0
 rungs: {first: 30, factor: 1, last: 27}
 lanes: 0
-final: {trials: 3, seeds: 1}
+final: {trials: 3, seeds: 0}
 space:
   training.learning_rte: {low: 0.0001, high: 0.03, log: true}
   training.batch_size: {choices: [64, 100000, 1.5]}
@@ -141,6 +142,13 @@ def test_every_fault_is_named_with_its_line(write_space):
 )
 def test_what_does_not_go_together_is_refused(write_space, keys, words):
     assert words in "\n".join(faults_of(write_space(**keys)))
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/searches").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_shipped_search_is_right_and_names_its_command(path, cnn_train, tmp_path):
+    answer = cnn_train("search", path.absolute(), "--dry-run", cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    assert path.read_text().splitlines()[1] == f"#   Command:  cnn-train search {path}"
 
 
 def test_a_grid_that_trials_do_not_cover_is_refused(write_space):
