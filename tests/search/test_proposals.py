@@ -40,10 +40,13 @@ def test_proposals_lie_in_the_space(make_search):
     assert len({point["training.learning_rate"] for point in points}) == 199
 
 
-def test_a_log_range_gives_each_ratio_its_share(make_search):
-    search = make_search("{training.learning_rate: {low: 0.0001, high: 1, log: true}}")
-    rates = [propose(search, number, [])["training.learning_rate"] for number in range(1, 201)]
-    assert 70 < sum(rate < 0.01 for rate in rates) < 130
+@pytest.mark.parametrize(
+    ("key", "low", "high"), [("training.learning_rate", 0.0001, 1), ("training.batch_size", 1, 2500)]
+)
+def test_a_log_range_gives_each_ratio_its_share(make_search, key, low, high):
+    search = make_search(f"{{{key}: {{low: {low}, high: {high}, log: true}}}}")
+    values = [propose(search, number, [])[key] for number in range(1, 201)]
+    assert 70 < sum(value < (low * high) ** 0.5 for value in values) < 130
 
 
 def test_tpe_learns_from_what_it_sees(make_search):
