@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from cnn_trainer.cli.options import AsJson
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn
 from cnn_trainer.cli.tables import stdout_width, table
-from cnn_trainer.errors import RunDirectoryError, UsageError
+from cnn_trainer.errors import CheckFailedError, CnnTrainError, RunDirectoryError, StoppedError, UsageError
 
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch
@@ -107,17 +107,21 @@ def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
 
 def _search(opened: "OpenSearch", carry_out: "CarryOut", quiet: bool, as_json: bool) -> None:
     from cnn_trainer.cli import search_words
-    from cnn_trainer.errors import StoppedError
     from cnn_trainer.search import run
     from cnn_trainer.search.display import SearchDisplay
     from cnn_trainer.training.display import choose_mode
 
     display = SearchDisplay(opened.search, sys.stderr, choose_mode(sys.stderr, quiet))
+    go_on = f"go on with: cnn-train search --resume {shlex.quote(str(opened.dir))}"
     try:
         summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out)
     except StoppedError as error:
-        remedy = f"go on with: cnn-train search --resume {shlex.quote(str(opened.dir))}"
-        raise StoppedError("the search was stopped", error.exit_code - 128, remedy=remedy) from None
+        raise StoppedError("the search was stopped", error.exit_code - 128, remedy=go_on) from None
+    except CheckFailedError:  # which it would come to again
+        raise
+    except CnnTrainError:
+        say(f"nothing is lost; {go_on}")
+        raise
     if not quiet:
         say(*search_words.search_outcome(summary))
     if as_json:

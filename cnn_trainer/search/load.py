@@ -158,6 +158,11 @@ def _key_faults(file: _SpaceFile, key: str, space: Iterable[str]) -> list[Fault]
         if fixed in (key, key.partition(".")[0])
     ]
     found += [
+        file.fault(place, f"{fixed} is a part of it, and is the same for all trials", "name its other parts instead")
+        for fixed in _SAME_FOR_ALL
+        if fixed.startswith(f"{key}.")
+    ]
+    found += [
         file.fault(place, f"{other} is a part of it, and is in the space too", "take one of them out")
         for other in space
         if other.startswith(f"{key}.")

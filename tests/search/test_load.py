@@ -50,6 +50,10 @@ def test_a_restored_search_is_the_one_that_was_loaded(make_opened):
     assert (again.shape, again.num_train) == (opened.search.shape, opened.search.num_train)
 
 
+def test_whole_sections_can_be_choices(make_search):
+    make_search("{model: {choices: [{builder: mlp, hidden_units: [8]}, {builder: cnn, filters: [4]}]}}")
+
+
 def test_networks_of_other_depths_can_be_choices(make_search):
     """kernel_size stands once in the experiment for all of its blocks, and serves more blocks or fewer."""
     make_search("{model.filters: {choices: [[4], [4, 8], [4, 8, 8]]}, model.dense_units: {choices: [[], [8]]}}")
@@ -137,6 +141,15 @@ def test_every_fault_is_named_with_its_line(write_space):
         ({"space": "{}"}, "space: got {}; expected at least 1 value"),
         ({"space": "3"}, "space: got 3; expected a section of keys"),
         ({"space": "{training.batch_size: 3}"}, "space.training.batch_size: got 3; expected a section of keys"),
+        (
+            {"space": "{training: {choices: [{epochs: 3}, {}]}}"},
+            "training.epochs is a part of it, and is the same for all",
+        ),
+        ({"space": "{model.dropout: {choices: [.nan]}}"}, "space.model.dropout"),
+        (
+            {"space": "{model.dropout: {low: .nan, high: .inf}}"},
+            "space.model.dropout.low: got nan; must be a finite number",
+        ),
         ({"rungs": "{first: 3, last: 2}"}, "rungs.first: got 3; must be at most last, 2"),
     ],
 )

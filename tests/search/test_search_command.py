@@ -194,6 +194,20 @@ def test_other_images_than_the_search_began_with_are_refused(finished, cnn_train
     assert "these are not the images that the search was begun with" in answer.err
 
 
+def test_a_search_that_fails_says_how_to_go_on(space, cnn_train, tmp_path):
+    """A folder stands in the place of the journal."""
+    from cnn_trainer.search import journal
+    from cnn_trainer.search.load import load_search
+
+    opened = journal.create_search(tmp_path / "searches", space, *load_search(space, pytest.fail, lambda *_: None))
+    (opened.dir / "journal.jsonl").mkdir()
+    answer = cnn_train("search", "--resume", "latest", cwd=tmp_path)
+    assert answer.code == 6
+    assert f"nothing is lost; go on with: cnn-train search --resume searches/{opened.dir.name}" in answer.err
+    assert "journal.jsonl: is a folder, not a regular file; move it away" in answer.err
+    assert read_json(opened.dir / "search.json")["status"] == "failed"
+
+
 def test_a_broken_search_is_listed_with_its_fault(tmp_path):
     broken = tmp_path / "20260101-000000-broken"
     broken.mkdir()
