@@ -144,7 +144,11 @@ def _trials(opened: "OpenSearch", results: Sequence[JobResult]) -> list[str]:
 
 
 def _setting(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_setting(part)}" for key, part in value.items())
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _goal(goal: str) -> str:

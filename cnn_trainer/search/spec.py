@@ -41,7 +41,11 @@ class Dimension(Section):
             raise ValueError("expected either low and high, or choices")
         else:
             seen: list[str] = []
-            for text in map(canonical, self.choices):
+            for value in self.choices:
+                try:
+                    text = canonical(value)
+                except ValueError:
+                    raise KeyProblem("choices", f"got {value}", "must be a finite number") from None
                 if text in seen:
                     raise KeyProblem("choices", f"{text[:60]} is there twice", "give each value once")
                 seen.append(text)

@@ -145,7 +145,10 @@ def test_every_fault_is_named_with_its_line(write_space):
             {"space": "{training: {choices: [{epochs: 3}, {}]}}"},
             "training.epochs is a part of it, and is the same for all",
         ),
-        ({"space": "{model.dropout: {choices: [.nan]}}"}, "space.model.dropout"),
+        (
+            {"space": "{model.dropout: {choices: [.nan]}}"},
+            "space.model.dropout.choices: got nan; must be a finite number",
+        ),
         (
             {"space": "{model.dropout: {low: .nan, high: .inf}}"},
             "space.model.dropout.low: got nan; must be a finite number",
