@@ -60,8 +60,7 @@ class SearchDisplay:
             if self._live is not None:
                 self._live.console.print(words, highlight=False, markup=False)
             elif self._mode == "lines":
-                figures = "  ".join(value for _, value in self._figures()[1:])
-                print(f"{words}  {figures}", file=self._stream, flush=True)
+                print("  ".join([words, *self._figures()[1:]]), file=self._stream, flush=True)
 
     def end(self) -> None:
         """Work has ended, however it did; the live table goes away."""
@@ -70,8 +69,8 @@ class SearchDisplay:
                 self._live.stop()
             self._live = None
 
-    def _figures(self) -> list[tuple[str, str]]:
-        """A name and a few words each: trials by state, the best so far, epochs, time left."""
+    def _figures(self) -> list[str]:
+        """A few words each: trials by state, the best so far, epochs, time left."""
         trials = seen_trials(self._search, self._results)
         last = len(rung_epochs(self._search))
         running = {job.trial for job in self._running.values() if job.final is None}
@@ -86,10 +85,10 @@ class SearchDisplay:
         spent, total = epochs_spent(self._results), expected_epochs(self._search)
         finals = sum(result.final is not None for result in self._results)
         return [
-            ("trials", f"{len(trials)} of {num_proposals(self._search)} tried" + (f": {words}" if words else "")),
-            ("best", found + (f", {finals} retrained" if finals else "")),
-            ("epochs", f"{spent:,} of about {max(spent, total):,} epochs"),
-            ("time left", self._time_left(spent, total)),
+            f"{len(trials)} of {num_proposals(self._search)} trials" + (f": {words}" if words else ""),
+            found + (f", {finals} retrained" if finals else ""),
+            f"{spent:,} of about {max(spent, total):,} epochs",
+            self._time_left(spent, total),
         ]
 
     def _time_left(self, spent: int, total: int) -> str:
@@ -102,11 +101,11 @@ class SearchDisplay:
     def _table(self) -> Any:
         from rich.table import Table
 
-        grid = Table.grid(padding=(0, 2))
-        for row in self._figures():
-            grid.add_row(*row)
+        grid = Table.grid()
+        for words in self._figures():
+            grid.add_row(words)
         for job in list(self._running.values()):
-            grid.add_row(job.label, f"to epoch {job.last_epoch}")
+            grid.add_row(f"{job.label}: to epoch {job.last_epoch}")
         return grid
 
 

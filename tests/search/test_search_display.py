@@ -52,7 +52,7 @@ def test_a_terminal_gets_a_table_that_goes_away(make_search):
     search, stream = make_search(goal="validation_accuracy"), Terminal()
     carry_out(search, SearchDisplay(search, stream, "live"))
     shown = stream.getvalue()
-    assert "of 24 tried" in shown
+    assert "of 24 trials" in shown
     assert "best validation accuracy" in shown
     assert "to epoch" in shown
 
