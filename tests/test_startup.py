@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mnist.yaml"
-HEAVY = {"tensorflow", "keras", "numpy", "PIL", "h5py", "mlxtend", "safetensors", "granian", "starlette", "onnxruntime"}
+HEAVY = {
+    "onnxruntime",
+    "optuna",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "PIL",
+    "h5py",
+    "mlxtend",
+    "safetensors",
+    "granian",
+    "starlette",
+}
 
 # Runs the command line as the entry point does, and at the end names what it has loaded, on its own last line.
 PROGRAM = """
@@ -47,6 +59,9 @@ def loaded(*words: str, folder: Path, **environment: str) -> tuple[str, set[str]
         ["config", "show", str(CONFIG)],
         ["config", "schema"],
         ["config", "init"],
+        ["search", "--help"],
+        ["search", "start", "--help"],
+        ["search", "list"],
     ],
     ids=" ".join,
 )

@@ -36,11 +36,17 @@ def _written(path: KeyPath, places: Mapping[KeyPath, str]) -> KeyPath:
     return path
 
 
-def describe(error: ValidationError, tree: Value, places: Mapping[KeyPath, str], file: str) -> list[Fault]:
-    """Each fault that pydantic found in ``tree``, in the order of the file, overrides last."""
+def describe(
+    error: ValidationError,
+    tree: Value,
+    places: Mapping[KeyPath, str],
+    file: str,
+    root: type[BaseModel] = Experiment,
+) -> list[Fault]:
+    """Each fault that pydantic found in ``tree``, checked as a ``root``, in the order of the file, overrides last."""
     details: list[Any] = error.errors(include_url=False, include_input=False)
     found = in_order([(_path_in_file(fault, tree), fault) for fault in details], places)
-    shown = [_fault(fault, path, tree, place_of(path, places, file)) for path, fault in found[:MAX_FAULTS]]
+    shown = [_fault(fault, path, tree, place_of(path, places, file), root) for path, fault in found[:MAX_FAULTS]]
     more = [Fault(file, f"and {len(found) - MAX_FAULTS} more faults")] if len(found) > MAX_FAULTS else []
     return [*dict.fromkeys(shown), *more]
 
@@ -67,20 +73,24 @@ def _rule(fault: dict[str, Any]) -> ValueError | None:
     return fault["ctx"]["error"] if fault["type"] == "value_error" else None
 
 
-def _fault(fault: dict[str, Any], path: KeyPath, tree: Value, place: str) -> Fault:
-    key = "".join(f"[{word}]" if isinstance(word, int) else f".{word}" for word in path).lstrip(".")
-    problem, remedy = _problem(fault, path, tree)
-    return Fault(place, problem, remedy, key or None)
+def _fault(fault: dict[str, Any], path: KeyPath, tree: Value, place: str, root: type[BaseModel]) -> Fault:
+    problem, remedy = _problem(fault, path, tree, root)
+    return Fault(place, problem, remedy, key_name(path) or None)
 
 
-def _problem(fault: dict[str, Any], path: KeyPath, tree: Value) -> tuple[str, str | None]:
+def key_name(path: KeyPath) -> str:
+    """A key as messages write it: ``model.filters[1]``."""
+    return "".join(f"[{word}]" if isinstance(word, int) else f".{word}" for word in path).lstrip(".")
+
+
+def _problem(fault: dict[str, Any], path: KeyPath, tree: Value, root: type[BaseModel]) -> tuple[str, str | None]:
     """What is wrong, and the remedy."""
     kind: str = fault["type"]
     context: dict[str, Any] = fault.get("ctx", {})
     value = _value_at(tree, path)
     got = f"got {_short(value)}"
     if kind == "extra_forbidden":
-        return "unknown key", _nearest_key(path, tree)
+        return "unknown key", _nearest_key(path, tree, root)
     if kind == "missing":
         return "this key is required", None
     if kind == "union_tag_not_found":
@@ -146,16 +156,16 @@ def _choices(value: Value, names: Sequence[str]) -> str:
     return f"allowed: {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _nearest_key(path: KeyPath, tree: Value) -> str:
+def _nearest_key(path: KeyPath, tree: Value, root: type[BaseModel]) -> str:
     """The nearest key of the same section, else of another kind of that section, else of the whole file."""
     name, section = str(path[-1])[:64], path[:-1]
-    here = list(_section_at(section, tree).model_fields)
+    here = list(_section_at(section, tree, root).model_fields)
     kinds = _section_kinds(section) if section in _KINDS else {}
     if owners := [kind for kind, model in kinds.items() if name in model.model_fields]:
         return f"it goes with {_KINDS[section]}: {' or '.join(owners)}; known keys here: {', '.join(here)}"
     if near := difflib.get_close_matches(name, here, n=1, cutoff=0.7):
         return f"did you mean {near[0]}?"
-    elsewhere = {key.rpartition(".")[2]: key for key in reversed(_all_keys(Experiment, tree))}
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(_all_keys(root, tree))}
     if near := difflib.get_close_matches(name, list(elsewhere), n=1, cutoff=0.8):
         return f"did you mean {elsewhere[near[0]]}?"
     return f"known keys here: {', '.join(here)}"
@@ -174,13 +184,22 @@ def _section_kinds(path: KeyPath) -> dict[str, type[BaseModel]]:
     return {get_args(kind.model_fields[_KINDS[path]].annotation)[0]: kind for kind in kinds}
 
 
-def _section_at(path: KeyPath, tree: Value) -> type[BaseModel]:
+def annotation_of(key: str, tree: Value) -> Any:
+    """What the schema of an experiment says the dotted ``key`` takes; None if there is no such key."""
+    *section, name = key.split(".")
+    try:
+        return _section_at(tuple(section), tree).model_fields[name].annotation
+    except (KeyError, IndexError):
+        return None
+
+
+def _section_at(path: KeyPath, tree: Value, root: type[BaseModel] = Experiment) -> type[BaseModel]:
     """The section of the schema at ``path``, of the kind that the file asks for, else of the first kind."""
     if not path:
-        return Experiment
+        return root
     if path in _KINDS and (chosen := _value_at(tree, (*path, _KINDS[path]))):
         return _section_kinds(path)[str(chosen)]
-    return _sections_of(_section_at(path[:-1], tree).model_fields[str(path[-1])].annotation)[0]
+    return _sections_of(_section_at(path[:-1], tree, root).model_fields[str(path[-1])].annotation)[0]
 
 
 def _all_keys(model: type[BaseModel], tree: Value, path: tuple[str, ...] = ()) -> list[str]:
@@ -189,8 +208,11 @@ def _all_keys(model: type[BaseModel], tree: Value, path: tuple[str, ...] = ()) -
     for name, info in model.model_fields.items():
         here = (*path, name)
         keys.append(".".join(here))
-        if not _sections_of(info.annotation):
+        kinds = _sections_of(info.annotation)
+        if not kinds:
             continue
-        if here not in _KINDS or _value_at(tree, (*here, _KINDS[here])) in _section_kinds(here):
+        if here not in _KINDS:
+            keys += _all_keys(kinds[0], tree, here)
+        elif _value_at(tree, (*here, _KINDS[here])) in _section_kinds(here):
             keys += _all_keys(_section_at(here, tree), tree, here)
     return keys

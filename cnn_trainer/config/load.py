@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from cnn_trainer.config import faults, strict_yaml
 from cnn_trainer.config.schema import Experiment
+from cnn_trainer.config.schema.section import one_for_all
 from cnn_trainer.config.strict_yaml import KeyPath, Value
 from cnn_trainer.errors import ConfigError, Fault
 
@@ -61,14 +62,19 @@ def change_experiment(experiment: Experiment, changes: Mapping[str, Any], file: 
     """The experiment with other values for some dotted keys, checked like one that was read from a file.
 
     Args:
-        experiment: Which is left as it is.
+        experiment: Which is left as it is. A value that is the same for all its blocks or layers serves any number.
         changes: Values by dotted key, such as ``{"training.epochs": 3}``; a section is given as a mapping.
         file: Where the experiment was written, for messages.
 
     Raises:
         ConfigError: if the result is not a valid experiment.
     """
-    return _check(experiment.model_dump(), {}, file, changes).experiment
+    tree = experiment.model_dump()
+    for key in one_for_all(type(experiment.model)):  # so that the changed network can have more blocks, or fewer
+        values = tree["model"].pop(key)
+        if values:
+            tree["model"][key] = values[:1] if len(set(values)) == 1 else values
+    return _check(tree, {}, file, changes).experiment
 
 
 def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overrides: Overrides) -> Config:

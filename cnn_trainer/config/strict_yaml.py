@@ -45,13 +45,16 @@ class Document:
     lines: dict[KeyPath, int]
 
 
-def read_file(path: Path) -> Document:
-    """Read the YAML file at ``path``. Raises ConfigError naming the file, and the line if there is one."""
+def read_file(path: Path, remedy: str = "start one with: cnn-train config init") -> Document:
+    """Read the YAML file at ``path``. Raises ConfigError naming the file, and the line if there is one.
+
+    ``remedy`` is for a file that is not there.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(Fault(str(path), "there is no such file", "start one with: cnn-train config init")) from None
+        raise ConfigError(Fault(str(path), "there is no such file", remedy)) from None
     except OSError as error:
         raise ConfigError(Fault(str(path), f"cannot be read: {error.strerror or error}")) from None
     if len(data) > MAX_BYTES:

@@ -27,10 +27,15 @@ MAX_IMAGE_VALUES: Final = 50_000_000
 _Problem = tuple[str, str, str]  # key, problem, remedy
 
 
+def known_size(source: str) -> tuple[ImageShape, int] | None:
+    """The shape of the images, and how many there are to train and validate on, if that is known beforehand."""
+    return _KNOWN_DATA.get(source)
+
+
 def load_checked(path: Path, overrides: Overrides = ()) -> Config:
     """``load_config``, and ``check_fits`` if the shape of the data is known beforehand."""
     config = load_config(path, overrides)
-    if known := _KNOWN_DATA.get(config.experiment.data.source):
+    if known := known_size(config.experiment.data.source):
         check_fits(config, *known)
     return config
 

@@ -31,6 +31,8 @@ class LayerSize:
     """Without biases and normalisation."""
     values: int
     """That it computes for one image."""
+    products: int
+    """Multiply-adds for one image."""
 
 
 class DoesNotFitError(ValueError):
@@ -70,14 +72,15 @@ def layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[LayerSize]:
             if model.padding == "valid" and kernel > min(size):
                 raise DoesNotFitError("model.kernel_size", kernel, block, size, "padding: same")
             size = convolved(size, (kernel, kernel), model.padding)
-            yield LayerSize("model.filters", kernel * kernel * channels * filters, size[0] * size[1] * filters)
+            weights, pixels = kernel * kernel * channels * filters, size[0] * size[1]
+            yield LayerSize("model.filters", weights, pixels * filters, weights * pixels)
             if pool > min(size):
                 raise DoesNotFitError("model.pool_size", pool, block, size, "a smaller pool")
             size, channels = pooled(size, (pool, pool)), filters
     width = size[0] * size[1] * channels
     key, units = ("dense_units", model.dense_units) if model.builder == "cnn" else ("hidden_units", model.hidden_units)
     for count in units:
-        yield LayerSize(f"model.{key}", width * count, count)
+        yield LayerSize(f"model.{key}", width * count, count, width * count)
         width = count
 
 

@@ -53,12 +53,15 @@ def resolve_run(text: str, runs_dir: Path) -> Path:
     raise RunDirectoryError(f"{place}{hint}", place=f"{text!r}", remedy="see: cnn-train runs list")
 
 
-def require_writable(runs_dir: Path) -> None:
-    """Refuse a folder in which no run can be created, before any work is done for one. Raises RunDirectoryError."""
+def require_writable(runs_dir: Path, option: str = "--runs-dir") -> None:
+    """Refuse a folder in which no run can be created, before any work is done for one. Raises RunDirectoryError.
+
+    ``option`` is the one that names another folder.
+    """
     nearest = next(place for place in (runs_dir, *runs_dir.absolute().parents) if os.path.lexists(place))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         reason = "cannot be written to" if nearest.is_dir() else "is not a folder"
-        remedy = "choose another folder with --runs-dir"
+        remedy = f"choose another folder with {option}"
         raise RunDirectoryError(f"no run can be created: {nearest} {reason}", place=runs_dir, remedy=remedy)
 
 

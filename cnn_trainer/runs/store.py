@@ -63,7 +63,7 @@ def create_run(
         with files.reported(runs_dir, "created"):
             missing += [folder for folder in (runs_dir, *runs_dir.parents) if not folder.exists()]
             runs_dir.mkdir(parents=True, exist_ok=True)
-        run_dir = _new_folder(runs_dir, name) if folder is None else _named_folder(runs_dir / folder)
+        run_dir = new_folder(runs_dir, name) if folder is None else _named_folder(runs_dir / folder)
         try:
             run = Run(run_dir, experiment, record)
             with files.reported(run_dir, "created"):
@@ -82,7 +82,8 @@ def create_run(
         raise
 
 
-def _new_folder(runs_dir: Path, name: str) -> Path:
+def new_folder(runs_dir: Path, name: str) -> Path:
+    """Create ``runs_dir/<UTC time>-<name>``, with a number behind it if there is such a folder. Raises StorageError."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for number in count(1):
         run_dir = runs_dir / (f"{stamp}-{name}" if number == 1 else f"{stamp}-{name}-{number}")

@@ -1,9 +1,26 @@
-"""Which job comes next: a pure function from a search and its results so far."""
+"""Which job comes next: a function of a search and its results so far, and of nothing else.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+The search is replayed in virtual time, in which a job takes as long as it has to compute, known beforehand. A decision
+is taken when a lane is free, and sees the results of the jobs that ended before in virtual time, and no others. So it
+does not matter how many workers there are, nor how fast they are, nor how often any of them was killed.
 
-from cnn_trainer.config.strict_yaml import Value
+The promotion to the next rung is that of asynchronous successive halving: Li and others, "A System for Massively
+Parallel Hyperparameter Tuning" (2020), algorithm 2.
+"""
+
+import bisect
+import heapq
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cnn_trainer.search.records import JobResult
+from cnn_trainer.search.spec import Changes, Search, epoch_cost, num_proposals, rung_epochs, score
+
+
+def label(trial: int, final: int | None) -> str:
+    """``0007`` for a trial, ``0007-final-2`` for a final."""
+    return f"{trial:04}" + (f"-final-{final}" if final else "")
 
 
 @dataclass(frozen=True)
@@ -20,14 +37,14 @@ class Job:
     """Counted from 1; if it is 1, there is no run directory yet, or one that was cut on the way to this rung."""
     last_epoch: int
     """The trial pauses after this one, or ends if its experiment has no more."""
-    changes: Mapping[str, Value]
-    """Of ``search.base.experiment``, by dotted key, for ``change_experiment``. Those of a final have also ``seed`` and
-    ``data.split_seed``, so that it trains with another seed and validates on the same images."""
+    changes: Changes
+    """Of ``search.base.experiment``, for ``change_experiment``. Those of a final have also ``seed``: it trains with
+    another, and validates on the same images, since the base has a split seed."""
 
     @property
     def label(self) -> str:
-        """``0007`` for a trial, ``0007-final-2`` for a final: what its run directory's name begins with."""
-        return f"{self.trial:04}" + (f"-final-{self.final}" if self.final else "")
+        """What the name of its run directory begins with."""
+        return label(self.trial, self.final)
 
 
 @dataclass(frozen=True)
@@ -38,3 +55,105 @@ class Plan:
     """Issued and without a result, in the order in which to begin them; any number of them at a time, by anybody."""
     is_done: bool
     """Whether nothing is left to train."""
+
+
+@dataclass
+class Seen:
+    """A trial as a decision sees it."""
+
+    trial: int
+    changes: Changes
+    scores: list[float] = field(default_factory=list)
+    """One for each rung that it has reached, the lower the better; infinite if it diverged."""
+    is_under_way: bool = False
+    """Whether it is on the way to its next rung."""
+
+
+Propose = Callable[[int, Sequence[Seen]], Changes]
+"""What the trial of this number changes, given all trials before it: ``proposals.propose`` of a search."""
+
+
+Known = Mapping[tuple[int, int | None, int], JobResult]
+"""Results by trial, final and rung."""
+
+
+def ranking(trials: Iterable[Seen]) -> list[Seen]:
+    """The trials that have a score and did not diverge, best first: who went further, then who is lower there."""
+    sound = [seen for seen in trials if seen.scores and math.isfinite(seen.scores[-1])]
+    return sorted(sound, key=lambda seen: (-len(seen.scores), seen.scores[-1], seen.trial))
+
+
+class Schedule:
+    """A search in virtual time, as far as its results reach. It depends on nothing but the search and the results.
+
+    Args:
+        search: What decides.
+        propose: Is asked once for each trial that has no result yet.
+    """
+
+    def __init__(self, search: Search, propose: Propose) -> None:
+        self.search, self.propose = search, propose
+        self._trials: list[Seen] = []
+        self._reached: list[list[tuple[float, int]]] = [[] for _ in rung_epochs(search)]  # score and trial, sorted
+        self._under_way: list[tuple[int, int, Job]] = []  # a heap by virtual end, then by trial
+        self._now = 0
+
+    def plan(self, results: Iterable[JobResult]) -> Plan:
+        """The jobs that can be worked on now, given the results of all jobs that were done so far, in any order."""
+        known = {(result.trial, result.final, result.rung): result for result in results}
+        self._advance(known)
+        jobs = [job for _, _, job in sorted(self._under_way)] or self._finals()
+        jobs = [job for job in jobs if (job.trial, job.final, job.rung) not in known]
+        return Plan(tuple(jobs), not jobs)
+
+    def _advance(self, known: Known) -> None:
+        """Go on to the first job in virtual time that has no result yet, or to the end."""
+        while True:
+            while len(self._under_way) < self.search.spec.lanes and (job := self._next_job(known)):
+                cost = (job.last_epoch - job.first_epoch + 1) * epoch_cost(self.search, job.changes)
+                heapq.heappush(self._under_way, (self._now + cost, job.trial, job))
+            if not self._under_way:
+                return
+            end, number, job = self._under_way[0]
+            if (number, None, job.rung) not in known:
+                return
+            heapq.heappop(self._under_way)
+            self._now, seen = end, self._trials[number - 1]
+            seen.scores.append(score(self.search, known[number, None, job.rung]))
+            seen.is_under_way = False
+            bisect.insort(self._reached[job.rung - 1], (seen.scores[-1], number))
+
+    def _next_job(self, known: Known) -> Job | None:
+        """What a free lane takes: the highest promotion that is allowed, else a new trial, else nothing."""
+        epochs = rung_epochs(self.search)
+        for rung in range(len(epochs) - 1, 0, -1):
+            if (seen := self._promotable(rung)) is not None:
+                seen.is_under_way = True
+                return Job(seen.trial, None, rung + 1, epochs[rung - 1] + 1, epochs[rung], seen.changes)
+        number = len(self._trials) + 1
+        if number > num_proposals(self.search):
+            return None
+        first = known.get((number, None, 1))
+        changes = self.propose(number, self._trials) if first is None else first.changes
+        self._trials.append(Seen(number, changes, is_under_way=True))
+        return Job(number, None, 1, 1, epochs[0], changes)
+
+    def _promotable(self, rung: int) -> Seen | None:
+        """The best trial that stands at ``rung``, if it is among the best 1 of factor of all that have reached it."""
+        reached = self._reached[rung - 1]
+        factor = self.search.spec.rungs.factor if self.search.spec.rungs else len(reached) + 1
+        for value, number in reached[: len(reached) // factor]:
+            seen = self._trials[number - 1]
+            if len(seen.scores) == rung and not seen.is_under_way and math.isfinite(value):
+                return seen
+        return None
+
+    def _finals(self) -> list[Job]:
+        """The best trials, each from its first epoch to its last on fresh seeds, the same for all of them."""
+        spec, experiment, epochs = self.search.spec, self.search.base.experiment, rung_epochs(self.search)
+        seeds = [(experiment.seed + number) % 2**31 for number in range(1, spec.final.seeds + 1)]
+        return [
+            Job(seen.trial, number, len(epochs), 1, epochs[-1], {**seen.changes, "seed": seed})
+            for seen in ranking(self._trials)[: spec.final.trials]
+            for number, seed in enumerate(seeds, start=1)
+        ]

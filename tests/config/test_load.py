@@ -391,7 +391,16 @@ def test_a_shipped_config_opens_with_modeline_command_accuracy_and_time(path: Pa
 
 def test_the_shipped_configs_are_these() -> None:
     names = {path.name for path in SHIPPED}
-    wanted = {"mnist", "mnist-fast", "mnist-best", "mnist-mlp", "mnist-regularized", "fashion-mnist", "folder"}
+    wanted = {
+        "mnist",
+        "mnist-5k",
+        "mnist-fast",
+        "mnist-best",
+        "mnist-mlp",
+        "mnist-regularized",
+        "fashion-mnist",
+        "folder",
+    }
     assert names == {f"{name}.yaml" for name in wanted}
 
 

@@ -41,3 +41,9 @@ class _OneForAll:
 
 OneOrMore = Annotated[list[Item], _OneForAll(), Field(min_length=1, max_length=16)]
 AnyNumber = Annotated[list[Item], _OneForAll(), Field(max_length=16)]  # empty if there is nothing to give one for
+
+
+def one_for_all(section: type[Section]) -> list[str]:
+    """The keys of a section whose single value stands for as many as another key has."""
+    fields = section.model_fields.items()
+    return [name for name, info in fields if any(isinstance(item, _OneForAll) for item in info.metadata)]

@@ -1,0 +1,187 @@
+"""``cnn-train search``: the settings that generalise best, from one space file; and what searches came to."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+from typer.core import TyperGroup
+
+from cnn_trainer.cli.options import AsJson
+from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn
+from cnn_trainer.cli.tables import stdout_width, table
+from cnn_trainer.errors import CheckFailedError, CnnTrainError, RunDirectoryError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from cnn_trainer.search.journal import OpenSearch
+    from cnn_trainer.search.records import SearchSummary
+    from cnn_trainer.search.run import CarryOut
+
+
+class _StartIsMeant(TyperGroup):
+    """Takes ``search FILE`` and ``search --resume latest`` for ``search start …``."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_StartIsMeant,
+    no_args_is_help=True,
+    subcommand_metavar="FILE | COMMAND [ARGS]...",
+    help="Find the settings that generalise best: cnn-train search FILE.",
+    epilog="An example of FILE is configs/searches/mnist.yaml. Its options: cnn-train search start --help",
+)
+
+DEFAULT_SEARCHES_DIR = Path("searches")
+
+SearchesDir: TypeAlias = Annotated[
+    Path, typer.Option("--searches-dir", envvar="CNN_TRAIN_SEARCHES_DIR", help="The folder that holds the searches.")
+]
+SearchArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="SEARCH", help="A search's folder, a name under the searches directory, or latest.")
+]
+
+
+@app.command("start")
+def search_start(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The space file, YAML.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="SEARCH", help="Go on with a search that was stopped: its folder, its name, or latest."),
+    ] = None,
+    searches_dir: SearchesDir = DEFAULT_SEARCHES_DIR,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, then stop.")] = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")] = False,
+) -> None:
+    """Search the space of a file, retrain the best on fresh seeds, and score the winner on the test split.
+
+    The same file gives the same trials and the same weights. Stop with Ctrl-C; go on with --resume.
+    """
+    from cnn_trainer.cli import search_words
+    from cnn_trainer.runs.paths import require_writable
+    from cnn_trainer.search import journal, run
+    from cnn_trainer.search.load import load_search
+
+    if (file is None) == (resume is None):
+        raise UsageError("give either a space file, or --resume SEARCH")
+    if resume is not None and dry_run:
+        raise UsageError("--dry-run checks a space file, and does not go with --resume")
+    if resume is not None:
+        opened = _resumed(resume, searches_dir, quiet)
+        if not quiet:
+            say(*search_words.search_preparation(opened.search))
+    elif file is not None:
+        require_writable(searches_dir, "--searches-dir")
+        with shown_download(quiet) as progress:
+            search, data = load_search(file, warn, progress)
+        if not quiet:
+            say(*search_words.search_preparation(search))
+        if dry_run:
+            if not quiet:
+                say("dry run: nothing was written")
+                next_step("search", file)
+            return
+        opened = journal.create_search(searches_dir, file, search, data)
+    if not quiet:
+        say(f"search: {opened.dir}")
+        if opened.record.status == "finished":
+            say("the search is finished; nothing to do")
+    _search(opened, run.work_alone, quiet, as_json)
+
+
+def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
+    from cnn_trainer.search import journal, paths, run
+
+    opened = journal.open_search(paths.resolve_search(text, searches_dir))
+    for difference in journal.version_differences(opened.record):
+        warn(f"{difference}; the search may come to something else than one that was not stopped")
+    with shown_download(quiet) as progress:
+        run.require_same_data(opened, warn, progress)
+    return opened
+
+
+def _search(opened: "OpenSearch", carry_out: "CarryOut", quiet: bool, as_json: bool) -> None:
+    from cnn_trainer.cli import search_words
+    from cnn_trainer.search import run
+    from cnn_trainer.search.display import SearchDisplay
+    from cnn_trainer.training.display import choose_mode
+
+    display = SearchDisplay(opened.search, sys.stderr, choose_mode(sys.stderr, quiet))
+    go_on = f"go on with: cnn-train search --resume {shlex.quote(str(opened.dir))}"
+    try:
+        summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out)
+    except StoppedError as error:
+        raise StoppedError("the search was stopped", error.exit_code - 128, remedy=go_on) from None
+    except CheckFailedError:  # which it would come to again
+        raise
+    except CnnTrainError:
+        say(f"nothing is lost; {go_on}")
+        raise
+    if not quiet:
+        say(*search_words.search_outcome(summary))
+    if as_json:
+        print_json(summary.model_dump(mode="json"))
+    if not quiet:
+        next_step("search", "show", opened.dir)
+
+
+@app.command("list")
+def search_list(searches_dir: SearchesDir = DEFAULT_SEARCHES_DIR, as_json: AsJson = False) -> None:
+    """List searches: what became of each, and its best trial."""
+    from cnn_trainer.cli import search_words
+    from cnn_trainer.search import paths
+
+    found, broken = [], []
+    for search_dir in paths.search_dirs(searches_dir):
+        try:
+            found.append(_summary(search_dir))
+        except RunDirectoryError as error:
+            broken.append((search_dir, str(error)))
+    if as_json:
+        searches = [summary.model_dump(mode="json") for summary in found]
+        broken_ones = [{"search": str(path), "fault": fault} for path, fault in broken]
+        print_json({"searches_dir": str(searches_dir), "searches": searches, "broken": broken_ones})
+    elif found:
+        print_lines(table(search_words.LIST_HEADING, [search_words.list_row(one) for one in found], stdout_width()))
+    for path, fault in broken:
+        say(f"{path.name} is broken: {fault}")
+    if found:
+        next_step("search", "show", found[0].search)
+    elif not broken:
+        say(f"no searches in {searches_dir}")
+        next_step("search", "configs/searches/mnist.yaml")
+
+
+def _summary(search_dir: Path) -> "SearchSummary":
+    from cnn_trainer.search import journal
+    from cnn_trainer.search.results import summarize_search
+
+    opened = journal.open_search(search_dir)
+    return summarize_search(opened, journal.read_results(search_dir))
+
+
+@app.command("show")
+def search_show(
+    search: SearchArgument, searches_dir: SearchesDir = DEFAULT_SEARCHES_DIR, as_json: AsJson = False
+) -> None:
+    """Show a search: its trials, the best on fresh seeds, and which keys mattered."""
+    from cnn_trainer.cli import search_words
+    from cnn_trainer.search import journal, paths
+    from cnn_trainer.search.results import summarize_search
+
+    opened = journal.open_search(paths.resolve_search(search, searches_dir))
+    results = journal.read_results(opened.dir)
+    summary = summarize_search(opened, results)
+    if as_json:
+        print_json({**summary.model_dump(mode="json"), "results": [one.model_dump(mode="json") for one in results]})
+    else:
+        print_lines(search_words.details(opened, results, summary))
+    if summary.status == "finished":
+        next_step("train", opened.dir / paths.BEST_FILE)
+    else:
+        next_step("search", "--resume", opened.dir)

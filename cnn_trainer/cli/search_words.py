@@ -1,0 +1,165 @@
+"""What people read about a search: sentences and tables made from its records."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cnn_trainer.cli.tables import pairs, stdout_width, table
+from cnn_trainer.cli.words import count
+from cnn_trainer.search.records import JobResult, SearchSummary
+
+if TYPE_CHECKING:
+    from cnn_trainer.search.journal import OpenSearch
+    from cnn_trainer.search.spec import Search
+
+LIST_HEADING = ("search", "status", "trials", "goal", "best", "retrained", "test accuracy")
+_MAX_TRIALS = 50
+
+
+def search_preparation(search: "Search") -> list[str]:
+    """What is about to be searched, and how."""
+    from cnn_trainer.search.display import expected_epochs
+    from cnn_trainer.search.spec import num_proposals, rung_epochs
+
+    spec, data = search.spec, search.base.experiment.data
+    epochs = ", ".join(map(str, rung_epochs(search)))
+    finals = f"the best {spec.final.trials} retrained on {spec.final.seeds} fresh seeds"
+    return [
+        f"space: {', '.join(search.space)}",
+        f"data: {data.source}, {search.num_train:,} training images; goal: {_goal(spec.goal)}",
+        f"trials: {num_proposals(search)} by {spec.method}, {spec.lanes} at a time, compared after {epochs} epochs; "
+        f"{finals}; about {expected_epochs(search):,} epochs in all",
+    ]
+
+
+def search_outcome(summary: SearchSummary) -> list[str]:
+    """The end of a search: the honest figure beside the optimistic one, then the test split."""
+    lines = []
+    if summary.finalists and summary.finalists[0].mean is not None:
+        winner = summary.finalists[0]
+        lines.append(
+            f"trial {winner.trial} wins: mean {_goal(summary.goal)} {_value(summary.goal, winner.mean)} "
+            f"on {len(winner.values)} fresh seeds{_interval(summary.goal, winner.interval)}"
+        )
+        lines.append(
+            f"the best value in the search is {_value(summary.goal, summary.best_value)}, of trial "
+            f"{summary.best_trial}: the best of many is partly luck, so report the mean"
+        )
+    if summary.test_accuracy is not None:
+        low, high = summary.test_accuracy_interval or (0.0, 1.0)
+        lines.append(
+            f"test accuracy {summary.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+            f"on {summary.test_examples:,} test images, of {summary.winning_run}"
+        )
+    if summary.identity_sha256:
+        lines.append(f"results sha256 {summary.identity_sha256}")
+        lines.append(f"config {summary.search}/best.yaml")
+    return lines
+
+
+def list_row(summary: SearchSummary) -> tuple[str, ...]:
+    """One search, under ``LIST_HEADING``."""
+    winner = summary.finalists[0] if summary.finalists else None
+    return (
+        summary.search.rpartition("/")[2],
+        summary.status,
+        f"{summary.num_trials}/{summary.num_planned}",
+        _goal(summary.goal),
+        _value(summary.goal, summary.best_value),
+        _value(summary.goal, winner.mean if winner else None),
+        "-" if summary.test_accuracy is None else f"{summary.test_accuracy:.2%}",
+    )
+
+
+def details(opened: "OpenSearch", results: Sequence[JobResult], summary: SearchSummary) -> list[str]:
+    """All that ``search show`` prints."""
+    record = opened.record
+    rows = [
+        ("search", summary.search),
+        ("status", summary.status + (f": {record.error}" if record.error else "")),
+        ("goal", _goal(summary.goal)),
+        ("trials", f"{summary.num_trials} of {summary.num_planned}, {summary.num_diverged} diverged"),
+        ("trained", count(summary.epochs, "epoch")),
+        ("data", f"{record.data.source}, {record.data.num_train:,} training and "
+         f"{record.data.num_validation:,} validation images"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("created", record.created_at),
+    ]  # fmt: skip
+    lines = [*pairs(rows), "", *_trials(opened, results)]
+    if summary.finalists:
+        heading = ("retrained", "mean", "95 % interval", "each fresh seed")
+        finals = [
+            (
+                f"trial {one.trial}",
+                _value(summary.goal, one.mean),
+                _interval(summary.goal, one.interval, "{} to {}") or "-",
+                ", ".join(_value(summary.goal, value) for value in one.values)
+                + (f", {one.num_diverged} diverged" if one.num_diverged else ""),
+            )
+            for one in summary.finalists
+        ]
+        lines += ["", *table(heading, finals, stdout_width())]
+    if summary.rank_agreement:
+        taus = [
+            (
+                f"{one.lower_epochs} and {one.upper_epochs} epochs",
+                "-" if one.tau is None else f"{one.tau:.2f}",
+                str(one.num_trials),
+            )
+            for one in summary.rank_agreement
+        ]
+        lines += ["", *table(("rungs", "Kendall's tau", "trials"), taus)]
+    if summary.importance is not None:
+        shares = [(key, f"{share:.0%}") for key, share in summary.importance.shares.items()]
+        about = f"{count(summary.importance.num_trials, 'trial')} after {count(summary.importance.epochs, 'epoch')}"
+        lines += ["", f"importance, by {about}:", *table(("key", "share"), shares)]
+    end = search_outcome(summary)
+    return [*lines, "", *end] if end else lines
+
+
+def _trials(opened: "OpenSearch", results: Sequence[JobResult]) -> list[str]:
+    """The trials, best first, each with its value at every rung."""
+    from cnn_trainer.search.results import seen_trials, value_of
+    from cnn_trainer.search.schedule import ranking
+    from cnn_trainer.search.spec import rung_epochs
+
+    search = opened.search
+    trials = seen_trials(search, results)
+    ordered = ranking(trials)
+    ordered += [seen for seen in trials if seen not in ordered]
+    epochs = rung_epochs(search)
+    heading = ("trial", *(f"{number} ep." for number in epochs), *search.space)
+    rows = []
+    for seen in ordered[:_MAX_TRIALS]:
+        values = [
+            "diverged" if (value := value_of(search, found)) is None else _value(search.spec.goal, value)
+            for found in seen.scores
+        ]
+        values += ["-"] * (len(epochs) - len(values))
+        rows.append((str(seen.trial), *values, *(_setting(seen.changes[key]) for key in search.space)))
+    if not rows:
+        return ["no trial has a result yet"]
+    more = [f"and {count(len(ordered) - _MAX_TRIALS, 'more trial')}"] if ordered[_MAX_TRIALS:] else []
+    return [*table(heading, rows, stdout_width()), *more]
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_setting(part)}" for key, part in value.items())
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _goal(goal: str) -> str:
+    return goal.replace("_", " ")
+
+
+def _value(goal: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if goal == "validation_loss" else f"{value:.2%}"
+
+
+def _interval(goal: str, interval: Sequence[float] | None, form: str = " (95 % interval {} to {})") -> str:
+    return "" if interval is None else form.format(*(_value(goal, end) for end in interval))

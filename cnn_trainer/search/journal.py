@@ -1,0 +1,197 @@
+"""The folder of a search: created once, locked while a process works on it, read without trusting what it holds.
+
+    searches/20261125-081500-mnist/
+      search.yaml        the space file as it was given
+      experiment.yaml    the experiment that trials change, every default written out
+      search.json        status, versions, data, times
+      journal.jsonl      one line for each finished job; all else follows from this and the two files above
+      trials/            ordinary run directories, 0007-… for trial 7 and 0007-final-2-… for its second fresh seed
+      best.yaml          the winner's config
+
+A search.json is the last file that creation writes: a folder that has one is a search.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cnn_trainer.config import strict_yaml
+from cnn_trainer.config.load import dump_config
+from cnn_trainer.errors import CnnTrainError, ConfigError, RunDirectoryError, StoppedError, raised_as
+from cnn_trainer.machine import facts
+from cnn_trainer.runs.paths import LOCK_FILE
+from cnn_trainer.runs.records import DataRecord
+from cnn_trainer.runs.store import is_locked, new_folder
+from cnn_trainer.search.load import restore_search
+from cnn_trainer.search.paths import EXPERIMENT_FILE, JOURNAL_FILE, SEARCH_FILE, SPACE_FILE, TRIALS_DIR
+from cnn_trainer.search.records import JobResult, SearchRecord
+from cnn_trainer.search.schedule import Job, label
+from cnn_trainer.search.spec import Search
+from cnn_trainer.storage import files, strict_json
+from cnn_trainer.storage.strict_json import utc_now
+
+MAX_JOURNAL_BYTES = 64 * 1024 * 1024  # 10,000 trials with four rungs take half of it
+
+
+@dataclass
+class OpenSearch:
+    """One search: its folder, what it was asked to do, and its record as it was last read or written."""
+
+    dir: Path
+    search: Search
+    record: SearchRecord
+
+
+@raised_as(RunDirectoryError)
+def create_search(searches_dir: Path, space_file: Path, search: Search, data: DataRecord) -> OpenSearch:
+    """Create the folder of a new search, ``searches_dir/<UTC time>-<name>``.
+
+    Args:
+        searches_dir: Is created if it is missing.
+        space_file: What ``search`` was loaded from.
+        search: What was loaded.
+        data: The data that it is about.
+
+    Raises:
+        RunDirectoryError: if the system refuses; nothing of the search is left behind then.
+    """
+    text = files.read_bounded(space_file.resolve(), strict_yaml.MAX_BYTES)
+    with files.reported(searches_dir, "created"):
+        searches_dir.mkdir(parents=True, exist_ok=True)
+    search_dir = new_folder(searches_dir, search.spec.name)
+    now, name = utc_now(), search.spec.name
+    record = SearchRecord(
+        status="interrupted", name=name, created_at=now, updated_at=now, versions=_versions(), data=data
+    )
+    header = "# The experiment that the trials of this search change, every default written out.\n"
+    try:
+        with files.reported(search_dir, "created"):
+            (search_dir / TRIALS_DIR).mkdir()
+        files.write_atomic(search_dir / SPACE_FILE, text)
+        files.write_atomic(search_dir / EXPERIMENT_FILE, f"{header}{dump_config(search.base.experiment)}".encode())
+        files.write_atomic(search_dir / SEARCH_FILE, strict_json.to_json(record))
+        files.sync_folder(searches_dir)
+    except BaseException:
+        shutil.rmtree(search_dir, ignore_errors=True)
+        raise
+    return OpenSearch(search_dir, search, record)
+
+
+def open_search(search_dir: Path) -> OpenSearch:
+    """Read a search's folder, which a stranger may have written. Raises RunDirectoryError naming the fault."""
+    record = read_search_record(search_dir)
+    try:
+        search = restore_search(search_dir / SPACE_FILE, search_dir / EXPERIMENT_FILE, record.data)
+    except ConfigError as error:
+        raise RunDirectoryError("; ".join(error.lines())) from None
+    return OpenSearch(search_dir, search, record)
+
+
+@raised_as(RunDirectoryError)
+def read_search_record(search_dir: Path) -> SearchRecord:
+    """What search.json says; a search that no living process works on is not searching. Raises RunDirectoryError."""
+    record = strict_json.read_record(SearchRecord, search_dir / SEARCH_FILE)
+    if record.status == "searching" and not is_locked(search_dir):
+        record = strict_json.read_record(SearchRecord, search_dir / SEARCH_FILE)  # or it has ended since
+        if record.status == "searching":
+            return strict_json.changed(record, status="interrupted")
+    return record
+
+
+@raised_as(RunDirectoryError)
+def update_search_record(opened: OpenSearch, **changes: Any) -> None:
+    """Rewrite search.json atomically with ``changes`` and the time now. Raises RunDirectoryError."""
+    record = strict_json.changed(opened.record, **{"updated_at": utc_now(), **changes})
+    files.write_atomic(opened.dir / SEARCH_FILE, strict_json.to_json(record))
+    opened.record = record
+
+
+@contextmanager
+def lock_search(opened: OpenSearch) -> Iterator[None]:
+    """Hold the search for this process only, until the block ends or the process dies; its status is ``searching``.
+
+    What the block raises is recorded: a stop by a signal leaves the search ``interrupted``, all else ``failed``.
+
+    Raises:
+        RunDirectoryError: if another process holds the search; nothing was written then.
+    """
+    path = opened.dir / LOCK_FILE
+    with raised_as(RunDirectoryError), files.reported(path, "opened"):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | files.NOT_FOLLOWED, 0o666)
+    try:
+        with raised_as(RunDirectoryError), files.reported(path, "locked"):
+            if not files.try_lock(file):
+                remedy = "wait for it, or stop it first"
+                raise RunDirectoryError("another process works on this search", place=opened.dir, remedy=remedy)
+        files.remove_stray(opened.dir)
+        update_search_record(opened, status="searching", error=None)
+        yield
+    except BaseException as error:
+        if opened.record.status == "searching":
+            _note_end(opened, error)
+        raise
+    finally:
+        os.close(file)
+
+
+def _note_end(opened: OpenSearch, error: BaseException) -> None:
+    """Record how the search ended; if that fails too, only ``error`` is shown."""
+    stopped = isinstance(error, KeyboardInterrupt | SystemExit | StoppedError)
+    words = str(error) if isinstance(error, CnnTrainError) else f"{type(error).__name__}: {error}"
+    words = words[:500].encode(errors="backslashreplace").decode()
+    with suppress(RunDirectoryError):
+        if stopped:
+            update_search_record(opened, status="interrupted")
+        else:
+            update_search_record(opened, status="failed", error=words)
+
+
+@raised_as(RunDirectoryError)
+def read_results(search_dir: Path) -> list[JobResult]:
+    """The results in journal.jsonl, none if it is missing. What stands after the last end of a line is dropped.
+
+    Raises:
+        RunDirectoryError: for a journal of more than ``MAX_JOURNAL_BYTES``, or naming the first line that is wrong.
+    """
+    path = search_dir / JOURNAL_FILE
+    if not os.path.lexists(path):
+        return []
+    *lines, _half = files.read_bounded(path, MAX_JOURNAL_BYTES).split(b"\n")
+    found: dict[tuple[int, int | None, int], JobResult] = {}
+    for number, line in enumerate(lines, start=1):
+        place = f"{path}:{number}"
+        result = strict_json.validated(JobResult, strict_json.parse_json(line, place), place)
+        key = result.trial, result.final, result.rung
+        if key in found:
+            remedy = "take out one of the two lines"
+            raise RunDirectoryError("this job has a result in an earlier line", place=place, remedy=remedy)
+        found[key] = result
+    return list(found.values())
+
+
+@raised_as(RunDirectoryError)
+def add_result(search_dir: Path, result: JobResult) -> None:
+    """Add the line of one job to journal.jsonl, on the disk when this returns. Raises RunDirectoryError."""
+    files.append_line(search_dir / JOURNAL_FILE, strict_json.format_json(result.model_dump()))
+
+
+def trial_dir(search_dir: Path, search: Search, job: Job | JobResult) -> Path:
+    """The run directory of a trial or a final, whether it is there yet or not."""
+    return search_dir / TRIALS_DIR / f"{label(job.trial, job.final)}-{search.base.experiment.name}"
+
+
+def _versions() -> dict[str, str]:
+    return {**facts.versions(), "optuna": metadata.version("optuna")}
+
+
+def version_differences(record: SearchRecord) -> list[str]:
+    """What decides a search and is of another version now, one line each."""
+    now = _versions()
+    names = sorted(record.versions.keys() | now.keys())
+    sides = [{name: side[name] if name in side else "not there" for name in names} for side in (record.versions, now)]
+    return [f"{name} was {sides[0][name]}, is {sides[1][name]}" for name in names if sides[0][name] != sides[1][name]]

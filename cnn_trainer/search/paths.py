@@ -1,0 +1,65 @@
+"""Where searches are: finding and naming their folders without reading them."""
+
+import difflib
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from cnn_trainer.errors import RunDirectoryError, raised_as
+from cnn_trainer.storage import files
+
+SPACE_FILE = "search.yaml"
+EXPERIMENT_FILE = "experiment.yaml"
+SEARCH_FILE = "search.json"
+JOURNAL_FILE = "journal.jsonl"
+TRIALS_DIR = "trials"
+BEST_FILE = "best.yaml"
+
+_STAMPED = re.compile(r"[0-9]{8}-[0-9]{6}-.+", re.DOTALL)
+_SEE = "see: cnn-train search list"
+
+
+@raised_as(RunDirectoryError)
+def resolve_search(text: str, searches_dir: Path) -> Path:
+    """The search that ``text`` means: a path, a name under ``searches_dir``, or ``latest``.
+
+    What has a slash in it is a path, and symbolic links under ``searches_dir`` are not followed.
+
+    Raises:
+        RunDirectoryError: if there is no such search, with the nearest names.
+    """
+    found = search_dirs(searches_dir)
+    if text == "latest":
+        if found:
+            return found[0]
+        remedy = "start one with: cnn-train search configs/searches/mnist.yaml"
+        raise RunDirectoryError(f"there is no search under {searches_dir} yet", place="latest", remedy=remedy)
+    named = next((path for path in found if path.name == text), None)
+    if named is not None:
+        return named
+    if os.path.lexists(Path(text, SEARCH_FILE)):
+        return Path(text)
+    if os.path.lexists(text):
+        raise RunDirectoryError(f"is not a search, for it has no {SEARCH_FILE}", place=text, remedy=_SEE)
+    near = difflib.get_close_matches(text, [path.name for path in found], n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    problem = f"no such path, and no such search under {searches_dir}{hint}"
+    raise RunDirectoryError(problem, place=f"{text!r}", remedy=_SEE)
+
+
+@raised_as(RunDirectoryError)
+def search_dirs(searches_dir: Path) -> list[Path]:
+    """The searches under ``searches_dir``, newest first, links left out; none if there is no such folder.
+
+    Raises:
+        RunDirectoryError: if it cannot be read.
+    """
+    found = []
+    with files.reported(searches_dir, "read"), suppress(FileNotFoundError), os.scandir(searches_dir) as entries:
+        for entry in entries:
+            is_search = _STAMPED.fullmatch(entry.name) and os.path.lexists(Path(entry.path, SEARCH_FILE))
+            if is_search and entry.is_dir(follow_symlinks=False):
+                found.append(searches_dir / entry.name)
+    # The time, then the length: of one second name, name-2, …, name-10.
+    return sorted(found, key=lambda path: (path.name[:15], len(path.name), path.name), reverse=True)
