@@ -4,15 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn_trainer.config.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
+from cnn_trainer.config.schema.data import Folder, Idx, Mnist, Mnist5k, MnistLike, Npz
 from cnn_trainer.data import arrays, folder, idx, named, npz, places
 from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.download import DownloadProgress, no_progress
+from cnn_trainer.data.published import DIGITS, PUBLISHED
 from cnn_trainer.data.splits import Split, SplitName, carve_validation, split_digest
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
 
-Data = Mnist | FashionMnist | Mnist5k | Npz | Idx | Folder
+Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def load_split(
     if path is not None:
         if isinstance(data, Mnist5k):
             raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-        data = type(data).model_construct(**{**dict(data), "path": str(path)})  # a path may be no Unicode text
+        data = data.model_copy(update={"path": str(path)})  # not checked again: a path may be no Unicode text
     if split == "validation" and not data.validation_fraction:
         problem = "there is no validation split: data.validation_fraction is 0"
         raise DataError(problem, remedy="use the split train or test")
@@ -146,10 +147,10 @@ def _read(
     match data:
         case Mnist5k():
             place = named.find_mnist_5k()
-            return _Whole(named.read_named("mnist-5k", place, split), named.DIGITS, str(place))
-        case Mnist() | FashionMnist():
+            return _Whole(named.read_named("mnist-5k", place, split), DIGITS, str(place))
+        case Mnist() | MnistLike():
             place = places.find_or_fetch(data.source, _path(data.path) if data.path else None, progress).absolute()
-            names = named.DIGITS if data.source == "mnist" else named.CLOTHES
+            names = PUBLISHED[data.source].class_names
             return _Whole(named.read_named(data.source, place, split), names, str(place))
         case Folder():
             return _read_folder(data, seed, split, class_names)
@@ -166,21 +167,25 @@ def _path(text: str) -> Path:
 
 def _read_arrays(data: Npz | Idx, split: SourceSplit, class_names: Sequence[str] | None) -> _Whole:
     place = _path(data.path)
-    whole = npz.read_npz(place, split) if data.source == "npz" else idx.read_idx(place, split)
+    whole = npz.read_npz(place, split, _keys(data)) if isinstance(data, Npz) else idx.read_idx(place, split)
+    assert whole  # noqa: S101
     where = f"{place}: {split} labels"
     if split == "train":
         num_classes = arrays.count_classes(where, whole.labels)
     elif class_names is not None:
         num_classes = len(class_names)
-    elif data.source == "npz":
-        num_classes = arrays.count_classes(where, npz.read_npz_array(place, "y_train"))
+    elif isinstance(data, Npz):
+        num_classes = arrays.count_classes(where, npz.read_npz_array(place, "y_train", _keys(data)))
     else:
-        training_labels = idx.read_idx_file(idx.find_file(place, idx.FILE_NAMES["train"][1]), num_dimensions=1)
-        num_classes = arrays.count_classes(where, training_labels)
+        num_classes = arrays.count_classes(where, idx.read_idx_labels(place, "train"))
     if (highest := int(whole.labels.max())) >= num_classes:
         remedy = f"the training labels end at {num_classes - 1}"
         raise DataError(f"holds the label {highest}", place=where, remedy=remedy)
     return _Whole(whole, [str(label) for label in range(num_classes)], str(place))
+
+
+def _keys(data: Npz) -> dict[str, str]:
+    return {name: key for name, key in dict(data.keys).items() if key is not None}
 
 
 def _read_folder(data: Folder, seed: int, split: SourceSplit, class_names: Sequence[str] | None) -> _Whole:

@@ -11,11 +11,16 @@ from cnn_trainer.config.strict_yaml import KeyPath
 from cnn_trainer.errors import ConfigError, Fault
 from cnn_trainer.network.shapes import DoesNotFitError, ImageShape, layer_sizes
 
-# Shape of the images and number of training images, before validation is set aside. MNIST and Fashion-MNIST: their
-# own documentation; mnist-5k: 4,000 of the 5,000 images.
+# Shape of the images and number of training images, before validation is set aside: the data sets' own documentation;
+# mnist-5k: 4,000 of the 5,000 images.
 _KNOWN_DATA = {
     "mnist": (ImageShape(28, 28, 1), 60_000),
     "fashion-mnist": (ImageShape(28, 28, 1), 60_000),
+    "kmnist": (ImageShape(28, 28, 1), 60_000),
+    "qmnist": (ImageShape(28, 28, 1), 60_000),
+    "emnist-digits": (ImageShape(28, 28, 1), 240_000),
+    "emnist-letters": (ImageShape(28, 28, 1), 124_800),
+    "emnist-balanced": (ImageShape(28, 28, 1), 112_800),
     "mnist-5k": (ImageShape(28, 28, 1), 4_000),
 }
 

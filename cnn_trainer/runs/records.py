@@ -12,7 +12,7 @@ RunStatus = Literal["created", "training", "interrupted", "diverged", "failed", 
 class DataRecord(Record):
     """Which data a run was trained on."""
 
-    source: str = Field(description="What was used: mnist, fashion-mnist, mnist-5k, npz, idx or folder.")
+    source: str = Field(description="What was used: data.source of the config, or mnist-5k in place of mnist.")
     requested: str = Field(description="What the config asked for; differs from source if the fallback was taken.")
     location: str = Field(description="The file or folder that was read.")
     image_shape: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cnn_trainer import data
-from cnn_trainer.config.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
+from cnn_trainer.config.schema.data import Folder, Idx, Mnist, Mnist5k, MnistLike, Npz
 from cnn_trainer.data import named, places
 from cnn_trainer.errors import DataError
 
@@ -185,7 +185,7 @@ def test_pictures_elsewhere_must_have_the_classes_that_the_model_knows(tmp_path)
 def test_odd_paths_are_refused(tmp_path, source, name):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").write_bytes(b"x")
-    kinds = {"mnist": Mnist, "fashion-mnist": FashionMnist, "npz": Npz, "idx": Idx, "folder": Folder}
+    kinds = {"mnist": Mnist, "fashion-mnist": MnistLike, "npz": Npz, "idx": Idx, "folder": Folder}
     section = kinds[source](source=source, path=f"{tmp_path}/{name}")
     with pytest.raises(DataError) as caught:
         data.load_training(section, 1, silent)
@@ -233,7 +233,7 @@ def test_without_a_fallback_the_error_says_what_to_do(offline, cache):
 
 def test_fashion_mnist_has_no_fallback_to_name(offline):
     with pytest.raises(DataError, match="cnn-train data fetch fashion-mnist") as caught:
-        data.load_split(FashionMnist(source="fashion-mnist"), 1, "test")
+        data.load_split(MnistLike(source="fashion-mnist"), 1, "test")
     assert "fallback" not in str(caught.value)
 
 
@@ -265,7 +265,7 @@ def test_missing_fallback_is_reported(offline, monkeypatch):
 
 
 def test_fashion_mnist_is_read_from_a_path(small_fashion):
-    section = FashionMnist(source="fashion-mnist", path=str(small_fashion))
+    section = MnistLike(source="fashion-mnist", path=str(small_fashion))
     assert data.load_training(section, 1, silent).record.class_names[9] == "Ankle boot"
     assert len(data.load_split(section, 1, "test")) == 9
 

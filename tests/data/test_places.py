@@ -3,6 +3,7 @@ import pytest
 
 from cnn_trainer.data import places
 from cnn_trainer.data.download import no_progress
+from cnn_trainer.data.published import PUBLISHED
 from cnn_trainer.errors import DataError
 
 
@@ -116,8 +117,9 @@ def test_a_given_path_is_a_file_or_the_folder_of_it(tmp_path):
 def test_list_sources_tells_what_is_at_hand(data_dir, small_arrays):
     data_dir.mkdir()
     np.savez(data_dir / "mnist.npz", **small_arrays)
-    mnist, fashion, _ = statuses = places.list_sources()
-    assert [status.source for status in statuses] == ["mnist", "fashion-mnist", "mnist-5k"]
+    statuses = places.list_sources()
+    assert [status.source for status in statuses] == [*PUBLISHED, "mnist-5k"]
+    mnist, fashion = statuses[:2]
     assert (mnist.location, mnist.problem) == (data_dir / "mnist.npz", None)
     assert fashion.location is None
     assert f"{data_dir / 'fashion-mnist'} (no such folder)" in fashion.looked_at
