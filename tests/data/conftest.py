@@ -73,10 +73,10 @@ def write_idx():
     return write
 
 
-def publish(monkeypatch, source, arrays, **changes):
-    """Let ``source`` be the data set of these arrays while the test runs."""
-    sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
-    sizes = {split: len(arrays[f"y_{split}"]) for split in ("train", "test")}
+def publish(monkeypatch, source, of, **changes):
+    """Let ``source`` be the data set of the arrays ``of`` while the test runs."""
+    sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in of.items()}
+    sizes = {split: len(of[f"y_{split}"]) for split in ("train", "test")}
     changed = replace(PUBLISHED[source], **{"arrays": sums, "num_examples": sizes, **changes})
     monkeypatch.setitem(PUBLISHED, source, changed)
 

@@ -1,10 +1,12 @@
 import contextlib
+import hashlib
 import io
 import os
 import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from cnn_trainer.data import download, named, places
-from cnn_trainer.data.published import PUBLISHED
+from cnn_trainer.data.published import EMNIST_SOURCES, PUBLISHED
 from cnn_trainer.errors import DataError
 
 
@@ -291,6 +293,44 @@ def test_wrong_file_of_fashion_mnist_is_refused(server, small_fashion):
     server.answers = [body(b"x" * 10)]
     with pytest.raises(DataError, match="opens with the bytes 78 78 78 78"):
         places.fetch("fashion-mnist")
+
+
+@pytest.fixture
+def emnist(monkeypatch, tmp_path):
+    """The content of an archive that is taken for EMNIST's while the test runs."""
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
+        for source in EMNIST_SOURCES:
+            sums = {}
+            for name in PUBLISHED[source].files:
+                archive.writestr(f"gzip/{name}", name)
+                sums[name] = hashlib.sha256(name.encode()).hexdigest()
+            monkeypatch.setitem(PUBLISHED, source, replace(PUBLISHED[source], files=sums))
+    content = (tmp_path / "made.zip").read_bytes()
+    monkeypatch.setattr(places, "EMNIST_ARCHIVE_SHA256", hashlib.sha256(content).hexdigest())
+    return content
+
+
+def test_one_download_brings_all_of_emnist(server, emnist, cache):
+    server.answers = [body(emnist)]
+    assert places.fetch("emnist-letters") == cache / "emnist"
+    assert files_in(cache / "emnist") == sorted(name for source in EMNIST_SOURCES for name in PUBLISHED[source].files)
+    assert places.fetch("emnist-balanced") == cache / "emnist"
+    assert places.locate("emnist-digits")[0] == cache / "emnist"
+    assert server.requests == ["/gzip.zip"]
+
+
+def test_another_archive_is_not_taken_for_emnist(server, emnist, cache):
+    server.answers = [body(emnist + b"x")]
+    with pytest.raises(DataError, match="is not EMNIST's archive as published: its SHA-256 is"):
+        places.fetch("emnist-letters")
+    assert files_in(cache / "emnist") == []
+
+
+def test_kmnist_is_taken_only_as_published(server, cache):
+    server.answers = [body(b"x" * 10)]
+    with pytest.raises(DataError, match=r"is not train-images-idx3-ubyte\.gz of KMNIST as published: its SHA-256 is"):
+        places.fetch("kmnist")
+    assert files_in(cache / "kmnist") == []
 
 
 def test_mnist_5k_is_not_downloaded():
