@@ -190,8 +190,7 @@ def load_split(
     if split == "validation" and own:
         return own
     if split == "validation" and not data.validation_fraction:
-        problem = "there is no validation split: the data has none of its own, and data.validation_fraction is 0"
-        raise DataError(problem, remedy="use the split train or test")
+        raise DataError("there is no validation split", remedy="use the split train or test")
     whole = _read(data, seed, "train", known, no_progress)
     if own:
         return whole.split
