@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn_trainer.config.schema.data import Folder, Idx, Mnist, Mnist5k, MnistLike, Npz
-from cnn_trainer.data import arrays, folder, idx, named, npz, places
+from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
+from cnn_trainer.data import arrays, folder, idx, named, npz, places, table_files
 from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
@@ -13,7 +13,7 @@ from cnn_trainer.data.splits import Split, SplitName, carve_validation, split_di
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
 
-Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder
+Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def load_split(
     if path is not None:
         if isinstance(data, Mnist5k):
             raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-        data = data.model_copy(update={"path": str(path)})  # not checked again: a path may be no Unicode text
+        keys = {key: getattr(data, key) for key in type(data).model_fields}
+        data = type(data).model_construct(**{**keys, "path": str(path)})  # a path may be no Unicode text
     if split == "validation" and not data.validation_fraction:
         problem = "there is no validation split: data.validation_fraction is 0"
         raise DataError(problem, remedy="use the split train or test")
@@ -154,6 +155,11 @@ def _read(
             return _Whole(named.read_named(data.source, place, split), names, str(place))
         case Folder():
             return _read_folder(data, seed, split, class_names)
+        case Csv() | Parquet():
+            place = _path(data.path)
+            read = table_files.read_table(data, place, split, seed, class_names)
+            assert read  # noqa: S101
+            return _Whole(*read, str(place))
         case _:
             return _read_arrays(data, split, class_names)
 
