@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays, npz, tables
 from cnn_trainer.errors import DataError
+
+CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.zip", ".tsv", ".tsv.gz")
 
 _EXPECTED = "a CSV file of images, one row each"
 _NOT_PIXELS = frozenset({"", "id", "imageid", "image_id", "index"})  # columns that number the rows
@@ -113,7 +115,12 @@ def iterate_images(path: Path, image_shape: Sequence[int]) -> Iterator[tuple[int
     """
     with _open(path) as lines:
         layout, rows = _start(path, lines, None)
-        tables.image_shape(len(layout.pixels), image_shape, path)
+        if layout.names is None and layout.num_columns == math.prod(image_shape):  # no label among them
+            layout = replace(layout, label=None, pixels=list(range(layout.num_columns)))
+        if len(layout.pixels) != math.prod(image_shape):
+            shape = "x".join(map(str, image_shape))
+            problem = f"has {len(layout.pixels)} values a row; an image of {shape} takes {math.prod(image_shape)}"
+            raise DataError(problem, place=path, remedy="expected images like those that the network was trained on")
         for chunk in _chunks(rows, layout):
             pixels, _ = _parse(path, chunk, layout)
             images = tables.shaped(tables.as_bytes(pixels, path), image_shape)

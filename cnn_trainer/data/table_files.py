@@ -9,7 +9,7 @@ from cnn_trainer.data import arrays, idx, parquet, rows, tables
 from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
 from cnn_trainer.errors import DataError
 
-_SUFFIXES = {"csv": (".csv", ".csv.gz", ".csv.zip", ".tsv", ".tsv.gz"), "parquet": (".parquet",)}
+_SUFFIXES = {"csv": rows.CSV_SUFFIXES, "parquet": (".parquet",)}
 _SPLIT_WORD = re.compile(r"(?<![a-z])(train|training|test|testing|t10k|val|valid|validation)(?![a-z])")
 _SPLITS: dict[str, SplitName] = {"tra": "train", "tes": "test", "t10": "test", "val": "validation"}
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")

@@ -288,5 +288,7 @@ def test_images_come_one_after_the_other(tmp_path, small_arrays, monkeypatch):
         found = list(rows.iterate_images(path, (28, 28, 1)))
         assert [line for line, _ in found] == list(range(1 + header, 25 + header))
         assert (np.stack([image[..., 0] for _, image in found]) == small_arrays["x_train"]).all()
-    with pytest.raises(DataError, match="has 784 values a row"):
+    with pytest.raises(DataError, match="has 784 values a row; an image of 8x8x1 takes 64"):
         next(rows.iterate_images(path, (8, 8, 1)))
+    path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: no square
+    assert len(list(rows.iterate_images(path, (28, 20, 1)))) == 24
