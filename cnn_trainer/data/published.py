@@ -8,7 +8,7 @@ import string
 from dataclasses import dataclass
 from typing import Literal
 
-from cnn_trainer.data.arrays import SourceSplit
+from cnn_trainer.data.splits import SplitName
 
 NamedSource = Literal[
     "mnist", "fashion-mnist", "kmnist", "qmnist", "emnist-digits", "emnist-letters", "emnist-balanced", "mnist-5k"
@@ -50,7 +50,7 @@ class Publication:
 
     title: str
     class_names: list[str]
-    num_examples: dict[SourceSplit, int]
+    num_examples: dict[SplitName, int]
     url: str
     files: dict[str, str | None]
     max_bytes: int

@@ -91,7 +91,7 @@ def read_csv(path: Path, label: str | None, image_shape: Sequence[int] | None) -
             labels.append(chunk_labels)
     if not images:
         raise DataError("holds no row of an image", place=path, remedy=f"expected {_EXPECTED}")
-    return tables.Table(tables.shaped(tables.as_bytes(np.concatenate(images), path), shape), _join(labels))
+    return tables.Table(tables.shaped(np.concatenate(images), shape), _join(labels))
 
 
 def has_labels(path: Path, label: str | None) -> bool:
@@ -100,12 +100,13 @@ def has_labels(path: Path, label: str | None) -> bool:
         return _start(path, lines, label)[0].label is not None
 
 
-def iterate_images(path: Path, image_shape: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def iterate_images(path: Path, image_shape: Sequence[int], white: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The images of a file, in order, of which only some are in memory at a time; a column of labels is passed over.
 
     Args:
         path: the file.
         image_shape: height, width and channels, or channels, height and width.
+        white: the value in the file that stands for white: 1 or 255.
 
     Yields:
         The line of the row, counted from 1, and the image: uint8 (height, width, channels).
@@ -123,8 +124,17 @@ def iterate_images(path: Path, image_shape: Sequence[int]) -> Iterator[tuple[int
             raise DataError(problem, place=path, remedy="expected images like those that the network was trained on")
         for chunk in _chunks(rows, layout):
             pixels, _ = _parse(path, chunk, layout)
-            images = tables.shaped(tables.as_bytes(pixels, path), image_shape)
+            images = tables.shaped(_to_uint8(f"{path}:{chunk[0][0]}", pixels, white), image_shape)
             yield from zip((number for number, _ in chunk), images, strict=True)
+
+
+def _to_uint8(where: str, pixels: NDArray[np.generic], white: int) -> NDArray[np.uint8]:
+    """Pixels on a scale that is known. Raises DataError if they are not on it."""
+    lowest, highest = float(pixels.min()), float(pixels.max())
+    if not -0.5 / 255 < lowest / white <= highest / white < 1 + 0.5 / 255:
+        problem = f"has pixels from {lowest:g} to {highest:g} in the rows from here on"
+        raise DataError(problem, place=where, remedy=f"expected 0 to {white}, as in the training images")
+    return np.rint(pixels.astype(np.float64) * (255 / white)).astype(np.uint8)
 
 
 @contextmanager
@@ -230,7 +240,10 @@ def _chunks(lines: Iterator[_Line], layout: Layout) -> Iterator[list[_Line]]:
 
 
 def _parse(path: Path, chunk: list[_Line], layout: Layout) -> tuple[NDArray[np.generic], _Labels]:
-    """The pixels of some rows (rows, pixels), uint8 if all are whole numbers from 0 to 255; and the labels."""
+    """The pixels of some rows (rows, pixels) and their labels; as uint8 if they are whole numbers from 0 to 255.
+
+    Floats up to 1 stay floats: they may be on a scale of 0 to 1.
+    """
     texts = [line for _, line in chunk]
     columns = [*layout.pixels, *([layout.label] if layout.label is not None and not layout.is_text else [])]
     if any(line.count(layout.delimiter) != layout.num_columns - 1 for line in texts):
@@ -249,7 +262,9 @@ def _parse(path: Path, chunk: list[_Line], layout: Layout) -> tuple[NDArray[np.g
             values = values[:, columns]
         labels = _labels(path, chunk, layout, values[:, len(layout.pixels) :].ravel())
         pixels = values[:, : len(layout.pixels)]
-        is_bytes = pixels.min() >= 0 and pixels.max() <= 255 and (dtype is np.int64 or (pixels % 1 == 0).all())
+        is_bytes = 0 <= pixels.min() <= pixels.max() <= 255
+        if dtype is np.float64:
+            is_bytes = is_bytes and pixels.max() > 1 and not (pixels % 1).any()
         return pixels.astype(np.uint8) if is_bytes else pixels, labels
     raise _fault(path, chunk, layout, columns)
 

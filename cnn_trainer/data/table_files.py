@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cnn_trainer.config.schema.data import Csv, Parquet
@@ -49,7 +50,7 @@ def read_table(
     if class_names is None:
         training = table if from_training else _read(data, find_tables(data, place, "train"))
         class_names = training.class_names(where)
-    whole = Split(table.images, table.numbers(where, class_names))
+    whole = arrays.make_split(f"{where}: pixels", table.images, str(where), table.numbers(where, class_names))
     if not carved:
         return whole, list(class_names)
     try:
@@ -57,7 +58,7 @@ def read_table(
     except DataError as error:
         raise DataError(f"data.test_fraction: {error}", place=place) from None
     chosen = is_test if split == "test" else ~is_test
-    return Split(whole.images[chosen], whole.labels[chosen]), list(class_names)
+    return replace(whole, images=whole.images[chosen], labels=whole.labels[chosen]), list(class_names)
 
 
 def _read(data: Csv | Parquet, files: list[Path]) -> tables.Table:

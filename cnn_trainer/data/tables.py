@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,12 @@ class Table:
     """Images and labels as a file holds them.
 
     Attributes:
-        images: uint8 (n, height, width, channels).
+        images: numbers (n, height, width, channels), on the scale of the file.
         labels: what stands in the column of the labels: int64 (n,), or n texts.
         names: what a file says that the classes 0, 1, … are called; None if it does not say.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     labels: NDArray[np.int64] | list[str]
     names: list[str] | None = None
 
@@ -118,18 +119,9 @@ def is_square(num_values: int) -> bool:
     return num_values > 0 and any(math.isqrt(num_values // n) ** 2 * n == num_values for n in (1, 3))
 
 
-def shaped(flat: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:
+def shaped(flat: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     """Rows (n, values) as images (n, height, width, channels); a shape (1 or 3, height, width) is of whole planes."""
     images = flat.reshape(len(flat), *shape)
     if shape[0] in (1, 3) and shape[2] not in (1, 3):
         images = images.transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images)
-
-
-def as_bytes(pixels: NDArray[np.generic], where: object) -> NDArray[np.uint8]:
-    """Pixels as uint8. Raises DataError at ``where`` if they are not whole numbers from 0 to 255."""
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint8, copy=False)
-    lowest, highest = pixels.min(), pixels.max()
-    problem = f"has pixels from {lowest:g} to {highest:g}"
-    raise DataError(problem, place=where, remedy="expected whole numbers from 0 to 255")

@@ -117,7 +117,7 @@ def _images(
             yield each.name, _read(each, data, prepare)
             continue
         try:
-            for line, image in iterate_images(Path(each.name), row_shape):
+            for line, image in iterate_images(Path(each.name), row_shape, data.white or 255):
                 yield f"{each.name}:{line}", image
         except DataError as error:
             yield each.name, error

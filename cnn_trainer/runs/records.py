@@ -24,6 +24,19 @@ class DataRecord(Record):
     num_train: int = Field(description="Training examples, those set aside for validation not counted.", ge=1)
     num_validation: int = Field(description="Validation examples; 0 if there is no validation split.", ge=0)
     train_sha256: str = Field(description="Digest of the whole training split's images and labels.")
+    validation_from: Literal["own", "carved"] | None = Field(
+        None, description="own: a validation split of the source; carved: set aside from its training split."
+    )
+    validation_sha256: str | None = Field(
+        None, description="Digest of the source's own validation split, if it is used."
+    )
+    pixel_dtype: str = Field("uint8", description="Of the images in the source.")
+    white: Literal[1, 255] = Field(255, description="The value in the source that stands for 255.")
+
+    @property
+    def num_whole_train(self) -> int:
+        """Examples of the source's training split, with those that were carved out of it for validation."""
+        return self.num_train if self.validation_from == "own" else self.num_train + self.num_validation
 
 
 class EpochMetrics(Record):

@@ -41,8 +41,8 @@ def section(path, **keys):
     return Csv(source="csv", path=str(path), **keys)
 
 
-def load(path, split="train", class_names=None, **keys):
-    return data.load_split(section(path, **keys), 1, split, class_names=class_names)
+def load(path, split="train", **keys):
+    return data.load_split(section(path, **keys), 1, split)
 
 
 def refused(path, **keys):
@@ -188,10 +188,32 @@ def test_other_wrong_files_are_refused(tmp_path, write, small_arrays):
     assert "has no column kind, which data.label names; it has label, pixel0" in refused(write(), label="kind")
 
 
-def test_pixels_beyond_255_are_refused(tmp_path, small_arrays):
+def test_the_scale_of_the_pixels_is_decided_as_for_arrays(tmp_path, small_arrays):
     path = tmp_path / "a.csv"
-    path.write_text(text_of(small_arrays["x_train"].astype(int) * 2, small_arrays["y_train"].tolist()))
-    assert "pixels from 0 to 510" in refused(path)
+    images, labels = small_arrays["x_train"], small_arrays["y_train"].tolist()
+    path.write_text(text_of(images / 255, labels))
+    training = data.load_training(section(path, test_fraction=0.25), 1, pytest.fail)
+    assert {image.tobytes() for image in training.train.images} < {image.tobytes() for image in images}
+    assert (training.record.pixel_dtype, training.record.white) == ("float64", 1)
+    for line, image in rows.iterate_images(path, (28, 28, 1), 1):
+        assert (image[..., 0] == images[line - 2]).all()
+    with pytest.raises(DataError, match=r"a\.csv:2: has pixels from 0 to 255 in the rows from here on; expected 0 to 1"):
+        path.write_text(text_of(images, labels))
+        next(rows.iterate_images(path, (28, 28, 1), 1))
+    path.write_text(text_of(images.astype(int) * 2, labels))
+    assert "the pixels are int64 from 0 to 510; expected 0 to 255" in refused(path)
+    path.write_text(text_of(images // 16, labels))
+    with pytest.raises(DataError, match=r"brightest pixel of the .* is 15 of 255, which is a wrong scale"):
+        data.load_training(section(path), 1, pytest.fail)
+
+
+def test_validation_files_are_the_validation_split(write):
+    path = write()
+    own = write("valid.csv", "test")
+    for keys in {"path": str(path.parent)}, {"path": str(path), "validation_path": str(own)}:
+        training = data.load_training(Csv(source="csv", **keys), 1, pytest.fail)
+        assert len(training.validation) == 9
+        assert training.record.validation_from == "own"
 
 
 def test_a_line_without_end_and_too_many_rows_take_no_memory(tmp_path, write, monkeypatch):
@@ -285,10 +307,10 @@ def test_images_come_one_after_the_other(tmp_path, small_arrays, monkeypatch):
     path = tmp_path / "test.csv"
     for labels, header in ((None, True), (None, False), (small_arrays["y_train"].tolist(), True)):
         path.write_text(text_of(small_arrays["x_train"], labels, header=header))
-        found = list(rows.iterate_images(path, (28, 28, 1)))
+        found = list(rows.iterate_images(path, (28, 28, 1), 255))
         assert [line for line, _ in found] == list(range(1 + header, 25 + header))
         assert (np.stack([image[..., 0] for _, image in found]) == small_arrays["x_train"]).all()
-    with pytest.raises(DataError, match="has 784 values a row; an image of 8x8x1 takes 64"):
-        next(rows.iterate_images(path, (8, 8, 1)))
+    with pytest.raises(DataError, match=r"has 784 values a row; an image of 8x8x1 takes 64"):
+        next(rows.iterate_images(path, (8, 8, 1), 255))
     path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: no square
-    assert len(list(rows.iterate_images(path, (28, 20, 1)))) == 24
+    assert len(list(rows.iterate_images(path, (28, 20, 1), 255))) == 24

@@ -123,6 +123,17 @@ def test_classes_have_the_names_that_the_file_gives(tmp_path, small_arrays):
     assert data.load_training(section, 1, pytest.fail).record.class_names == ["a", "b", "c"]
 
 
+def test_lists_of_floats_are_scaled_and_a_validation_file_is_used(tmp_path, small_arrays):
+    for name in "train", "validation", "test":
+        images = small_arrays["x_train" if name == "train" else "x_test"]
+        columns = {"image": (images / 255).tolist(), "label": small_arrays["y_train"][: len(images)]}
+        write(tmp_path / f"{name}-00000-of-00001.parquet", columns)
+    training = data.load_training(Parquet(source="parquet", path=str(tmp_path)), 1, pytest.fail)
+    assert (training.train.images[..., 0] == small_arrays["x_train"]).all()
+    assert (training.validation.images[..., 0] == small_arrays["x_test"]).all()
+    assert (training.record.validation_from, training.record.white) == ("own", 1)
+
+
 def test_a_label_without_a_name_is_refused(tmp_path, small_arrays):
     columns = {"image": pictures(small_arrays["x_train"]), "label": small_arrays["y_train"].astype(np.int64)}
     assert "holds the label 2, and names 2 classes" in refused(write(tmp_path / "a.parquet", columns, names=["x", "y"]))
@@ -143,7 +154,7 @@ WRONG = {
     ),
     "texts": (lambda x: {"image": ["a"] * 24, "label": [0] * 24}, "its images are string"),
     "lengths": (lambda x: {"image": [[0] * 4, *[[0] * 9] * 23], "label": [0] * 24}, "lists of pixels differ in length"),
-    "values": (lambda x: {"image": [[300] * 9] * 24, "label": [0] * 24}, "has pixels from 300 to 300"),
+    "values": (lambda x: {"image": [[300] * 9] * 24, "label": [0, 1] * 12}, "the pixels are int64 from 300 to 300"),
     "no rows": (lambda x: {"image": pictures(x[:0]), "label": pyarrow.array([], pyarrow.int64())}, "holds no row"),
 }
 

@@ -31,14 +31,6 @@ class Experiment(Section):
     runtime: Runtime = Field(Runtime(), description="How to use the machine.")
 
     @model_validator(mode="after")
-    def _some_need_validation(self) -> "Experiment":
-        if self.training.early_stopping and not self.data.validation_fraction:
-            raise KeyProblem("training.early_stopping", "needs a validation split", "set data.validation_fraction")
-        if self.training.schedule.name == "plateau" and not self.data.validation_fraction:
-            raise KeyProblem("training.schedule", "plateau needs a validation split", "set data.validation_fraction")
-        return self
-
-    @model_validator(mode="after")
     def _normalization_needs_one_tower(self) -> "Experiment":
         if self.model.batch_normalization and self.runtime.towers not in (None, 1):
             problem = f"got {self.runtime.towers}, but model.batch_normalization looks across the whole batch"
