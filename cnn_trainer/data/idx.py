@@ -120,6 +120,9 @@ def read_idx(folder: Path, split: SplitName) -> Split | None:
         return None
     images_path, labels_path = (_one(found, folder, split, kind) for kind in ("images", "labels"))
     images, labels = read_idx_file(images_path, "images"), read_idx_file(labels_path, "labels")
+    if "emnist-letters" in labels_path.name.lower() and labels.min() > 0:
+        remedy = "use data.source: emnist-letters, which numbers them from 0 and turns the images upright"
+        raise DataError("numbers its classes from 1", place=labels_path, remedy=remedy)
     return arrays.make_split(str(images_path), images, str(labels_path), labels)
 
 

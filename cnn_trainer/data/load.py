@@ -96,6 +96,10 @@ def load_training(
         whole = _read(data, seed, "train", known, progress)
     if trained_on is None:
         _check_brightness(data, whole, warn)
+        if isinstance(data, Csv) and data.image_shape is None and whole.split.images.shape[3] == 3:
+            height, width, _ = whole.split.images.shape[1:]
+            read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
+            warn(f"{whole.location}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
     own = _own_validation(data, seed, whole.known(), trained_on)
     if own and data.validation_fraction:
         problem = f"got {data.validation_fraction}, but {whole.location} has a validation split of {len(own)} images"

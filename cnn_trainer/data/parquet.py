@@ -191,6 +191,9 @@ def _from_lists(column: Any, where: str) -> NDArray[Any]:
         sides += lengths
         column = column.flatten()
     shape = tables.image_shape(sides[0], None, where) if len(sides) == 1 else (*sides, 1)[:3]
+    if len(sides) == 1 and shape[2] == 3:
+        remedy = f"write each image as {shape[0]} lists of {shape[1]} lists of 3 numbers, or as a PNG"
+        raise DataError(f"the order of {sides[0]} values in three colours is not known", place=where, remedy=remedy)
     is_image = len(sides) in (1, 2, 3) and (shape[2] in (1, 3) or shape[0] in (1, 3))
     is_number = types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type)
     if not is_image or not is_number or column.null_count:

@@ -124,6 +124,18 @@ def test_shape_can_be_given_and_planes_are_put_together(tmp_path):
     assert "has 120 values a row, and data.image_shape 8x8x1 is 64" in refused(path, image_shape=[8, 8, 1])
 
 
+def test_the_order_of_colours_that_is_taken_is_said(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(text_of(np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3)), [0, 1] * 10))
+    said = []
+    data.load_training(section(path), 1, said.append)
+    assert said == [
+        f"{path}: 192 values a row are read as 8x8 pixels of 3 values side by side; "
+        "if each colour is a plane, set data.image_shape: [3, 8, 8]"
+    ]
+    data.load_training(section(path, image_shape=[8, 8, 3]), 1, pytest.fail)
+
+
 def test_columns_that_number_the_rows_are_no_pixels(write, small_arrays):
     path = write()
     lines = path.read_text().splitlines()
@@ -197,8 +209,8 @@ def test_the_scale_of_the_pixels_is_decided_as_for_arrays(tmp_path, small_arrays
     assert (training.record.pixel_dtype, training.record.white) == ("float64", 1)
     for line, image in rows.iterate_images(path, (28, 28, 1), 1):
         assert (image[..., 0] == images[line - 2]).all()
-    with pytest.raises(DataError, match=r"a\.csv:2: has pixels from 0 to 255 in the rows from here on; expected 0 to 1"):
-        path.write_text(text_of(images, labels))
+    path.write_text(text_of(images, labels))
+    with pytest.raises(DataError, match=r"a\.csv:2: has pixels from 0 to 255 in the rows from here on"):
         next(rows.iterate_images(path, (28, 28, 1), 1))
     path.write_text(text_of(images.astype(int) * 2, labels))
     assert "the pixels are int64 from 0 to 510; expected 0 to 255" in refused(path)
