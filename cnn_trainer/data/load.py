@@ -169,7 +169,8 @@ def load_split(
         data: the section of the config.
         seed: that of the run; the training and validation splits of it are then the same again.
         split: train means without the examples set aside for validation.
-        path: where to look in place of ``data.path``, or of the places where a named data set is looked for.
+        path: where to look in place of ``data.path``, or of the places where a named data set is looked for. The files
+            of all splits of a CSV or Parquet source are then looked for there.
         trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
             the same place is read for it.
 
@@ -179,7 +180,8 @@ def load_split(
     if path is not None:
         if isinstance(data, Mnist5k):
             raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-        data = type(data).model_construct(**{**vars(data), "path": str(path)})  # a path may be no Unicode text
+        elsewhere = {"path": str(path)} | ({"test_path": None, "validation_path": None} if _is_table(data) else {})
+        data = type(data).model_construct(**{**vars(data), **elsewhere})  # a path may be no Unicode text
     if trained_on is None:
         known = _read(data, seed, "train", None, no_progress).known()
     else:
@@ -232,6 +234,10 @@ def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progres
     if whole and known:
         _check_fits(whole, split, known)
     return whole
+
+
+def _is_table(data: Data) -> bool:
+    return isinstance(data, Csv | Parquet)
 
 
 def _named(split: Split | None, class_names: list[str], place: Path) -> _Whole | None:

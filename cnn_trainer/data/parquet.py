@@ -46,7 +46,7 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
         for path, file in files:
             image_column, label_column, names = _columns(path, file, label)
             for row, values, batch_labels in _batches(path, file, image_column, label_column):
-                pixels = _pixels(values, f"{path}: row {row}", image_size, color)
+                pixels = _pixels(values, path, row, image_size, color)
                 if images is None:
                     color = color or ("grey" if pixels.shape[3] == 1 else "rgb")
                     images = _allocate(path, num_rows, pixels)
@@ -136,10 +136,11 @@ def _batches(path: Path, file: Any, image: str, label: str) -> Iterator[tuple[in
         row += len(labels)
 
 
-def _pixels(column: Any, where: str, image_size: int | None, color: Color | None) -> NDArray[Any]:
-    """Images (n, height, width, channels) of a column: struct with bytes, binary, or lists of pixels."""
+def _pixels(column: Any, path: Path, row: int, image_size: int | None, color: Color | None) -> NDArray[Any]:
+    """Images (n, height, width, channels) of some rows of a column: struct with bytes, binary, or lists of pixels."""
     from pyarrow import types
 
+    where = f"{path}: row {row}"
     if column.null_count:
         raise DataError("holds nothing in place of an image", place=where, remedy="remove the row")
     if types.is_struct(column.type):
@@ -147,14 +148,16 @@ def _pixels(column: Any, where: str, image_size: int | None, color: Color | None
             raise DataError("its pictures have no bytes", place=where, remedy="expected a column of bytes and path")
         column = column.field("bytes")
     if types.is_binary(column.type) or types.is_large_binary(column.type):
-        return _decode(column.to_pylist(), where, image_size, color)
+        return _decode(column.to_pylist(), path, row, image_size, color)
     return _from_lists(column, where)
 
 
-def _decode(contents: list[bytes | None], where: str, image_size: int | None, color: Color | None) -> NDArray[np.uint8]:
+def _decode(
+    contents: list[bytes | None], path: Path, row: int, image_size: int | None, color: Color | None
+) -> NDArray[np.uint8]:
     pictures: list[NDArray[np.uint8]] = []
-    for number, content in enumerate(contents):
-        place = f"{where} + {number}" if number else where
+    for number, content in enumerate(contents, row):
+        place = f"{path}: row {number}"
         if content is None:
             problem = "its picture is in a file of its own, and not in the table"
             raise DataError(problem, place=place, remedy="write the table with its pictures in it")

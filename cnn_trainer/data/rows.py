@@ -171,7 +171,11 @@ def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter))
+    except csv.Error:  # such as a cell of more than 131,072 characters
+        cells = line.split(delimiter)
+    return [cell.strip() for cell in cells]
 
 
 def _start(path: Path, lines: Iterator[_Line], label: str | None) -> tuple[Layout, Iterator[_Line]]:

@@ -192,6 +192,7 @@ def test_other_wrong_files_are_refused(tmp_path, write, small_arrays):
         (bytes(range(256)) * 100, "a.csv"),
         (gzip.compress(b"1,2\n" * 100)[:-10], "broken file"),
         (b"PK\x03\x04 no zip", "broken file"),
+        (b"label," + b"1" * 200_000 + b"\n1,2\n", "has 1 values a row|numbers"),
     ):
         path.write_bytes(content)
         message = refused(path)
@@ -303,6 +304,13 @@ def test_two_tables_that_it_could_be_are_not_chosen_from(write):
     path.unlink()
     path.with_name("b_train.csv").unlink()
     assert "holds no file train.csv; name the file" in refused(path.parent)
+
+
+def test_files_that_were_moved_are_found_in_another_folder(write):
+    path, test_path = write("old/train.csv"), write("old/test.csv", "test")
+    moved = section(path, test_path=str(test_path))
+    path.parent.rename(path.parent.with_name("new"))
+    assert len(data.load_split(moved, 1, "test", path.parent.with_name("new"))) == 9
 
 
 def test_a_test_label_that_training_does_not_know_is_refused(write):

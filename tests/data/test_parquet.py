@@ -110,7 +110,7 @@ def test_colour_is_kept_or_made_grey_and_sizes_are_made_alike(tmp_path):
     assert parquet.read_parquet([path], None, None, None).images.shape == (3, 8, 8, 3)
     assert parquet.read_parquet([path], None, 12, "grey").images.shape == (3, 12, 12, 1)
     path = write(tmp_path / "b.parquet", {"img": pictures(images), "label": [0, 1, 0, 1]})
-    assert "row 1 + 3: is 10x10 pixels, and those before 8x8; set data.image_size" in refused(path)
+    assert "row 4: is 10x10 pixels, and those before 8x8; set data.image_size" in refused(path)
     assert parquet.read_parquet([path], None, 8, None).images.shape == (4, 8, 8, 3)
 
 
