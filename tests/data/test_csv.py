@@ -192,7 +192,7 @@ def test_other_wrong_files_are_refused(tmp_path, write, small_arrays):
         (bytes(range(256)) * 100, "a.csv"),
         (gzip.compress(b"1,2\n" * 100)[:-10], "broken file"),
         (b"PK\x03\x04 no zip", "broken file"),
-        (b"label," + b"1" * 200_000 + b"\n1,2\n", "has 1 values a row|numbers"),
+        (b"label," + b"1" * 200_000 + b"\n1,2\n", "has no label but 1"),
     ):
         path.write_bytes(content)
         message = refused(path)
