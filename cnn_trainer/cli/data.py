@@ -151,7 +151,7 @@ def _is_wrong(report: "DataReport") -> bool:
 
 
 def _describe(report: "DataReport") -> list[str]:
-    from cnn_trainer.cli.words import data_name
+    from cnn_trainer.cli.words import conversion, data_name
 
     width = stdout_width()
     splits = [
@@ -163,8 +163,10 @@ def _describe(report: "DataReport") -> list[str]:
         (str(label), name, *(f"{count:,}" for count in row))
         for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
     ]
+    converted = conversion(report.pixel_dtype, report.white)
     lines = [
         f"{data_name(report.source, report.requested)}, from {report.location}",
+        *([converted] if converted else []),
         "",
         *table(("split", "examples", "image", "sha256 of images and labels"), splits, width),
         "",

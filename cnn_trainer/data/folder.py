@@ -110,12 +110,13 @@ def _find_splits(folder: Path) -> dict[SplitName, Path]:
     for split, paths in found.items():
         if len(paths) > 1:
             both = " and ".join(path.name for path in paths)
-            raise DataError(f"has the folders {both} for the {split} split", place=folder, remedy="keep one of them")
+            problem = f"has {both} for the {split} split"
+            raise DataError(problem, place=folder, remedy="keep one of them")
     missing = [split for split in ("train", "test") if split not in found]
     if found and missing:
         there = " and ".join(path.name for paths in found.values() for path in paths)
         expected = "expected train or training, test or testing, and for validation val, valid, validation or dev"
-        problem = f"has a folder {there}, but none for the {missing[0]} split"
+        problem = f"has {there}, but no folder for the {missing[0]} split"
         raise DataError(problem, place=folder, remedy=expected)
     return {split: paths[0] for split, paths in found.items()}
 
@@ -207,5 +208,5 @@ def read_pictures(
             except DataError as error:
                 broken.append(error)
     if broken:
-        raise BrokenPicturesError(broken)
+        raise BrokenPicturesError(sorted(broken, key=lambda error: str(error.place)))
     return Split(images, listing.labels)

@@ -104,9 +104,12 @@ def load_training(
     if own and data.validation_fraction:
         problem = f"got {data.validation_fraction}, but {whole.location} has a validation split of {len(own)} images"
         raise DataError(problem, place="data.validation_fraction", remedy="set 0 to use it, or remove it from there")
+    test = _read(data, seed, "test", whole.known(), no_progress).split if check_test else None
+    for name, other in ("validation", own), ("test", test):
+        if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
+            warn(warning)
+    del test
     train, carved = carve_validation(whole.split, data.validation_fraction, seed)
-    if check_test:
-        _read(data, seed, "test", whole.known(), no_progress)
     validation = own or carved
     record = DataRecord(
         source=data.source,
@@ -131,9 +134,9 @@ def _known(record: DataRecord) -> _Known:
 
 def _check_brightness(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
     if data.source not in PUBLISHED:
-        split, where = whole.split, f"{whole.location}: train"
-        is_folder = isinstance(data, Folder)
-        if warning := scale.check_brightness(where, split.images, split.source_white, may_be_black=is_folder):
+        split, is_folder = whole.split, isinstance(data, Folder)
+        warning = scale.check_brightness(whole.location, split.images, split.source_white, may_be_black=is_folder)
+        if warning:
             warn(warning)
 
 

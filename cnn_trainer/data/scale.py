@@ -130,13 +130,22 @@ def check_brightness(where: str, images: NDArray[np.uint8], white: White, may_be
     if may_be_black and not highest:
         return f"{where}: {found}"
     if may_be_black or highest > _MAX_BLACK:
-        return f"{where}: {found}; if the images are not dark, multiply the pixels by 255 / {highest}"
+        return f"{where}: {found}; if the images are not dark, multiply their pixels by 255 / {highest}"
     if highest == 0:
         remedy = "look at how they were made; floats from 0 to 1 become 0 if they are cast to integers"
     elif white == 1:
         remedy = "x / x.max() makes them 0 to 1; were they divided by 255 twice?"
     elif highest == 1:
-        remedy = "x * 255; if they were floats from 0 to 1, multiply before the cast to integers"
+        remedy = "multiply by 255, and if they were floats, before the cast to integers"
     else:
-        remedy = f"(x * (255 / {highest})){_CONVERT} if {highest} stands for white"
+        remedy = f"use (x * (255 / {highest})){_CONVERT} if {highest} stands for white"
     raise DataError(f"{found}, which is a wrong scale", place=where, remedy=remedy)
+
+
+def compare_brightness(where: str, name: str, images: NDArray[np.uint8], train: NDArray[np.uint8]) -> str | None:
+    """What to warn of if no pixel of the split ``name`` is half as bright as white, and some of ``train`` are."""
+    highest, of_training = int(images.max()), int(train.max())
+    if not highest <= _MAX_DARK < of_training:
+        return None
+    found = f"the brightest pixel of the {name} images is {highest} of 255, that of the training images {of_training}"
+    return f"{where}: {found}; are both on the same scale?"
