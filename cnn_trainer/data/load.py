@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cnn_trainer.config.schema.data import Folder, Idx, Mnist, Mnist5k, MnistLike, Npz
-from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale
+from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
+from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale, table_files
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
 from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, split_digest
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
 
-Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder
+Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,10 @@ def load_training(
         whole = _read(data, seed, "train", known, progress)
     if trained_on is None:
         _check_brightness(data, whole, warn)
+        if isinstance(data, Csv) and data.image_shape is None and whole.split.images.shape[3] == 3:
+            height, width, _ = whole.split.images.shape[1:]
+            read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
+            warn(f"{whole.location}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
     own = _own_validation(data, seed, whole.known(), trained_on)
     if own and data.validation_fraction:
         problem = f"got {data.validation_fraction}, but {whole.location} has a validation split of {len(own)} images"
@@ -168,7 +172,8 @@ def load_split(
         data: the section of the config.
         seed: that of the run; the training and validation splits of it are then the same again.
         split: train means without the examples set aside for validation.
-        path: where to look in place of ``data.path``, or of the places where a named data set is looked for.
+        path: where to look in place of ``data.path``, or of the places where a named data set is looked for. The files
+            of all splits of a CSV or Parquet source are then looked for there.
         trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
             the same place is read for it.
 
@@ -178,7 +183,8 @@ def load_split(
     if path is not None:
         if isinstance(data, Mnist5k):
             raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-        data = type(data).model_construct(**{**vars(data), "path": str(path)})  # a path may be no Unicode text
+        elsewhere = {"path": str(path)} | ({"test_path": None, "validation_path": None} if _is_table(data) else {})
+        data = type(data).model_construct(**{**vars(data), **elsewhere})  # a path may be no Unicode text
     if trained_on is None:
         known = _read(data, seed, "train", None, no_progress).known()
     else:
@@ -221,11 +227,19 @@ def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progres
             whole = _named(named.read_named(data.source, place, split), names, place)
         case Folder():
             whole = _find_pictures(data, seed, split, known)
+        case Csv() | Parquet():
+            place = _path(data.path)
+            found = table_files.read_table(data, place, split, seed, known.class_names if known else None)
+            whole = _Whole(*found, str(place)) if found else None
         case _:
             whole = _find_arrays(data, split, known)
     if whole and known:
         _check_fits(whole, split, known)
     return whole
+
+
+def _is_table(data: Data) -> bool:
+    return isinstance(data, Csv | Parquet)
 
 
 def _named(split: Split | None, class_names: list[str], place: Path) -> _Whole | None:

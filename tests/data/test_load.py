@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cnn_trainer import data
-from cnn_trainer.config.schema.data import Folder, Idx, Mnist, Mnist5k, MnistLike, Npz
+from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.data import named, places
 from cnn_trainer.errors import DataError
 from cnn_trainer.storage.strict_json import changed
@@ -400,11 +400,19 @@ def test_pictures_elsewhere_must_have_the_classes_that_the_model_knows(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "loop", "file/inside"])
-@pytest.mark.parametrize("source", ["mnist", "fashion-mnist", "npz", "idx", "folder"])
+@pytest.mark.parametrize("source", ["mnist", "fashion-mnist", "npz", "idx", "folder", "csv", "parquet"])
 def test_odd_paths_are_refused(tmp_path, source, name):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").write_bytes(b"x")
-    kinds = {"mnist": Mnist, "fashion-mnist": MnistLike, "npz": Npz, "idx": Idx, "folder": Folder}
+    kinds = {
+        "mnist": Mnist,
+        "fashion-mnist": MnistLike,
+        "npz": Npz,
+        "idx": Idx,
+        "folder": Folder,
+        "csv": Csv,
+        "parquet": Parquet,
+    }
     section = kinds[source](source=source, path=f"{tmp_path}/{name}")
     with pytest.raises(DataError) as caught:
         data.load_training(section, 1, silent)

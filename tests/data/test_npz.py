@@ -97,7 +97,7 @@ WRONG_ARRAYS = [
     ("y_train", lambda y: y.astype(bool), "labels are bool"),
     ("y_train", lambda y: y.astype(str), "labels are str"),
     ("y_train", lambda y: np.eye(3, dtype=np.uint8)[y], r"shape \(24, 3\).*argmax"),
-    ("y_train", lambda y: y[:, None], r"shape \(24, 1\)"),
+    ("y_train", lambda y: np.stack([y, y], axis=1), r"shape \(24, 2\)"),
     ("y_train", lambda y: y[:5], "5 labels for the 24 images"),
     ("y_train", lambda y: y.astype(np.int8) - 1, "the label -1"),
     ("y_train", lambda y: y.astype(np.int64) + 1000, "the label 1002; expected at most 999"),
@@ -298,3 +298,14 @@ def test_keys_name_the_arrays(tmp_path, small_arrays):
     assert npz.read_npz(path, "train", {"y_train": "answers"}).labels.tolist() == labels.tolist()
     with pytest.raises(DataError, match=r"no array answer, which data\.keys\.y_train names; the file holds answers"):
         npz.read_npz(path, "train", {"y_train": "answer"})
+
+
+def test_medmnist_is_read_as_it_is(tmp_path, small_arrays):
+    """Its labels are one column, and it has a validation split."""
+    arrays_of_it = {}
+    for split, ours in ("train", "train"), ("val", "test"), ("test", "test"):
+        arrays_of_it[f"{split}_images"] = small_arrays[f"x_{ours}"]
+        arrays_of_it[f"{split}_labels"] = small_arrays[f"y_{ours}"][:, None]
+    np.savez(tmp_path / "breastmnist.npz", **arrays_of_it)
+    for split, ours in ("train", "train"), ("validation", "test"), ("test", "test"):
+        assert npz.read_npz(tmp_path / "breastmnist.npz", split).labels.tolist() == small_arrays[f"y_{ours}"].tolist()
