@@ -81,29 +81,10 @@ def load_training(
             set and the source has a validation split of its own.
     """
     requested = data.source
-    known = _known(trained_on) if trained_on else None
-    try:
-        whole = _read(data, seed, "train", known, progress)
-    except places.NotAvailableError as error:
-        if not isinstance(data, Mnist):
-            raise
-        if data.fallback is None:
-            remedy = f"{error.remedy}; or set data.fallback: mnist-5k to train on 5,000 of its images"
-            raise DataError(error.problem, remedy=remedy) from None
-        warn(error.problem)
-        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
-        data = _fallback(data)
-        whole = _read(data, seed, "train", known, progress)
+    data, whole = _read_training(data, seed, trained_on, warn, progress)
     if trained_on is None:
-        _check_brightness(data, whole, warn)
-        if isinstance(data, Csv) and data.image_shape is None and whole.split.images.shape[3] == 3:
-            height, width, _ = whole.split.images.shape[1:]
-            read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
-            warn(f"{whole.location}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
+        _look_at_pixels(data, whole, warn)
     own = _own_validation(data, seed, whole.known(), trained_on)
-    if own and data.validation_fraction:
-        problem = f"got {data.validation_fraction}, but {whole.location} has a validation split of {len(own)} images"
-        raise DataError(problem, place="data.validation_fraction", remedy="set 0 to use it, or remove it from there")
     test = _read(data, seed, "test", whole.known(), no_progress).split if check_test else None
     for name, other in ("validation", own), ("test", test):
         if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
@@ -128,25 +109,52 @@ def load_training(
     return TrainingData(train, validation, record)
 
 
+def _read_training(
+    data: Data, seed: int, trained_on: DataRecord | None, warn: Callable[[str], None], progress: DownloadProgress
+) -> tuple[Data, _Whole]:
+    """The whole training split, and the section of the data that it is of: the fallback's, if that was taken."""
+    known = _known(trained_on) if trained_on else None
+    try:
+        return data, _read(data, seed, "train", known, progress)
+    except places.NotAvailableError as error:
+        if not isinstance(data, Mnist):
+            raise
+        if data.fallback is None:
+            remedy = f"{error.remedy}; or set data.fallback: mnist-5k to train on 5,000 of its images"
+            raise DataError(error.problem, remedy=remedy) from None
+        warn(error.problem)
+        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
+        return _fallback(data), _read(_fallback(data), seed, "train", known, progress)
+
+
 def _known(record: DataRecord) -> _Known:
     return _Known(record.class_names, record.image_shape, record.white)
 
 
-def _check_brightness(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
-    if data.source not in PUBLISHED:
-        split, is_folder = whole.split, isinstance(data, Folder)
-        warning = scale.check_brightness(whole.location, split.images, split.source_white, may_be_black=is_folder)
-        if warning:
-            warn(warning)
+def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
+    """Refuse training images that are all black, and warn of what is not certain. Published images are as they are."""
+    if data.source in PUBLISHED:
+        return
+    images, where = whole.split.images, whole.location
+    is_folder = isinstance(data, Folder)
+    if warning := scale.check_brightness(where, images, whole.split.source_white, may_be_black=is_folder):
+        warn(warning)
+    _, height, width, channels = images.shape
+    if isinstance(data, Csv) and data.image_shape is None and channels == 3:
+        read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
+        warn(f"{where}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
 
 
 def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord | None) -> Split | None:
     """The source's own validation split, if a run uses it: a new one always does, if there is one."""
-    if trained_on is None:
-        found = _find(data, seed, "validation", known, no_progress)
-        return found.split if found else None
-    own = trained_on.validation_from == "own"
-    return _read(data, seed, "validation", known, no_progress).split if own else None
+    if trained_on is not None:
+        own = trained_on.validation_from == "own"
+        return _read(data, seed, "validation", known, no_progress).split if own else None
+    found = _find(data, seed, "validation", known, no_progress)
+    if found and (fraction := data.validation_fraction):
+        problem = f"got {fraction}, but {found.location} has a validation split of {len(found.split)} images"
+        raise DataError(problem, place="data.validation_fraction", remedy="set 0 to use it, or remove it from there")
+    return found.split if found else None
 
 
 def _fallback(data: Data) -> Mnist5k:

@@ -105,6 +105,36 @@ WRONG_ARRAYS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "remedy", "shape"),
+    [
+        (lambda x: x[:, None], "numpy.moveaxis(x, 1, -1)", (24, 28, 28, 1)),
+        (lambda x: np.stack([x] * 3, axis=1), "numpy.moveaxis(x, 1, -1)", (24, 28, 28, 3)),
+        (lambda x: np.moveaxis(np.stack([x] * 3, axis=3), 0, 3), "numpy.moveaxis(x, -1, 0)", (24, 28, 28, 3)),  # MATLAB
+        (lambda x: np.stack([x] * 4, axis=3), "x[..., :3]", (24, 28, 28, 3)),
+        (lambda x: x.reshape(24, 784), "x.reshape(-1, 28, 28)", (24, 28, 28)),
+        (lambda x: x.reshape(24, 784)[:, :108], "x.reshape(-1, 6, 6, 3)", (24, 6, 6, 3)),
+        (lambda x: x.reshape(24, 784)[:, :108], "x.reshape(-1, 3, 6, 6).transpose(0, 2, 3, 1)", (24, 6, 6, 3)),
+    ],
+)
+def test_the_remedy_for_a_shape_gives_a_right_one(tmp_path, small_arrays, wrong, remedy, shape):
+    images = wrong(small_arrays["x_train"])
+    with pytest.raises(DataError) as caught:
+        npz.read_npz(save(tmp_path / "a.npz", small_arrays, x_train=images), "train")
+    assert remedy in caught.value.remedy
+    right = eval(remedy, {"x": images, "numpy": np})  # noqa: S307 -- our own message, as a user would type it
+    assert right.shape == shape
+    npz.read_npz(save(tmp_path / "b.npz", small_arrays, x_train=right), "train")
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", bool, "u1"])
+def test_one_hot_labels_are_told_to_take_argmax_whatever_they_are(tmp_path, small_arrays, dtype):
+    rows = np.eye(3, dtype=dtype)[small_arrays["y_train"]]
+    with pytest.raises(DataError, match=r"shape \(24, 3\).*argmax") as caught:
+        npz.read_npz(save(tmp_path / "a.npz", small_arrays, y_train=rows), "train")
+    assert "astype" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("name", "change", "problem"), WRONG_ARRAYS)
 def test_wrong_arrays_are_refused(tmp_path, small_arrays, name, change, problem):
     path = save(tmp_path / "a.npz", small_arrays, **{name: change(small_arrays[name])})

@@ -10,7 +10,10 @@ from cnn_trainer.config.schema.section import Section
 class _Data(Section):
     source: str  # each kind narrows it; it stands here to be the first key of all
     validation_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="Share of the training split to validate on: stratified by class, by the seed."
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the training split to validate on: stratified by class, by the seed. 0: none, or the data's own validation split.",
     )
 
 
@@ -63,7 +66,7 @@ class Npz(_Data):
     source: Literal["npz"]
     path: str = Field(
         min_length=1,
-        description="The npz file. Images: uint8 (n, height, width) or (n, height, width, 1 or 3); labels: integers from 0.",
+        description="The npz file. Images: 0 to 255, or floats 0 to 1, (n, height, width) or (n, height, width, 1 or 3); labels: integers from 0.",
     )
     keys: NpzKeys = Field(NpzKeys(), description="Names of the arrays in the file, if they are not usual ones.")
 
@@ -136,7 +139,7 @@ class Folder(_Data):
     source: Literal["folder"]
     path: str = Field(
         min_length=1,
-        description="Folder with sub-folders train and test, each with one sub-folder a class; or with one sub-folder a class.",
+        description="Folder with sub-folders train, test and maybe val, each with one sub-folder a class; or with one sub-folder a class.",
     )
     image_size: int = Field(
         28, ge=8, le=512, description="Height and width in pixels that every picture is resized to."
