@@ -129,7 +129,7 @@ def _find_name(archive: zipfile.ZipFile, name: str, keys: Keys, where: str) -> s
         problem = f"no array {keys[name]}, which data.keys.{name} names; the file holds {shown}"
     else:
         problem = f"no such array; the file holds {shown}"
-    remedy = f"name it in the config: data.keys: {{{name}: {there[0] if there else name}}}"
+    remedy = f"say which it is: data.keys: {{{name}: NAME}}"
     raise DataError(problem, place=where, remedy=remedy if there else f"expected {EXPECTED}")
 
 

@@ -97,7 +97,8 @@ def read_csv(path: Path, label: str | None, image_shape: Sequence[int] | None) -
 def has_labels(path: Path, label: str | None) -> bool:
     """Whether the rows of a file have labels, as far as its first rows tell. Raises DataError if it cannot be read."""
     with _open(path) as lines:
-        return _start(path, lines, label)[0].label is not None
+        layout, _ = _start(path, lines, None)
+    return layout.label is not None or label in (layout.names or [])
 
 
 def iterate_images(path: Path, image_shape: Sequence[int], white: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:

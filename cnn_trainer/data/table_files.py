@@ -45,8 +45,8 @@ def read_table(
         return None
     carved = split != "validation" and not tests
     from_training = split == "train" or carved
-    table = _read(data, find_tables(data, place, "train") if from_training else files)
-    where = files[0] if files else place
+    used = find_tables(data, place, "train") if from_training else files
+    table, where = _read(data, used), used[0]
     if class_names is None:
         training = table if from_training else _read(data, find_tables(data, place, "train"))
         class_names = training.class_names(where)
@@ -63,7 +63,7 @@ def read_table(
 
 def _read(data: Csv | Parquet, files: list[Path]) -> tables.Table:
     if isinstance(data, Csv):
-        return tables.join([rows.read_csv(path, data.label, data.image_shape) for path in files])
+        return tables.join([rows.read_csv(path, data.label, data.image_shape) for path in files], files[0].parent)
     return parquet.read_parquet(files, data.label, data.image_size, data.color)
 
 

@@ -60,10 +60,13 @@ class Table:
         return np.array([known[name] for name in classes], np.int32)
 
 
-def join(tables: Sequence[Table]) -> Table:
-    """The tables of several files as one. They must be of one kind; the images must be of one shape."""
+def join(tables: Sequence[Table], where: object) -> Table:
+    """The tables of several files as one. Raises DataError at ``where`` if their images differ in shape."""
     if len(tables) == 1:
         return tables[0]
+    if len({table.images.shape[1:] for table in tables}) > 1:
+        problem = "the files of one table have images of several sizes"
+        raise DataError(problem, place=where, remedy="give all of them the same size and channels")
     images = np.concatenate([table.images for table in tables])
     if any(isinstance(table.labels, list) for table in tables):
         return Table(images, [name for table in tables for name in table.classes()])

@@ -306,6 +306,19 @@ def test_two_tables_that_it_could_be_are_not_chosen_from(write):
     assert "holds no file train.csv; name the file" in refused(path.parent)
 
 
+def test_a_test_file_without_the_named_column_of_labels_is_none_either(write):
+    path = write(label="kind")
+    write("test.csv", "test", labels=None)
+    assert len(load(path.parent, "test", label="kind")) == 5
+
+
+def test_the_parts_of_a_table_are_put_together_if_they_fit(write, small_arrays):
+    first, second = write("train-00000-of-00002.csv"), write("train-00001-of-00002.csv")
+    assert len(load(first.parent, test_path=str(first))) == 48
+    second.write_text(text_of(small_arrays["x_train"][:, :8, :8], small_arrays["y_train"].tolist()))
+    assert "images of several sizes" in refused(first.parent)
+
+
 def test_files_that_were_moved_are_found_in_another_folder(write):
     path, test_path = write("old/train.csv"), write("old/test.csv", "test")
     moved = section(path, test_path=str(test_path))
