@@ -140,11 +140,6 @@ def _visible(folder: Path) -> list[Path]:
         raise DataError(f"cannot be listed: {error.strerror}", place=folder, remedy="check its permissions") from None
 
 
-def natural_order(name: str) -> tuple[list[str | int], str]:
-    """A key to sort by that takes digits as numbers: 2 before 10, and "class 2" before "class 10"."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
-
-
 def _class_folders(folder: Path) -> list[Path]:
     classes = [path for path in _visible(folder) if arrays.is_folder(path)]
     if not 2 <= len(classes) <= arrays.MAX_CLASSES:
@@ -154,7 +149,7 @@ def _class_folders(folder: Path) -> list[Path]:
     for path in classes:
         if not path.name.isprintable():
             raise DataError("its name is not printable Unicode text", place=path, remedy="rename the class")
-    return sorted(classes, key=lambda path: natural_order(path.name))
+    return sorted(classes, key=lambda path: arrays.natural_order(path.name))
 
 
 def _list_classes(folder: Path, class_names: Sequence[str] | None) -> Listing:

@@ -1,7 +1,6 @@
 """Labelled images in the rows of a file, whatever its format: their shape, their labels and their classes."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,9 +40,10 @@ class Table:
 
         Raises DataError at ``where`` if there are fewer than two of them, or more than ``arrays.MAX_CLASSES``.
         """
-        labels: list[int] | list[str] = self.labels if isinstance(self.labels, list) else self.labels.tolist()
-        values = dict(zip(labels, self.classes(), strict=True))
-        found = [values[value] for value in sorted(values, key=_natural)]
+        if isinstance(self.labels, list):
+            found = sorted(set(self.labels), key=arrays.natural_order)
+        else:
+            found = [name for _, name in sorted(set(zip(self.labels.tolist(), self.classes(), strict=True)))]
         if not 2 <= len(found) <= arrays.MAX_CLASSES:
             problem = f"has {len(found)} different labels" if len(found) != 1 else f"has no label but {found[0]}"
             remedy = f"expected 2 to {arrays.MAX_CLASSES}; say which column holds them: data.label"
@@ -72,16 +72,6 @@ def join(tables: Sequence[Table], where: object) -> Table:
         return Table(images, [name for table in tables for name in table.classes()])
     labels = np.concatenate([np.asarray(table.labels) for table in tables])
     return Table(images, labels, tables[0].names)
-
-
-def _natural(value: object) -> list[tuple[int, int, str]]:
-    """Sorts numbers, and the numbers in texts, by their value."""
-    parts = re.split(r"(\d+)", str(value)) if isinstance(value, str) else [str(value)]
-    return [
-        (0, int(part), "") if part.lstrip("-").isdecimal() and part.isascii() else (1, 0, part)
-        for part in parts
-        if part
-    ]
 
 
 def find_label(names: Sequence[str], wanted: str | None, where: object) -> int | None:

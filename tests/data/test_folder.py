@@ -119,6 +119,11 @@ def test_digits_in_the_names_of_classes_are_sorted_as_numbers(tmp_path):
     assert [path.parent.name for path in listing.paths] == [before[label] for label in listing.labels]
 
 
+def test_natural_order_takes_numbers_of_any_length():
+    names = ["", "0", "1", "01", "9" * 4999, "9" * 5000, "1" + "0" * 5000, "A", "a", "a-1", "a-2", "a٣", "b"]
+    assert sorted(set(names), key=arrays.natural_order) == ["", "0", "01", "1", *names[4:]]
+
+
 def test_what_systems_leave_in_folders_is_skipped(tmp_path):
     make_classes(tmp_path / "train")
     make_classes(tmp_path / "test")
