@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,15 @@ def test_arrays_in_fortran_order_and_larger_than_a_slab_are_converted_all(monkey
     last = IMAGES / 255
     last[-1, -1, -1] = 300
     refused(last)
+
+
+def test_memory_is_taken_for_the_result_and_a_part_of_the_values():
+    images = np.zeros((3000, 50, 50), np.float32)
+    tracemalloc.start()
+    scale.to_uint8("", images)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < images.size + 5 * 8 * scale._SLAB_VALUES
 
 
 @pytest.mark.parametrize("images", [IMAGES / 127.5 - 1, IMAGES / 255 - 0.5, (IMAGES / 127.5 - 1).astype(np.float32)])
