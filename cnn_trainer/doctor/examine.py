@@ -50,7 +50,7 @@ def examine(runs_dir: Path) -> Diagnosis:
     }
     found.sections["data"] = _examine_data(found)
     try:
-        _try_runs_dir(runs_dir)
+        _try_runs_dir(runs_dir, found)
     except RunDirectoryError as error:
         found.errors.append(error)
     environment = found.sections["environment"] = facts.environment()
@@ -123,12 +123,17 @@ def _examine_data(found: Diagnosis) -> dict[str, str | None]:
 
 
 @raised_as(RunDirectoryError)
-def _try_runs_dir(runs_dir: Path) -> None:
-    """Refuse a folder in which no run can be written and locked. Raises RunDirectoryError."""
+def _try_runs_dir(runs_dir: Path, found: Diagnosis) -> None:
+    """Refuse a folder in which no run can be written, and warn if none can be locked. Raises RunDirectoryError."""
     paths.require_writable(runs_dir)
     place = next(folder for folder in (runs_dir, *runs_dir.absolute().parents) if folder.is_dir())
     with files.reported(place, "written to"), tempfile.TemporaryFile(dir=place) as file:
-        files.try_lock(file.fileno())
+        try:
+            files.try_lock(file.fileno())
+        except OSError as error:
+            problem = f"the file system cannot lock files ({error.strerror}), so nothing keeps two processes apart"
+            remedy = "work on a run with one process at a time, or choose another folder with --runs-dir"
+            found.warnings.append(RunDirectoryError(problem, place=runs_dir, remedy=remedy))
 
 
 def run_probe(device: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def train_config(config: Config, runs_dir: Path, feedback: Feedback | None = Non
     paths.require_writable(runs_dir)
     prepared = prepare(config, told)
     run = _create(prepared, runs_dir)
-    with store.lock_run(run):
+    with store.lock_run(run, told.warn):
         return _train(run, prepared, told, evaluate, resume=False)
 
 
@@ -97,7 +97,9 @@ def resume_run(
     if is_done(run, epochs):
         return finished_outcome(run)
     told = feedback or Feedback()
-    with store.lock_run(run):  # before the seconds that TensorFlow takes: a second process is refused at once
+    with store.lock_run(
+        run, told.warn
+    ):  # before the seconds that TensorFlow takes: a second process is refused at once
         prepared = _prepare_resume(run, epochs, told)
         return _train(run, prepared, told, evaluate, resume=True)
 

@@ -1,6 +1,9 @@
 """``doctor``: what it says of this machine, and of machines on which something is wrong."""
 
+import errno
+import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
@@ -132,6 +135,17 @@ class TestWhatIsWrong:
         Path("runs").write_text("")
         code, found = diagnose()
         assert (code, only(found["errors"], "runs: ")["exit_code"]) == (6, 6)
+
+    def test_a_file_system_without_locks_is_a_warning(self, probes, monkeypatch):
+        def refused(*_):
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+        monkeypatch.setattr(fcntl, "flock", refused)
+        assert not [warning for warning in diagnose()[1]["warnings"] if warning["place"] == "runs"]
+        monkeypatch.setattr(fcntl, "lockf", refused)
+        code, found = diagnose()
+        problem = "runs: the file system cannot lock files (Function not implemented)"
+        assert (code, only(found["warnings"], problem)["place"]) == (0, "runs")
 
     def test_a_broken_mnist_is_an_error_of_the_data(self, probes, tmp_path, monkeypatch):
         monkeypatch.setenv("CNN_TRAIN_DATA_DIR", str(tmp_path))
