@@ -1,5 +1,6 @@
 """What people read about a run: sentences and tables made from records."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnn_trainer.cli.tables import table
@@ -18,13 +19,22 @@ def data_name(source: str, requested: str) -> str:
 def preparation(prepared: "Prepared") -> list[str]:
     """What is about to be trained, on what, with what."""
     experiment, backend, data = prepared.experiment, prepared.backend, prepared.data
-    return [
+    lines = [
         f"experiment: {experiment.name}, seed {experiment.seed}",
         f"data: {data_words(data)}",
         f"model: {experiment.model.builder}, {prepared.session.model.count_params():,} parameters",
         f"device: {backend.device} ({backend.reason}), {experiment.runtime.precision}, towers {backend.towers}, "
         f"threads {backend.intra_op_threads} in an operation, {backend.inter_op_threads} operations at a time",
     ]
+    if weights := prepared.session.class_weights:
+        shown = [f"{weight:.3g} ({name})" for weight, name in zip(weights, data.class_names, strict=True)]
+        lines.append(f"class weights: {_some(shown)}")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first ten of them, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if names[10:] else "")
 
 
 def data_words(data: DataRecord) -> str:

@@ -32,10 +32,12 @@ class EpochMetrics(Record):
     epoch: int = Field(description="Counted from 1.", ge=1)
     step: int = Field(description="Steps since the start of training.", ge=1)
     train_loss: float = Field(
-        description="Mean over the epoch's examples as trained: augmented, smoothed, dropped out."
+        description="Mean over the epoch's examples as trained: augmented, smoothed, dropped out, weighted by class."
     )
-    train_accuracy: float = Field(ge=0, le=1)
-    validation_loss: float | None = None
+    train_accuracy: float = Field(description="Of the same examples, not weighted.", ge=0, le=1)
+    validation_loss: float | None = Field(
+        None, description="Mean over the validation examples, not weighted, so that it compares with that of any run."
+    )
     validation_accuracy: float | None = Field(None, ge=0, le=1)
     learning_rate: float = Field(description="Of the epoch's last step.")
     images_per_second: float = Field(description="Of the training steps only.")

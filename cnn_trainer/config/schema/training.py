@@ -119,6 +119,10 @@ class Training(Section):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label's probability that is spread evenly over all classes."
     )
+    class_weights: Literal["balanced"] | None = Field(
+        None,
+        description="balanced: each class counts alike in the training loss, by weights n / (k n_c) for n examples in k classes. null: each example does.",
+    )
     optimizer: OptimizerName = Field(
         "adam",
         description="sgd is plain gradient descent; momentum and nesterov add momentum to it; adamw is adam with decoupled decay.",
