@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -116,9 +117,12 @@ def _say_dry_run(prepared: "Prepared", quiet: bool, as_json: bool) -> None:
 
 
 def _say_outcome(outcome: "RunOutcome", quiet: bool, as_json: bool) -> None:
-    from cnn_trainer.cli import words
+    from cnn_trainer.cli import score, tables, words
+    from cnn_trainer.runs import store
 
     if not quiet:
+        if evaluation := store.read_evaluation(Path(outcome.run)):
+            say(*score.headline(evaluation, tables.stderr_width()))
         say(*words.outcome(outcome))
     if as_json:
         print_json(outcome.model_dump(mode="json"))

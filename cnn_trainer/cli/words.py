@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnn_trainer.cli.tables import table
-from cnn_trainer.runs.records import DataRecord, EvaluationRecord, RunOutcome
+from cnn_trainer.runs.records import DataRecord, RunOutcome
 from cnn_trainer.training.display import format_seconds
 
 if TYPE_CHECKING:
@@ -28,13 +28,8 @@ def preparation(prepared: "Prepared") -> list[str]:
     ]
     if weights := prepared.session.class_weights:
         shown = [f"{weight:.3g} ({name})" for weight, name in zip(weights, data.class_names, strict=True)]
-        lines.append(f"class weights: {_some(shown)}")
+        lines.append(f"class weights: {first_ten(shown)}")
     return lines
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first ten of them, and how many more there are."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if names[10:] else "")
 
 
 def data_words(data: DataRecord) -> str:
@@ -56,13 +51,9 @@ def layers(model: Any) -> list[str]:
 
 
 def outcome(found: RunOutcome) -> list[str]:
-    """The end of a run that was scored on the test split."""
-    low, high = found.test_accuracy_interval or (0.0, 1.0)
-    data = data_name(found.data, found.requested_data)
+    """How a run went, below its score."""
     best = f", result of epoch {found.best_epoch} (lowest validation loss)" if found.best_epoch else ""
     return [
-        f"test accuracy {found.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-        f"loss {found.test_loss:.4f}, on {found.test_examples:,} test images of {data}",
         f"trained {count(found.epochs, 'epoch')} in {format_seconds(found.train_seconds)}{best}",
         f"weights sha256 {found.weights_sha256}",
         f"run directory {found.run}",
@@ -74,17 +65,6 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def evaluation(found: EvaluationRecord) -> list[str]:
-    """A score, class by class."""
-    low, high = found.accuracy_interval
-    rows: list[tuple[str, ...]] = []
-    for score in found.classes:
-        shares = ("-" if share is None else f"{share:.4f}" for share in (score.precision, score.recall, score.f1))
-        rows.append((score.name, f"{score.support:,}", *shares))
-    return [
-        *table(("class", "examples", "precision", "recall", "F1"), rows),
-        f"{found.split} accuracy {found.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-        f"loss {found.loss:.4f}, on {found.num_examples:,} {found.split} images of "
-        f"{data_name(found.source, found.requested)}",
-        f"images sha256 {found.images_sha256}",
-    ]
+def first_ten(names: Sequence[str]) -> str:
+    """The first ten of them, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if names[10:] else "")

@@ -1,10 +1,15 @@
 """What the program writes about a run, as JSON: read back under the same schema, unknown keys refused."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from heapq import nsmallest
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from cnn_trainer.storage.strict_json import SCHEMA_VERSION, Record
+
+MAX_CONFUSIONS: Final = 20
+"""How many are recorded, of the pairs of classes that were confused."""
 
 RunStatus = Literal["created", "training", "interrupted", "diverged", "failed", "trained", "finished"]
 
@@ -87,8 +92,43 @@ class ClassScore(Record):
     f1: float | None = Field(description="null if precision or recall is, or both are 0.", ge=0, le=1)
 
 
+class Confusion(Record):
+    """Examples of one class that were taken for another."""
+
+    label: str = Field(description="Name of the true class.")
+    prediction: str = Field(description="Name of the predicted class.")
+    count: int = Field(ge=1)
+
+
+def balanced_accuracy(classes: Sequence[ClassScore]) -> float:
+    """The mean of the recalls of the classes that have an example: a rare class counts as much as a frequent one.
+
+    With as many examples of each class it is the accuracy. As K. H. Brodersen and others define it for two classes (The
+    Balanced Accuracy and Its Posterior Distribution, 2010), and scikit-learn's ``balanced_accuracy_score`` for more.
+    """
+    recalls = [score.recall for score in classes if score.recall is not None]
+    return sum(recalls) / max(1, len(recalls))
+
+
+def frequent_confusions(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> list[Confusion]:
+    """The ``MAX_CONFUSIONS`` most frequent confusions, the most frequent first, from a matrix (true, predicted)."""
+    found = [
+        (-count, label, prediction)
+        for label, row in enumerate(matrix)
+        for prediction, count in enumerate(row)
+        if count > 0 and prediction != label < len(class_names) > prediction
+    ]
+    return [
+        Confusion(label=class_names[label], prediction=class_names[prediction], count=-count)
+        for count, label, prediction in nsmallest(MAX_CONFUSIONS, found)
+    ]
+
+
 class EvaluationRecord(Record):
-    """What evaluation.json holds: the score of a run's result on one split."""
+    """What evaluation.json holds: the score of a run's result on one split.
+
+    Files of earlier versions lack ``confusions`` and ``balanced_accuracy``, which follow from the rest.
+    """
 
     split: Literal["train", "validation", "test"]
     source: str = Field(description="Which data set the images are of.")
@@ -96,11 +136,23 @@ class EvaluationRecord(Record):
     location: str = Field(description="The file or folder that was read.")
     images_sha256: str = Field(description="Digest of the images and labels that were scored.")
     num_examples: int = Field(ge=1)
-    loss: float = Field(description="Mean over the examples, without label smoothing and penalties.")
-    accuracy: float = Field(ge=0, le=1)
-    accuracy_interval: list[float] = Field(description="95 % interval of the accuracy (Wilson).")
     classes: list[ClassScore]
     confusion_matrix: list[list[int]] = Field(description="Row: true class; column: predicted class.")
+    confusions: list[Confusion] = Field(
+        default_factory=lambda record: frequent_confusions(
+            record["confusion_matrix"], [score.name for score in record["classes"]]
+        ),
+        description="The most frequent confusions, the most frequent first; 20 at most.",
+    )
+    loss: float = Field(description="Mean over the examples, without class weights, label smoothing and penalties.")
+    accuracy: float = Field(ge=0, le=1)
+    accuracy_interval: list[float] = Field(description="95 % interval of the accuracy (Wilson).")
+    balanced_accuracy: float = Field(
+        default_factory=lambda record: balanced_accuracy(record["classes"]),
+        description="Mean of the recalls of the classes that the split has.",
+        ge=0,
+        le=1,
+    )
     weights_sha256: str = Field(description="Digest of the weights that were scored.")
     evaluated_at: str = Field(description="UTC, ISO 8601.")
 
@@ -118,6 +170,7 @@ class RunOutcome(Record):
     test_loss: float | None = Field(description="null if the test split was not opened, as all that begins with test.")
     test_accuracy: float | None
     test_accuracy_interval: list[float] | None
+    test_balanced_accuracy: float | None
     test_examples: int | None
     test_images_sha256: str | None
     weights_sha256: str

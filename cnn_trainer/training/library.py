@@ -47,11 +47,11 @@ class TrainedRun:
         return load_result(self._run)
 
     def evaluate(self, split: SplitName = "test", data: str | Path | None = None) -> EvaluationRecord:
-        """Score the run on a split of its data, and write the score into the run directory.
+        """Score the run on a split of its data, and keep the score in the run directory.
 
-        If ``data`` names another place than the config to read the data from, the score is not written. Raises
-        DataError if the data cannot be read, or does not fit the run, and RunDirectoryError if the score cannot be
-        written.
+        It is not kept if ``data`` names another place to read the data from than the config does; nor, with a warning,
+        if the run directory cannot be written to. Raises DataError if the data cannot be read, or does not fit the run,
+        and RunDirectoryError if the run was trained further since it was loaded.
         """
         evaluation = evaluate_result(self._run, self._result, split, None if data is None else Path(data))
         self.record = store.read_run_record(self.dir)

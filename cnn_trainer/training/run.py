@@ -261,6 +261,7 @@ def _outcome(run: Run, evaluation: EvaluationRecord | None) -> RunOutcome:
         test_loss=evaluation.loss if evaluation else None,
         test_accuracy=evaluation.accuracy if evaluation else None,
         test_accuracy_interval=evaluation.accuracy_interval if evaluation else None,
+        test_balanced_accuracy=evaluation.balanced_accuracy if evaluation else None,
         test_examples=evaluation.num_examples if evaluation else None,
         test_images_sha256=evaluation.images_sha256 if evaluation else None,
         weights_sha256=evaluation.weights_sha256 if evaluation else str(record.weights_sha256),

@@ -13,7 +13,7 @@ import yaml
 from support import read_json, read_metrics, settings
 
 from cnn_trainer.errors import DataError
-from cnn_trainer.evaluation.evaluate import evaluate_run
+from cnn_trainer.evaluation.evaluate import evaluate_result, load_result
 from cnn_trainer.network.fits import load_checked
 from cnn_trainer.runs import store
 from cnn_trainer.training.run import resume_run, train_config
@@ -523,7 +523,7 @@ def test_a_run_can_be_trained_without_opening_the_test_split(small_config, strok
     assert (outcome.status, outcome.test_accuracy, outcome.test_images_sha256) == ("trained", None, None)
     run = store.open_run(Path(outcome.run))
     with pytest.raises(DataError):
-        evaluate_run(run)
+        evaluate_result(run, load_result(run))
     np.savez(tmp_path / "strokes.npz", **strokes)
     assert resume_run(run, evaluate=False).status == "trained"
     assert resume_run(run).status == "finished"

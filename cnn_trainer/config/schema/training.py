@@ -121,7 +121,7 @@ class Training(Section):
     )
     class_weights: Literal["balanced"] | None = Field(
         None,
-        description="balanced: each class counts alike in the training loss, by weights n / (k n_c) for n examples in k classes. null: each example does.",
+        description="balanced: the loss of an example is multiplied by n / (k n_c), for n_c of n examples in its class of k, so that a rare class counts as much as a frequent one. null: it is not.",
     )
     optimizer: OptimizerName = Field(
         "adam",
