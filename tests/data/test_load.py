@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from cnn_trainer import data
-from cnn_trainer.config.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
+from cnn_trainer.config.schema.data import Folder, Idx, Mnist, Mnist5k, MnistLike, Npz
 from cnn_trainer.data import named, places
 from cnn_trainer.errors import DataError
+from cnn_trainer.storage.strict_json import changed
 
 
 def silent(line):
@@ -45,7 +46,7 @@ def make_pictures(root, classes, num_each=5):
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for number in range(num_each):
-            Image.new("L", (8, 8), 10 * label + number).save(root / name / f"{number}.png")
+            Image.new("L", (8, 8), 200 + 10 * label + number).save(root / name / f"{number}.png")
     return root
 
 
@@ -99,17 +100,19 @@ def test_validation_that_is_not_there_is_refused(npz_file):
 
 def test_a_path_can_take_the_place_of_the_configs(npz_file, tmp_path):
     elsewhere = tmp_path / "elsewhere.npz"
+    record = data.load_training(npz_section(npz_file), 1, silent).record
     shutil.move(npz_file, elsewhere)
     change(elsewhere, x_train=None, y_train=None)
-    found = data.load_split(npz_section(npz_file), 1, "test", elsewhere, class_names=["0", "1", "2"])
+    found = data.load_split(npz_section(npz_file), 1, "test", elsewhere, trained_on=record)
     assert len(found) == 9
 
 
-@pytest.mark.parametrize("class_names", [None, ["0", "1", "2"]])
-def test_label_that_training_does_not_know_is_refused(npz_file, class_names):
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_label_that_training_does_not_know_is_refused(npz_file, is_recorded):
+    record = data.load_training(npz_section(npz_file), 1, silent).record if is_recorded else None
     change(npz_file, y_test=np.full(9, 3))
     with pytest.raises(DataError, match="test labels: holds the label 3; the training labels end at 2"):
-        data.load_split(npz_section(npz_file), 1, "test", class_names=class_names)
+        data.load_split(npz_section(npz_file), 1, "test", trained_on=record)
 
 
 def test_training_labels_with_a_gap_are_refused_with_a_remedy(npz_file):
@@ -125,8 +128,10 @@ def test_a_single_class_is_refused(npz_file):
 
 
 def test_the_splits_of_another_number_of_classes_are_refused(npz_file):
+    record = data.load_training(npz_section(npz_file), 1, silent).record
+    record = changed(record, class_names=["0", "1", "2", "3"])
     with pytest.raises(DataError, match="not the 4 classes of the training split: lacks 3"):
-        data.load_split(npz_section(npz_file), 1, "train", class_names=["0", "1", "2", "3"])
+        data.load_split(npz_section(npz_file), 1, "train", trained_on=record)
 
 
 def test_home_folder_is_expanded(npz_file, monkeypatch):
@@ -176,8 +181,9 @@ def test_pictures_elsewhere_must_have_the_classes_that_the_model_knows(tmp_path)
     make_pictures(tmp_path / "a", ("ant", "bee"))
     make_pictures(tmp_path / "b", ("bee", "cow"))
     section = folder_section(tmp_path / "a")
+    record = data.load_training(section, 1, silent).record
     with pytest.raises(DataError, match="lacks ant and also has cow"):
-        data.load_split(section, 1, "test", tmp_path / "b", class_names=["ant", "bee"])
+        data.load_split(section, 1, "test", tmp_path / "b", trained_on=record)
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "loop", "file/inside"])
@@ -185,7 +191,7 @@ def test_pictures_elsewhere_must_have_the_classes_that_the_model_knows(tmp_path)
 def test_odd_paths_are_refused(tmp_path, source, name):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").write_bytes(b"x")
-    kinds = {"mnist": Mnist, "fashion-mnist": FashionMnist, "npz": Npz, "idx": Idx, "folder": Folder}
+    kinds = {"mnist": Mnist, "fashion-mnist": MnistLike, "npz": Npz, "idx": Idx, "folder": Folder}
     section = kinds[source](source=source, path=f"{tmp_path}/{name}")
     with pytest.raises(DataError) as caught:
         data.load_training(section, 1, silent)
@@ -233,7 +239,7 @@ def test_without_a_fallback_the_error_says_what_to_do(offline, cache):
 
 def test_fashion_mnist_has_no_fallback_to_name(offline):
     with pytest.raises(DataError, match="cnn-train data fetch fashion-mnist") as caught:
-        data.load_split(FashionMnist(source="fashion-mnist"), 1, "test")
+        data.load_split(MnistLike(source="fashion-mnist"), 1, "test")
     assert "fallback" not in str(caught.value)
 
 
@@ -265,7 +271,7 @@ def test_missing_fallback_is_reported(offline, monkeypatch):
 
 
 def test_fashion_mnist_is_read_from_a_path(small_fashion):
-    section = FashionMnist(source="fashion-mnist", path=str(small_fashion))
+    section = MnistLike(source="fashion-mnist", path=str(small_fashion))
     assert data.load_training(section, 1, silent).record.class_names[9] == "Ankle boot"
     assert len(data.load_split(section, 1, "test")) == 9
 

@@ -84,8 +84,7 @@ def test_the_other_split_is_not_touched(tmp_path, small_arrays):
 
 
 WRONG_ARRAYS = [
-    ("x_train", lambda x: x / np.float32(255), "x_train: images are float32; expected uint8"),
-    ("x_train", lambda x: x.astype(np.int64), "images are int64"),
+    ("x_train", lambda x: x.astype(np.complex128), "x_train: images are complex128; expected uint8"),
     ("x_train", lambda x: x.astype(object), "broken npz file|images are object"),
     ("x_train", lambda x: x.reshape(24, -1), r"shape \(24, 784\)"),
     ("x_train", lambda x: np.stack([x] * 4, axis=-1), r"shape \(24, 28, 28, 4\)"),
@@ -234,3 +233,68 @@ def test_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     path = zip_of(tmp_path / "a.npz", "x_train.npy", content, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 10_000
     assert "would take 4194304 bytes of memory; at most 1048576" in refused(path)
+
+
+# What the arrays are called.
+
+SPELLINGS = {
+    "sklearn": "X_train y_train X_test y_test",
+    "words": "train_images train_labels test_images test_labels",
+    "words behind": "images_train labels_train images_test labels_test",
+    "letters behind": "train_x train_y test_x test_y",
+    "data and target": "TrainData TrainTarget TestData TestTarget",
+    "none": "arr_0 arr_1 arr_2 arr_3",
+    "long": "training_images training_labels testing_images testing_labels",
+}
+
+
+@pytest.mark.parametrize("names", SPELLINGS.values(), ids=SPELLINGS)
+def test_arrays_are_found_under_all_usual_names(tmp_path, small_arrays, names):
+    np.savez(tmp_path / "a.npz", **dict(zip(names.split(), small_arrays.values(), strict=True)))
+    for split in "train", "test":
+        read = npz.read_npz(tmp_path / "a.npz", split)
+        assert (read.images[..., 0] == small_arrays[f"x_{split}"]).all()
+        assert (read.labels == small_arrays[f"y_{split}"]).all()
+
+
+def test_arrays_without_names_may_stand_in_the_order_of_scikit_learn(tmp_path, small_arrays):
+    x_train, y_train, x_test, y_test = small_arrays.values()
+    np.savez(tmp_path / "a.npz", x_train, x_test, y_train, y_test)
+    assert (npz.read_npz(tmp_path / "a.npz", "test").images[..., 0] == x_test).all()
+    assert (npz.read_npz(tmp_path / "a.npz", "test").labels == y_test).all()
+    np.savez(tmp_path / "b.npz", *small_arrays.values(), y_test)  # five: which is which cannot be known
+    assert "data.keys: {x_train: arr_0}" in refused(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    "names", ["x_val y_val", "X_valid y_valid", "val_images val_labels", "x_validation y_validation"]
+)
+def test_validation_arrays_are_the_validation_split(tmp_path, small_arrays, names):
+    assert npz.read_npz(save(tmp_path / "none.npz", small_arrays), "validation") is None
+    own = dict(zip(names.split(), (small_arrays["x_test"][:5], small_arrays["y_test"][:5]), strict=True))
+    read = npz.read_npz(save(tmp_path / "a.npz", small_arrays, **own), "validation")
+    assert read.labels.tolist() == small_arrays["y_test"][:5].tolist()
+
+
+def test_validation_images_without_labels_are_refused(tmp_path, small_arrays):
+    assert "y_val: no such array" in refused(
+        save(tmp_path / "a.npz", small_arrays, x_val=small_arrays["x_test"]), "validation"
+    )
+
+
+def test_the_exact_name_goes_before_other_spellings_and_two_others_are_not_chosen_from(tmp_path, small_arrays):
+    other = 255 - small_arrays["x_train"]
+    read = npz.read_npz(save(tmp_path / "a.npz", small_arrays, X_train=other), "train")
+    assert (read.images[..., 0] == small_arrays["x_train"]).all()
+    del small_arrays["x_train"]
+    path = save(tmp_path / "b.npz", small_arrays, X_train=other, train_images=other)
+    assert "x_train: there is more than one: X_train, train_images; name it in the config: data.keys" in refused(path)
+
+
+def test_keys_name_the_arrays(tmp_path, small_arrays):
+    labels = small_arrays.pop("y_train")
+    path = save(tmp_path / "a.npz", small_arrays, answers=labels)
+    assert "y_train: no such array; the file holds answers, x_test, x_train, y_test" in refused(path)
+    assert npz.read_npz(path, "train", {"y_train": "answers"}).labels.tolist() == labels.tolist()
+    with pytest.raises(DataError, match=r"no array answer, which data\.keys\.y_train names; the file holds answers"):
+        npz.read_npz(path, "train", {"y_train": "answer"})

@@ -29,14 +29,14 @@ class Mnist(_Data):
     )
 
 
-class FashionMnist(_Data):
-    """Fashion-MNIST: 60,000 training and 10,000 test images of 28x28, 10 classes of clothing."""
+class MnistLike(_Data):
+    """Data sets of 28x28 in MNIST's form: clothes, Japanese letters, MNIST with more test images, digits and letters."""
 
-    source: Literal["fashion-mnist"]
+    source: Literal["fashion-mnist", "kmnist", "qmnist", "emnist-digits", "emnist-letters", "emnist-balanced"]
     path: str | None = Field(
         None,
         min_length=1,
-        description="Folder of the four gzipped idx files as published. null: look in CNN_TRAIN_DATA_DIR/fashion-mnist, Keras' cache, the net.",
+        description="Folder of the four idx files; gzipped as published, but for fashion-mnist. null: look in CNN_TRAIN_DATA_DIR, Keras' cache, the net.",
     )
 
 
@@ -46,23 +46,35 @@ class Mnist5k(_Data):
     source: Literal["mnist-5k"]
 
 
+class NpzKeys(Section):
+    """Names of arrays in an npz file. null: found under its usual names, such as X_train, train_images or arr_0."""
+
+    x_train: str | None = Field(None, description="Training images.")
+    y_train: str | None = Field(None, description="Training labels.")
+    x_val: str | None = Field(None, description="Validation images.")
+    y_val: str | None = Field(None, description="Validation labels.")
+    x_test: str | None = Field(None, description="Test images.")
+    y_test: str | None = Field(None, description="Test labels.")
+
+
 class Npz(_Data):
-    """Your own arrays: one npz file with x_train, y_train, x_test and y_test."""
+    """Your own arrays: one npz file with x_train, y_train, x_test and y_test, and maybe x_val and y_val."""
 
     source: Literal["npz"]
     path: str = Field(
         min_length=1,
         description="The npz file. Images: uint8 (n, height, width) or (n, height, width, 1 or 3); labels: integers from 0.",
     )
+    keys: NpzKeys = Field(NpzKeys(), description="Names of the arrays in the file, if they are not usual ones.")
 
 
 class Idx(_Data):
-    """Your own images in the four files of MNIST's idx format, plain or gzipped."""
+    """Your own images in the four files of MNIST's idx format, plain or gzipped, in the folder or its sub-folders."""
 
     source: Literal["idx"]
     path: str = Field(
         min_length=1,
-        description="Folder of train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- files, plain or gzipped.",
+        description="Folder of train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- files, in any usual spelling.",
     )
 
 
