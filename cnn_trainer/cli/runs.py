@@ -157,8 +157,11 @@ def _describe(details: "RunDetails") -> list[str]:
     from cnn_trainer.config.load import summarize_config
     from cnn_trainer.runs.paths import MAX_LISTED
 
-    lines = [*score.score_lines(details.evaluation, stdout_width()), ""] if details.evaluation else []
-    summary = details.summary
+    summary, lines = details.summary, []
+    if found := details.evaluation:
+        lines = [*score.score_lines(found, stdout_width()), ""]
+        if summary.record and summary.record.weights_sha256 not in (None, found.weights_sha256):
+            lines = ["the score of weights that the run no longer has", *lines]
     rows = [("run", summary.name), ("status", summary.status)]
     if summary.reason and summary.status != "broken":  # that reason is printed as an error
         rows.append(("reason", summary.reason))

@@ -3,9 +3,9 @@
 import textwrap
 
 from cnn_trainer.cli.tables import table
-from cnn_trainer.cli.words import count, data_name, first_ten
+from cnn_trainer.cli.words import count, data_name
 from cnn_trainer.runs.records import EvaluationRecord
-from cnn_trainer.training.balance import describe_imbalance
+from cnn_trainer.training.balance import describe_imbalance, first_ten
 
 _MAX_MATRIX_CLASSES = 30
 _PIPE_WIDTH = 120  # what a confusion matrix may take where there is no terminal
@@ -56,7 +56,7 @@ def _matrix(found: EvaluationRecord, width: int) -> list[str]:
         ]
         lines = table(("label", *columns), rows)
         if max(map(len, lines)) <= width:
-            return ["confusion matrix: a row for each label, a column for each prediction", *lines]
+            return ["confusion matrix (row: label, column: prediction)", *lines]
     return []
 
 

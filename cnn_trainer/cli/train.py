@@ -63,6 +63,9 @@ def resume(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Train to this many epochs in all, even if the run is finished.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Read the data here if it has moved; the run records it.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -81,7 +84,7 @@ def resume(
         next_step("resume", opened.dir, "--epochs", str(opened.experiment.training.epochs + 1))
         return
     with _feedback(quiet) as feedback:
-        _say_outcome(recipe.resume_run(opened, epochs, feedback), quiet, as_json)
+        _say_outcome(recipe.resume_run(opened, epochs, feedback, data_path=data), quiet, as_json)
 
 
 @contextmanager

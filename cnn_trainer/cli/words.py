@@ -1,10 +1,10 @@
 """What people read about a run: sentences and tables made from records."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnn_trainer.cli.tables import table
 from cnn_trainer.runs.records import DataRecord, RunOutcome
+from cnn_trainer.training.balance import first_ten
 from cnn_trainer.training.display import format_seconds
 
 if TYPE_CHECKING:
@@ -74,8 +74,3 @@ def outcome(found: RunOutcome) -> list[str]:
 def count(number: int, noun: str) -> str:
     """1 epoch, 2 epochs."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def first_ten(names: Sequence[str]) -> str:
-    """The first ten of them, and how many more there are."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if names[10:] else "")

@@ -8,7 +8,7 @@ from cnn_trainer.config.schema.data import Folder, Idx, Mnist, Mnist5k, MnistLik
 from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
-from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, split_digest
+from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
 
@@ -23,11 +23,13 @@ class TrainingData:
         train: the training split, without the examples set aside for validation.
         validation: the source's own validation split, or the examples set aside, or None.
         record: what to write into ``run.json`` about it.
+        test_counts: how many examples of each class the test split has; None if it was not read.
     """
 
     train: Split
     validation: Split | None
     record: DataRecord
+    test_counts: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def load_training(
     for name, other in ("validation", own), ("test", test):
         if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
             warn(warning)
+    test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
     del test
     train, carved = carve_validation(whole.split, data.validation_fraction, seed)
     validation = own or carved
@@ -121,7 +124,7 @@ def load_training(
         pixel_dtype=whole.split.source_dtype,
         white=whole.split.source_white,
     )
-    return TrainingData(train, validation, record)
+    return TrainingData(train, validation, record, test_counts)
 
 
 def _known(record: DataRecord) -> _Known:
@@ -154,6 +157,13 @@ def data_used(data: Data, record: DataRecord) -> Data:
     return data if record.source == data.source else _fallback(data)
 
 
+def at_path(data: Data, path: Path) -> Data:
+    """The section for data that is to be read at ``path``. Raises DataError for mnist-5k, which has no place."""
+    if isinstance(data, Mnist5k):
+        raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
+    return type(data).model_construct(**{**vars(data), "path": str(path)})  # a path may be no Unicode text
+
+
 def load_split(
     data: Data,
     seed: int,
@@ -176,9 +186,7 @@ def load_split(
         DataError: if the data is missing, broken, not what it is said to be, or does not fit.
     """
     if path is not None:
-        if isinstance(data, Mnist5k):
-            raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-        data = type(data).model_construct(**{**vars(data), "path": str(path)})  # a path may be no Unicode text
+        data = at_path(data, path)
     if trained_on is None:
         known = _read(data, seed, "train", None, no_progress).known()
     else:

@@ -12,7 +12,7 @@ from cnn_trainer.errors import RunDirectoryError, StorageError
 from cnn_trainer.runs import paths, store
 from cnn_trainer.runs.paths import EVALUATION_FILE, METRICS_FILE
 from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord, RunStatus
-from cnn_trainer.storage import files, strict_json
+from cnn_trainer.storage import files
 
 if TYPE_CHECKING:
     from cnn_trainer.config.schema import Experiment
@@ -100,7 +100,7 @@ def _test_accuracy(run_dir: Path) -> float | None:
     The rest of the file is not checked: that would take a list of 1,000 runs a tenth longer.
     """
     try:
-        scores = json.loads(files.read_bounded(run_dir / EVALUATION_FILE, strict_json.MAX_JSON_BYTES))
+        scores = json.loads(files.read_bounded(run_dir / EVALUATION_FILE, store.MAX_EVALUATION_BYTES))
     except (StorageError, ValueError, RecursionError):
         return None
     if not isinstance(scores, dict) or not scores.keys() >= {"split", "accuracy"} or scores["split"] != "test":

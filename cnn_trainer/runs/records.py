@@ -177,6 +177,7 @@ class RunOutcome(Record):
     status: RunStatus
     data: str = Field(description="Which data set the run was trained on.")
     requested_data: str = Field(description="What the config asked for.")
+    data_location: str = Field(description="The file or folder that it was read from.")
     epochs: int
     best_epoch: int | None
     train_seconds: float

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cnn_trainer.config.schema import Experiment
 
 MAX_METRICS_BYTES = 64 * 1024 * 1024  # twice what the schema's most epochs, 100,000, need at 320 bytes each
+MAX_EVALUATION_BYTES = 16 * 1024 * 1024  # the confusion matrix of the most classes, 1000, takes 9
 LOCK_SECONDS = 0.25  # how long to try: ``runs list`` holds a lock for some microseconds to see whether it is free
 
 # The lock files that this process holds. A POSIX lock does not keep out the process that has it.
@@ -254,4 +255,4 @@ def require_result(run: Run) -> None:
 def read_evaluation(run_dir: Path) -> EvaluationRecord | None:
     """What evaluation.json says, None if it is missing. Raises RunDirectoryError naming the file and the fault."""
     path = run_dir / EVALUATION_FILE
-    return strict_json.read_record(EvaluationRecord, path) if os.path.lexists(path) else None
+    return strict_json.read_record(EvaluationRecord, path, MAX_EVALUATION_BYTES) if os.path.lexists(path) else None

@@ -28,3 +28,8 @@ def describe_imbalance(counts: Sequence[int], class_names: Sequence[str], noun: 
         return None
     (least, rarest), (most, commonest) = min(found, key=itemgetter(0)), max(found, key=itemgetter(0))
     return f"{most:,} {noun} of {commonest} and {least:,} of {rarest}" if most >= UNBALANCED * least else None
+
+
+def first_ten(names: Sequence[str]) -> str:
+    """The first ten of them, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if names[10:] else "")

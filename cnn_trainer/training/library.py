@@ -71,12 +71,13 @@ class TrainedRun:
             raise DataError(problem, place="images", remedy="convert them; values are 0 to 255")
         return self._result.probabilities(whole) if len(whole) else np.empty((0, len(self.class_names)))
 
-    def resume(self, epochs: int) -> "TrainedRun":
+    def resume(self, epochs: int, data: str | Path | None = None) -> "TrainedRun":
         """Train the run to ``epochs`` epochs in all, and give it back; this one keeps the weights that it had.
 
-        Raises what ``train`` raises.
+        If the data has moved, ``data`` says to where, and the run records it. Raises what ``train`` raises, and
+        RunDirectoryError if it is not the data that the run was trained on.
         """
-        resume_run(store.open_run(self.dir), epochs)
+        resume_run(store.open_run(self.dir), epochs, data_path=None if data is None else Path(data))
         return TrainedRun(self.dir)
 
 
