@@ -66,6 +66,21 @@ def without_locks(calls: str, rename: str, *words: str) -> None:
     main()
 
 
+def without_writing(run: str, error: str, *words: str) -> None:
+    """Run ``cnn-train words`` where the system refuses to open anything in the run directory but for reading."""
+    real, number = os.open, getattr(errno, error)
+
+    def refusing(path, flags, *arguments, dir_fd=None, **options):
+        place = Path(path).parent if dir_fd is None else f"/proc/self/fd/{dir_fd}"
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and os.path.realpath(place).startswith(run):
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, *arguments, dir_fd=dir_fd, **options)
+
+    os.open = refusing
+    sys.argv = ["cnn-train", *words]
+    main()
+
+
 def evaluate_and_die(run: str, call: str, wanted: str) -> None:
     die_at(call, wanted)
     sys.argv = ["cnn-train", "evaluate", run]
