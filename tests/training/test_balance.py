@@ -1,9 +1,12 @@
 """Class weights: those of scikit-learn's formula, in the compiled step exactly as in Keras' ``Model.fit``."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from support import read_json, settings
 
 from cnn_trainer.data import Split
@@ -155,3 +158,87 @@ def test_an_imbalance_is_told_in_numbers():
     assert describe_imbalance([50, 11, 20], names, "images") is None
     assert describe_imbalance([50, 10, 20], names, "images") == "50 images of cat and 10 of dog"
     assert describe_imbalance([0, 0, 0], names, "images") is None
+
+
+def striped(left, level):
+    """A black picture of 12x12 with a stripe of grey from column ``left`` on."""
+    picture = Image.new("L", (12, 12))
+    picture.paste(level, (left, 0, left + 6, 12))
+    return picture
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A config for a folder of 30 pictures of cat and 3 of dog, and of 10 and none to test on."""
+    for split, name, count, left in (
+        ("train", "cat", 30, 0), ("train", "dog", 3, 6), ("test", "cat", 10, 0),
+    ):  # fmt: skip
+        folder = tmp_path / "pets" / split / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            striped(left, 255 - number).save(folder / f"{number}.png")
+    path = tmp_path / "pets.yaml"
+    path.write_text(
+        """\
+data: {source: folder, path: pets, image_size: 12, color: grey}
+model: {builder: mlp, hidden_units: [8]}
+training: {epochs: 1, batch_size: 11}
+"""
+    )
+    return path
+
+
+IMBALANCE = "WARNING: the training split has 30 images of cat and 3 of dog; set training.class_weights: balanced, or"
+LACKS = "WARNING: the test split has no image of dog; its score will say nothing about that"
+
+
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_unequal_classes_and_one_without_a_test_image_are_told_before_training(cnn_train, pets, tmp_path, has_folder):
+    if has_folder:
+        (tmp_path / "pets" / "test" / "dog").mkdir()
+    answer = cnn_train("train", pets, "--json", cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    lines = answer.err.splitlines()
+    assert lines[0].startswith(IMBALANCE)
+    assert lines[1] == LACKS
+    assert [line.split()[0] for line in lines[2:]].index("experiment:") == 0
+    [score] = [number for number, line in enumerate(lines) if line.startswith("test accuracy ")]
+    assert f"balanced accuracy {answer.json['test_balanced_accuracy']:.2%}" in lines[score]
+    assert lines[score + 2] == "the test split has no image of dog; the score says nothing about that"
+    scores = read_json(tmp_path / answer.run / "evaluation.json")
+    assert scores["balanced_accuracy"] == answer.json["test_balanced_accuracy"] == scores["classes"][0]["recall"]
+    assert [each["support"] for each in scores["classes"]] == [10, 0]
+    for words in ("evaluate", answer.run), ("runs", "show", answer.run):
+        shown = cnn_train(*words, cwd=tmp_path)
+        assert shown.code == 0, shown.err
+        assert lines[score : score + 3] == (shown.out or shown.err).splitlines()[:3]
+
+
+def test_the_warning_of_unequal_classes_ends_with_the_weights_and_the_other_without_a_test(cnn_train, pets, tmp_path):
+    answer = cnn_train("train", pets, "--set", "training.class_weights=balanced", "--dry-run", cwd=tmp_path)
+    assert answer.err.splitlines()[0] == LACKS
+    for number in range(2):
+        folder = tmp_path / "pets" / "test" / "dog"
+        folder.mkdir(exist_ok=True)
+        striped(6, 250 + number).save(folder / f"{number}.png")
+    answer = cnn_train("train", pets, "--set", "training.class_weights=balanced", "--dry-run", cwd=tmp_path)
+    assert "WARNING" not in answer.err
+
+
+def test_a_validation_split_that_lacks_a_class_is_told(cnn_train, pets, tmp_path):
+    shutil.copytree(tmp_path / "pets" / "test", tmp_path / "pets" / "val")
+    shutil.copytree(tmp_path / "pets" / "train" / "dog", tmp_path / "pets" / "test" / "dog")
+    answer = cnn_train("train", pets, "--dry-run", cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    assert answer.err.splitlines()[1] == LACKS.replace("test", "validation")
+
+
+def test_classes_that_training_does_not_know_are_refused_still(cnn_train, pets, tmp_path):
+    (tmp_path / "pets" / "test" / "cat").rename(tmp_path / "pets" / "test" / "cow")
+    answer = cnn_train("train", pets, cwd=tmp_path)
+    assert answer.code == 4
+    assert "not the 2 classes of the training split: lacks cat, dog and also has cow" in answer.err
+
+
+def test_data_of_equal_classes_has_no_warning(cnn_train, small_config, tmp_path):
+    assert "WARNING" not in cnn_train("train", small_config, "--dry-run", cwd=tmp_path).err
