@@ -5,6 +5,7 @@ Sizes, dtypes and shapes are checked as a file's header declares them, before me
 
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -192,3 +193,10 @@ def count_classes(where: str, labels: NDArray[np.integer]) -> int:
     if len(counts) == 1:
         raise DataError("all labels are 0", place=where, remedy="expected two classes or more")
     return len(counts)
+
+
+def natural_order(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A key by which names of classes are sorted, digits as numbers: 2 before 10, and "class 2" before "class 10"."""
+    parts = re.split("([0-9]+)", name)  # every second one is digits
+    numbers = ((len(digits), digits) for digits in (part.lstrip("0") for part in parts[1::2]))
+    return [next(numbers) if at % 2 else part for at, part in enumerate(parts)], name

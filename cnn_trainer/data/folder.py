@@ -27,6 +27,8 @@ _SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }  # in any case, also with _set or _data behind
+# Folders that must be there if a split is asked for: what is trained is scored on the test split in the end.
+_NEEDED: dict[SplitName, tuple[SplitName, ...]] = {"train": ("train", "test"), "validation": (), "test": ("test",)}
 # What Windows, macOS and Synology's servers leave in folders, in lower case.
 _JUNK = {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "icon\r",
@@ -86,6 +88,7 @@ def list_pictures(
     _require_folder(folder)
     splits = _find_splits(folder)
     if splits:
+        _require_splits(folder, splits, _NEEDED[split])
         return _list_classes(splits[split], class_names, may_lack=split != "train") if split in splits else None
     if split == "validation":
         return None
@@ -113,13 +116,15 @@ def _find_splits(folder: Path) -> dict[SplitName, Path]:
             both = " and ".join(path.name for path in paths)
             problem = f"has {both} for the {split} split"
             raise DataError(problem, place=folder, remedy="keep one of them")
-    missing = [split for split in ("train", "test") if split not in found]
-    if found and missing:
-        there = " and ".join(path.name for paths in found.values() for path in paths)
-        expected = "expected train or training, test or testing, and for validation val, valid, validation or dev"
-        problem = f"has {there}, but no folder for the {missing[0]} split"
-        raise DataError(problem, place=folder, remedy=expected)
     return {split: paths[0] for split, paths in found.items()}
+
+
+def _require_splits(folder: Path, found: dict[SplitName, Path], wanted: Sequence[SplitName]) -> None:
+    for split in wanted:
+        if split not in found:
+            there = " and ".join(path.name for path in found.values())
+            expected = "expected train or training, test or testing, and for validation val, valid, validation or dev"
+            raise DataError(f"has {there}, but no folder for the {split} split", place=folder, remedy=expected)
 
 
 def _require_folder(folder: Path) -> None:
@@ -141,11 +146,6 @@ def _visible(folder: Path) -> list[Path]:
         raise DataError(f"cannot be listed: {error.strerror}", place=folder, remedy="check its permissions") from None
 
 
-def natural_order(name: str) -> tuple[list[str | int], str]:
-    """A key to sort by that takes digits as numbers: 2 before 10, and "class 2" before "class 10"."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
-
-
 def _class_folders(folder: Path, least: int) -> list[Path]:
     classes = [path for path in _visible(folder) if arrays.is_folder(path)]
     if not least <= len(classes) <= arrays.MAX_CLASSES:
@@ -155,7 +155,7 @@ def _class_folders(folder: Path, least: int) -> list[Path]:
     for path in classes:
         if not path.name.isprintable():
             raise DataError("its name is not printable Unicode text", place=path, remedy="rename the class")
-    return sorted(classes, key=lambda path: natural_order(path.name))
+    return sorted(classes, key=lambda path: arrays.natural_order(path.name))
 
 
 def _list_classes(folder: Path, class_names: Sequence[str] | None, may_lack: bool = False) -> Listing:

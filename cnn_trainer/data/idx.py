@@ -6,7 +6,6 @@ integer, then the values, big-endian too (LeCun, Cortes, Burges, "The MNIST data
 
 import gzip
 import math
-import os
 import re
 import zlib
 from collections.abc import Iterable
@@ -57,39 +56,42 @@ class IdxFile:
     kind: Kind
 
 
-def list_files(folder: Path) -> list[IdxFile]:
+def list_idx_files(folder: Path) -> list[IdxFile]:
     """The files right in ``folder`` that are named as idx files are, sorted by name; none if it is no folder."""
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except (OSError, ValueError):
-        return []
     found = []
-    for name in names:
-        match = _NAME.fullmatch(name)
-        if match and arrays.is_file(folder / name):
+    for path in files_in(folder):
+        if match := _NAME.fullmatch(path.name):
             kind: Kind = "images" if match["kind"].lower() == "images" else "labels"
             prefix = (match["prefix"] or "").lower().replace("_", "-")
-            found.append(IdxFile(folder / name, prefix, _SPLITS[match["split"].lower()[:3]], kind))
+            found.append(IdxFile(path, prefix, _SPLITS[match["split"].lower()[:3]], kind))
     return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files right in ``folder`` that are not hidden, sorted; none if it is no folder."""
+    return [path for path in _entries(folder) if arrays.is_file(path)]
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """The folders right in ``folder`` that are not hidden, sorted; none if it is no folder."""
+    return [path for path in _entries(folder) if arrays.is_folder(path)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except (OSError, ValueError):
+        return []
 
 
 def _search(folder: Path) -> list[IdxFile]:
     """The idx files in ``folder``, or else those in its sub-folders and theirs, as in MNIST/raw."""
     level = [folder]
     for _ in range(3):
-        if found := [file for place in level for file in list_files(place)]:
+        if found := [file for place in level for file in list_idx_files(place)]:
             return found
         level = [path for place in level for path in sub_folders(place)]
     return []
-
-
-def sub_folders(folder: Path) -> list[Path]:
-    """The folders right in ``folder`` that are not hidden, sorted; none if it is no folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(folder / entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
-    except (OSError, ValueError):
-        return []
 
 
 def _choose(found: Iterable[IdxFile], folder: Path, split: SplitName, kind: Kind) -> Path | None:
@@ -118,6 +120,9 @@ def read_idx(folder: Path, split: SplitName) -> Split | None:
         return None
     images_path, labels_path = (_one(found, folder, split, kind) for kind in ("images", "labels"))
     images, labels = read_idx_file(images_path, "images"), read_idx_file(labels_path, "labels")
+    if "emnist-letters" in labels_path.name.lower() and labels.min() > 0:
+        remedy = "use data.source: emnist-letters, which numbers them from 0 and turns the images upright"
+        raise DataError("numbers its classes from 1", place=labels_path, remedy=remedy)
     return arrays.make_split(str(images_path), images, str(labels_path), labels)
 
 

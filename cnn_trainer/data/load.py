@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cnn_trainer.config.schema.data import Folder, Idx, Mnist, Mnist5k, MnistLike, Npz
-from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale
+from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
+from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale, table_files
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
 from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
 
-Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder
+Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet
 
 
 @dataclass(frozen=True)
@@ -83,25 +83,10 @@ def load_training(
             set and the source has a validation split of its own.
     """
     requested = data.source
-    known = _known(trained_on) if trained_on else None
-    try:
-        whole = _read(data, seed, "train", known, progress)
-    except places.NotAvailableError as error:
-        if not isinstance(data, Mnist):
-            raise
-        if data.fallback is None:
-            remedy = f"{error.remedy}; or set data.fallback: mnist-5k to train on 5,000 of its images"
-            raise DataError(error.problem, remedy=remedy) from None
-        warn(error.problem)
-        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
-        data = _fallback(data)
-        whole = _read(data, seed, "train", known, progress)
+    data, whole = _read_training(data, seed, trained_on, warn, progress)
     if trained_on is None:
-        _check_brightness(data, whole, warn)
+        _look_at_pixels(data, whole, warn)
     own = _own_validation(data, seed, whole.known(), trained_on)
-    if own and data.validation_fraction:
-        problem = f"got {data.validation_fraction}, but {whole.location} has a validation split of {len(own)} images"
-        raise DataError(problem, place="data.validation_fraction", remedy="set 0 to use it, or remove it from there")
     test = _read(data, seed, "test", whole.known(), no_progress).split if check_test else None
     for name, other in ("validation", own), ("test", test):
         if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
@@ -127,25 +112,52 @@ def load_training(
     return TrainingData(train, validation, record, test_counts)
 
 
+def _read_training(
+    data: Data, seed: int, trained_on: DataRecord | None, warn: Callable[[str], None], progress: DownloadProgress
+) -> tuple[Data, _Whole]:
+    """The whole training split, and the section of the data that it is of: the fallback's, if that was taken."""
+    known = _known(trained_on) if trained_on else None
+    try:
+        return data, _read(data, seed, "train", known, progress)
+    except places.NotAvailableError as error:
+        if not isinstance(data, Mnist):
+            raise
+        if data.fallback is None:
+            remedy = f"{error.remedy}; or set data.fallback: mnist-5k to train on 5,000 of its images"
+            raise DataError(error.problem, remedy=remedy) from None
+        warn(error.problem)
+        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
+        return _fallback(data), _read(_fallback(data), seed, "train", known, progress)
+
+
 def _known(record: DataRecord) -> _Known:
     return _Known(record.class_names, record.image_shape, record.white)
 
 
-def _check_brightness(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
-    if data.source not in PUBLISHED:
-        split, is_folder = whole.split, isinstance(data, Folder)
-        warning = scale.check_brightness(whole.location, split.images, split.source_white, may_be_black=is_folder)
-        if warning:
-            warn(warning)
+def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
+    """Refuse training images that are all black, and warn of what is not certain. Published images are as they are."""
+    if data.source in PUBLISHED:
+        return
+    images, where = whole.split.images, whole.location
+    is_folder = isinstance(data, Folder)
+    if warning := scale.check_brightness(where, images, whole.split.source_white, may_be_black=is_folder):
+        warn(warning)
+    _, height, width, channels = images.shape
+    if isinstance(data, Csv) and data.image_shape is None and channels == 3:
+        read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
+        warn(f"{where}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
 
 
 def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord | None) -> Split | None:
     """The source's own validation split, if a run uses it: a new one always does, if there is one."""
-    if trained_on is None:
-        found = _find(data, seed, "validation", known, no_progress)
-        return found.split if found else None
-    own = trained_on.validation_from == "own"
-    return _read(data, seed, "validation", known, no_progress).split if own else None
+    if trained_on is not None:
+        own = trained_on.validation_from == "own"
+        return _read(data, seed, "validation", known, no_progress).split if own else None
+    found = _find(data, seed, "validation", known, no_progress)
+    if found and (fraction := data.validation_fraction):
+        problem = f"got {fraction}, but {found.location} has a validation split of {len(found.split)} images"
+        raise DataError(problem, place="data.validation_fraction", remedy="set 0 to use it, or remove it from there")
+    return found.split if found else None
 
 
 def _fallback(data: Data) -> Mnist5k:
@@ -158,10 +170,15 @@ def data_used(data: Data, record: DataRecord) -> Data:
 
 
 def at_path(data: Data, path: Path) -> Data:
-    """The section for data that is to be read at ``path``. Raises DataError for mnist-5k, which has no place."""
+    """The section for data that is to be read at ``path``. Raises DataError for mnist-5k, which has no place.
+
+    The files of all splits of a CSV or Parquet source are then there: those that the section names, if ``path`` is a
+    folder that holds them as they stood, or else those that are found there.
+    """
     if isinstance(data, Mnist5k):
         raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-    return type(data).model_construct(**{**vars(data), "path": str(path)})  # a path may be no Unicode text
+    elsewhere = table_files.paths_at(data, path) if isinstance(data, Csv | Parquet) else {"path": str(path)}
+    return type(data).model_construct(**{**vars(data), **elsewhere})  # a path may be no Unicode text
 
 
 def load_split(
@@ -178,7 +195,7 @@ def load_split(
         data: the section of the config.
         seed: that of the run; the training and validation splits of it are then the same again.
         split: train means without the examples set aside for validation.
-        path: where to look in place of ``data.path``, or of the places where a named data set is looked for.
+        path: where to look, as ``at_path`` does, in place of ``data.path`` or of the places of a named data set.
         trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
             the same place is read for it.
 
@@ -198,8 +215,7 @@ def load_split(
     if split == "validation" and own:
         return own
     if split == "validation" and not data.validation_fraction:
-        problem = "there is no validation split: the data has none of its own, and data.validation_fraction is 0"
-        raise DataError(problem, remedy="use the split train or test")
+        raise DataError("there is no validation split", remedy="use the split train or test")
     whole = _read(data, seed, "train", known, no_progress)
     if own:
         return whole.split
@@ -230,6 +246,10 @@ def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progres
             whole = _named(named.read_named(data.source, place, split), names, place)
         case Folder():
             whole = _find_pictures(data, seed, split, known)
+        case Csv() | Parquet():
+            place = _path(data.path)
+            found = table_files.read_table(data, place, split, seed, known.class_names if known else None)
+            whole = _Whole(*found, str(place)) if found else None
         case _:
             whole = _find_arrays(data, split, known)
     if whole and known:

@@ -43,7 +43,7 @@ def read_named(source: NamedSource, place: Path, split: SplitName) -> Split | No
         images, labels = (npz.read_npz_array(place, f"{letter}_{split}") for letter in "xy")
         images_where = labels_where = str(place)
     else:
-        paths = [find_files(source, place, split, kind)[0] for kind in _KINDS]
+        paths = [find_idx_files(source, place, split, kind)[0] for kind in _KINDS]
         images, labels = (idx.read_idx_file(path, kind) for path, kind in zip(paths, _KINDS, strict=True))
         images_where, labels_where = map(str, paths)
     whole = arrays.make_split(images_where, images, labels_where, labels)
@@ -75,13 +75,13 @@ def _digest(array: NDArray[np.integer]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, np.uint8).reshape(-1).data).hexdigest()
 
 
-def find_files(source: DownloadedSource, folder: Path, split: SplitName, kind: idx.Kind) -> list[Path]:
+def find_idx_files(source: DownloadedSource, folder: Path, split: SplitName, kind: idx.Kind) -> list[Path]:
     """The files right in ``folder`` that may hold the images or labels of a split, a plain one first.
 
     If there is none, the path that one would have.
     """
     prefixes = PUBLISHED[source].prefixes
-    found = [file for file in idx.list_files(folder) if file.prefix in prefixes]
+    found = [file for file in idx.list_idx_files(folder) if file.prefix in prefixes]
     paths = [file.path for file in found if (file.split, file.kind) == (split, kind)]
     paths.sort(key=lambda path: path.name.lower().endswith(".gz"))
     return paths or [folder / _published_name(source, split, kind)]
@@ -111,7 +111,7 @@ def _find_content(source: DownloadedSource, folder: Path, split: SplitName, kind
     """The content of the published file, in ``folder`` under any of its names or in EMNIST's archive, and where."""
     name, published = _published_name(source, split, kind), PUBLISHED[source]
     archive = folder if arrays.is_file(folder) else folder / EMNIST_ARCHIVE
-    paths = find_files(source, folder, split, kind)
+    paths = find_idx_files(source, folder, split, kind)
     if source.startswith("emnist-") and not arrays.is_file(paths[0]) and arrays.is_file(archive):
         with arrays.open_file(archive, "EMNIST's archive") as (file, _):
             content = read_member(file, str(archive), name, published.max_bytes)

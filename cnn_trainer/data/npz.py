@@ -129,7 +129,7 @@ def _find_name(archive: zipfile.ZipFile, name: str, keys: Keys, where: str) -> s
         problem = f"no array {keys[name]}, which data.keys.{name} names; the file holds {shown}"
     else:
         problem = f"no such array; the file holds {shown}"
-    remedy = f"name it in the config: data.keys: {{{name}: {there[0] if there else name}}}"
+    remedy = f"say which it is: data.keys: {{{name}: NAME}}"
     raise DataError(problem, place=where, remedy=remedy if there else f"expected {EXPECTED}")
 
 
@@ -186,6 +186,8 @@ def _require(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo
 
 def _read_array(stream: arrays.Readable, member: zipfile.ZipInfo, where: str, is_images: bool) -> NDArray[np.integer]:
     shape, fortran_order, dtype, header_bytes = _read_header(stream, where)
+    if not is_images and len(shape) == 2 and shape[1] == 1:  # one column, as in MedMNIST
+        shape = shape[:1]
     num_bytes = arrays.check_header(where, dtype, shape, is_images)
     if member.file_size != header_bytes + num_bytes:
         declared = f"{member.file_size - header_bytes} bytes stand behind its header"

@@ -123,7 +123,7 @@ def _plain(name: str) -> str:
 def _has_files(source: DownloadedSource, folder: Path, prefixes: list[str]) -> bool:
     if source.startswith("emnist-") and arrays.is_file(folder / EMNIST_ARCHIVE):
         return True
-    found = {(file.split, file.kind) for file in idx.list_files(folder) if file.prefix in prefixes}
+    found = {(file.split, file.kind) for file in idx.list_idx_files(folder) if file.prefix in prefixes}
     return bool(found) if source == "mnist" else {("train", "images"), ("test", "labels")} <= found and len(found) >= 4
 
 

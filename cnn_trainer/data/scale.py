@@ -27,8 +27,11 @@ class _Range:
     highest: float
     has_fractions: bool
 
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.lowest + self.highest))
+
     def __str__(self) -> str:
-        return f"{self.lowest:.6g} to {self.highest:.6g}"
+        return f"from {self.lowest:.6g} to {self.highest:.6g}" if self.is_finite() else "with NaN or infinity"
 
 
 def to_uint8(where: str, images: NDArray[Any]) -> tuple[NDArray[np.uint8], White]:
@@ -49,7 +52,7 @@ def to_uint8(where: str, images: NDArray[Any]) -> tuple[NDArray[np.uint8], White
     found = _range_of(images)
     white: White = 1 if images.dtype.kind == "b" or _is_up_to_1(images, found) else 255
     if white == 255 and (found.has_fractions or not 0 <= found.lowest <= found.highest <= 255):
-        problem = f"the pixels are {images.dtype.name} from {found}; expected 0 to 255, or floats from 0 to 1"
+        problem = f"the pixels are {images.dtype.name} {found}; expected 0 to 255, or floats from 0 to 1"
         raise DataError(problem, place=where, remedy=_remedy(images, found))
     converted = np.empty(images.shape, np.uint8)
     for part, values in _slabs(images):
@@ -83,7 +86,7 @@ def _is_up_to_1(images: NDArray[Any], found: _Range) -> bool:
 
 def _remedy(images: NDArray[Any], found: _Range) -> str:
     lowest, highest = found.lowest, found.highest
-    if not np.isfinite(lowest + highest):
+    if not found.is_finite():
         return "replace NaN and infinity, for example with numpy.nan_to_num(x)"
     if lowest < 0 and images.dtype == np.int8:
         return "x.view('uint8') if they are bytes that were read with a sign"

@@ -18,6 +18,7 @@ from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data.splits import counts_per_class
+from cnn_trainer.data.table_files import expand
 from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
 from cnn_trainer.evaluation.evaluate import Result, refuse_small, score_split, write_evaluation
 from cnn_trainer.machine import backend, facts, stopping
@@ -180,11 +181,13 @@ def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterato
 def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
     """The experiment as it is really run, from whatever folder the next command is started.
 
-    A path is absolute; if the fallback was taken, data and name say so.
+    Paths are absolute; if the fallback was taken, data and name say so.
     """
     if record.source == record.requested:
-        named = "path" in experiment.data.model_dump(exclude_none=True)
-        return change_experiment(experiment, {"data.path": record.location} if named else {})
+        section = experiment.data.model_dump(exclude_none=True)
+        changes = {"data.path": record.location} if "path" in section else {}
+        tables = {key: str(expand(section[key])) for key in ("test_path", "validation_path") if key in section}
+        return change_experiment(experiment, changes | {f"data.{key}": path for key, path in tables.items()})
     name = f"{experiment.name[: 63 - len(record.source)]}-{record.source}"
     return change_experiment(experiment, {"name": name, "data": data.data_used(experiment.data, record).model_dump()})
 

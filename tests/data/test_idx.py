@@ -174,3 +174,10 @@ def test_labels_of_qmnist_are_their_first_column(tmp_path, small_arrays, write_i
     assert idx.read_idx(tmp_path, "train").labels.tolist() == small_arrays["y_train"].tolist()
     path.write_bytes(gzip.compress(sized([0, 0, 12, 2], 24, 7) + columns[:, :7].tobytes()))
     assert "labels have the shape (24, 7)" in refused(tmp_path)
+
+
+def test_for_emnist_letters_the_source_that_puts_them_right_is_named(tmp_path, small_arrays, write_idx):
+    write_idx(tmp_path, {**small_arrays, "y_train": small_arrays["y_train"] + 1})
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / f"emnist-letters-{path.name}")
+    assert "numbers its classes from 1; use data.source: emnist-letters" in refused(tmp_path)

@@ -116,3 +116,27 @@ def test_a_run_with_a_validation_split_is_validated_on_the_same_images(cnn_train
     moved = shutil.move(tmp_path / "strokes.npz", tmp_path / "moved.npz")
     answer = cnn_train("resume", half.run, "--epochs", "4", "--data", moved, "--json", cwd=tmp_path)
     assert answer.json["weights_sha256"] == whole.json["weights_sha256"]
+
+
+def test_tables_of_any_name_move_together(cnn_train, tmp_path, strokes):
+    """Their paths are recorded absolute, so a run is resumed from any folder."""
+    (tmp_path / "here").mkdir()
+    for name, split in ("eins.csv", "train"), ("zwei.csv", "test"):
+        rows = np.column_stack([strokes[f"y_{split}"], strokes[f"x_{split}"].reshape(len(strokes[f"y_{split}"]), -1)])
+        np.savetxt(tmp_path / "here" / name, rows, "%d", ",")
+    keys = "epochs: 1, batch_size: 12"
+    (tmp_path / "tables.yaml").write_text(
+        f"""data: {{source: csv, path: here/eins.csv, test_path: here/zwei.csv, label: first}}
+model: {{builder: mlp, hidden_units: []}}\ntraining: {{{keys}}}\n"""
+    )
+    answer = cnn_train("train", "tables.yaml", "--json", cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    run_dir = tmp_path / answer.run
+    assert load_config(run_dir / "config.yaml").experiment.data.test_path == str(tmp_path / "here" / "zwei.csv")
+    assert cnn_train("evaluate", run_dir, cwd="/").code == 0
+    (tmp_path / "here").rename(tmp_path / "there")
+    answer = cnn_train("resume", run_dir, "--epochs", "2", "--data", tmp_path / "there", "--json")
+    assert answer.code == 0, answer.err
+    found = load_config(run_dir / "config.yaml").experiment.data
+    assert (found.path, found.test_path) == (str(tmp_path / "there/eins.csv"), str(tmp_path / "there/zwei.csv"))
+    assert cnn_train("evaluate", run_dir).code == 0

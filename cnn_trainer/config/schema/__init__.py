@@ -6,7 +6,7 @@ NaN and infinity. Nothing here reads files or imports TensorFlow.
 
 from pydantic import Field, model_validator
 
-from cnn_trainer.config.schema.data import Folder, Idx, Mnist, Mnist5k, MnistLike, Npz
+from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.config.schema.model import Cnn, Mlp
 from cnn_trainer.config.schema.section import KeyProblem, Section
 from cnn_trainer.config.schema.training import Runtime, Training
@@ -23,7 +23,7 @@ class Experiment(Section):
     seed: int = Field(
         1, ge=0, le=2**31 - 1, description="Seed of all that is random: weights, order, splits, augmentation, Dropout."
     )
-    data: Mnist | MnistLike | Mnist5k | Npz | Idx | Folder = Field(
+    data: Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet = Field(
         discriminator="source", description="What to train on."
     )
     model: Cnn | Mlp = Field(discriminator="builder", description="Which network.")

@@ -10,7 +10,10 @@ from cnn_trainer.config.schema.section import Section
 class _Data(Section):
     source: str  # each kind narrows it; it stands here to be the first key of all
     validation_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="Share of the training split to validate on: stratified by class, by the seed."
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the training split to validate on: stratified by class, by the seed. 0: none, or the data's own validation split.",
     )
 
 
@@ -63,7 +66,7 @@ class Npz(_Data):
     source: Literal["npz"]
     path: str = Field(
         min_length=1,
-        description="The npz file. Images: uint8 (n, height, width) or (n, height, width, 1 or 3); labels: integers from 0.",
+        description="The npz file. Images: 0 to 255, or floats 0 to 1, (n, height, width) or (n, height, width, 1 or 3); labels: integers from 0.",
     )
     keys: NpzKeys = Field(NpzKeys(), description="Names of the arrays in the file, if they are not usual ones.")
 
@@ -78,13 +81,65 @@ class Idx(_Data):
     )
 
 
+class _Tables(_Data):
+    path: str = Field(
+        min_length=1,
+        description="The file with the training images, or a folder with files whose names say train, test or validation.",
+    )
+    test_path: str | None = Field(
+        None, min_length=1, description="The file of the test split. null: found in the folder."
+    )
+    validation_path: str | None = Field(
+        None, min_length=1, description="The file of the validation split. null: found in the folder."
+    )
+    label: str | None = Field(
+        None,
+        min_length=1,
+        description="The column of the labels: its name, or first or last if there are no names. null: found, such as label, class or y.",
+    )
+    test_fraction: float = Field(
+        0.2,
+        gt=0,
+        le=0.5,
+        description="Share of each class that becomes the test split if there is no file of it with labels; chosen by the seed.",
+    )
+
+
+class Csv(_Tables):
+    """Your own images in CSV files, one row each: a column for each pixel and one for the label."""
+
+    source: Literal["csv"]
+    image_shape: list[int] | None = Field(
+        None,
+        min_length=3,
+        max_length=3,
+        description="[height, width, 1 or 3], or [3, height, width] if each colour is a plane. null: a square, grey or [side, side, 3].",
+    )
+
+
+class Parquet(_Tables):
+    """Your own images in Parquet files, as on the Hugging Face hub: pictures or lists of pixels, and labels."""
+
+    source: Literal["parquet"]
+    image_size: int | None = Field(
+        None,
+        ge=8,
+        le=512,
+        description="Height and width in pixels that every picture is resized to. null: all have one size, which is kept.",
+    )
+    color: Literal["grey", "rgb"] | None = Field(
+        None,
+        description="What every picture is made: grey (1 channel) or rgb (3 channels). null: what the first one is.",
+    )
+
+
 class Folder(_Data):
     """Your own pictures (PNG, JPEG, BMP) in one sub-folder a class."""
 
     source: Literal["folder"]
     path: str = Field(
         min_length=1,
-        description="Folder with sub-folders train and test, each with one sub-folder a class; or with one sub-folder a class.",
+        description="Folder with sub-folders train, test and maybe val, each with one sub-folder a class; or with one sub-folder a class.",
     )
     image_size: int = Field(
         28, ge=8, le=512, description="Height and width in pixels that every picture is resized to."
