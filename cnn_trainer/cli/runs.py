@@ -181,7 +181,8 @@ def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str
     from cnn_trainer.cli.words import count, data_words
     from cnn_trainer.training.display import format_seconds
 
-    threads = f"{record.intra_op_threads} threads in an operation, {record.inter_op_threads} operations at a time"
+    threads = count(record.intra_op_threads, "thread") + " in an operation, "
+    threads += count(record.inter_op_threads, "operation") + " at a time"
     best = f", result of epoch {record.best_epoch}" if record.best_epoch else ""
     took = "" if record.status == "training" else f" in {format_seconds(record.train_seconds)}"
     rows = [

@@ -28,9 +28,9 @@ def headline(found: EvaluationRecord, width: int | None) -> list[str]:
     data = data_name(found.source, found.requested)
     lines = [first, f"loss {found.loss:.4f}, on {count(found.num_examples, f'{found.split} image')} of {data}"]
     if imbalance:
-        lines.append(f"the {found.split} split has {imbalance}; the balanced accuracy counts these classes alike")
+        lines.append(f"the {found.split} split has {imbalance}; balanced accuracy weights all classes equally")
     if missing:
-        lines.append(f"the {found.split} split has no image of {first_ten(missing)}; the score says nothing about that")
+        lines.append(f"the score does not cover classes that have no {found.split} image: {first_ten(missing)}")
     if width is None:
         return lines
     return [part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False)]
@@ -44,20 +44,32 @@ def score_lines(found: EvaluationRecord, width: int | None) -> list[str]:
 
 
 def _matrix(found: EvaluationRecord, width: int) -> list[str]:
-    """The confusion matrix, under names or, if these are too wide, under numbers; nothing if it does not fit at all."""
+    """The confusion matrix in the fullest form that fits ``width``: names give way to numbers, then the diagonal goes.
+
+    Nothing for a stranger's matrix that is not one of these classes.
+    """
     names, matrix = [score.name for score in found.classes], found.confusion_matrix
-    if len(names) > _MAX_MATRIX_CLASSES or [len(row) for row in matrix] != [len(names)] * len(names):
+    if [len(row) for row in matrix] != [len(names)] * len(names):
         return []
     numbers = [str(number) for number in range(len(names))]
-    numbered = [f"{number} {name}" for number, name in zip(numbers, names, strict=True)]
-    for columns, labels in (names, names), (numbers, numbered):
+    numbered = names if names == numbers else [f"{number} {name}" for number, name in enumerate(names)]
+    wrong = [[0 if row == column else cell for column, cell in enumerate(cells)] for row, cells in enumerate(matrix)]
+    in_order, right = "; classes numbered from 0 in the order below", "; correct ones left out"
+    forms = [
+        (names, names, matrix, ""),
+        (numbers, numbered, matrix, ""),
+        (numbers, numbers, matrix, in_order),
+        (numbers, numbered, wrong, right),
+        (numbers, numbers, wrong, right + in_order),
+    ]
+    for columns, labels, cells, note in forms if len(names) <= _MAX_MATRIX_CLASSES else ():
         rows = [
-            (label, *(f"{cell:,}" if cell else "-" for cell in row)) for label, row in zip(labels, matrix, strict=True)
+            (label, *(f"{cell:,}" if cell else "-" for cell in row)) for label, row in zip(labels, cells, strict=True)
         ]
         lines = table(("label", *columns), rows)
         if max(map(len, lines)) <= width:
-            return ["confusion matrix (row: label, column: prediction)", *lines]
-    return []
+            return [*textwrap.wrap(f"confusion matrix (row: label, column: prediction{note})", width), *lines]
+    return textwrap.wrap("the confusion matrix is too wide to show here; --json prints it", width)
 
 
 def _confusions(found: EvaluationRecord) -> list[str]:

@@ -74,12 +74,14 @@ def resume(
 
     A finished run is left as it is, unless --epochs asks for more.
     """
+    from cnn_trainer.cli import words
     from cnn_trainer.runs import paths, store
     from cnn_trainer.training import run as recipe
 
     opened = store.open_run(paths.resolve_run(run, runs_dir))
     if recipe.is_done(opened, epochs):
-        say(f"{opened.dir}: the run is finished after {opened.record.epochs_done} epochs; nothing to do")
+        done = words.count(opened.record.epochs_done, "epoch")
+        say(f"{opened.dir}: the run is finished after {done}; nothing to do")
         if as_json:
             print_json(recipe.finished_outcome(opened).model_dump(mode="json"))
         next_step("resume", opened.dir, "--epochs", str(opened.experiment.training.epochs + 1))

@@ -135,4 +135,5 @@ def summarize_config(experiment: Experiment) -> str:
     """The experiment in a few words: ``mnist-cnn: cnn on mnist, adam, 10 epochs in batches of 128``."""
     training = experiment.training
     network = f"{experiment.name}: {experiment.model.builder} on {experiment.data.source}"
-    return f"{network}, {training.optimizer}, {training.epochs} epochs in batches of {training.batch_size}"
+    epochs = f"{training.epochs} epoch{'' if training.epochs == 1 else 's'}"
+    return f"{network}, {training.optimizer}, {epochs} in batches of {training.batch_size}"

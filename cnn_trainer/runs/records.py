@@ -1,5 +1,6 @@
 """What the program writes about a run, as JSON: read back under the same schema, unknown keys refused."""
 
+import math
 from collections.abc import Sequence
 from heapq import nsmallest
 from typing import Annotated, Final, Literal
@@ -120,7 +121,7 @@ def balanced_accuracy(classes: Sequence[ClassScore]) -> float:
     Balanced Accuracy and Its Posterior Distribution, 2010), and scikit-learn's ``balanced_accuracy_score`` for more.
     """
     recalls = [score.recall for score in classes if score.recall is not None]
-    return sum(recalls) / max(1, len(recalls))
+    return math.fsum(recalls) / max(1, len(recalls))
 
 
 def frequent_confusions(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> list[Confusion]:

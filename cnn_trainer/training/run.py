@@ -175,7 +175,7 @@ def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterato
     validation = found.validation and counts_per_class(found.validation.labels, len(names))
     for split, counts in ("validation", validation), ("test", found.test_counts):
         if missing := [name for name, count in zip(names, counts, strict=True) if not count] if counts else []:
-            yield f"the {split} split has no image of {first_ten(missing)}; its score will say nothing about that"
+            yield f"the {split} score will not cover classes that have no {split} image: {first_ten(missing)}"
 
 
 def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:

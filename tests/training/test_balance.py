@@ -189,7 +189,7 @@ training: {epochs: 1, batch_size: 11}
 
 
 IMBALANCE = "WARNING: the training split has 30 images of cat and 3 of dog; set training.class_weights: balanced, or"
-LACKS = "WARNING: the test split has no image of dog; its score will say nothing about that"
+LACKS = "WARNING: the test score will not cover classes that have no test image: dog"
 
 
 @pytest.mark.parametrize("has_folder", [False, True])
@@ -204,7 +204,7 @@ def test_unequal_classes_and_one_without_a_test_image_are_told_before_training(c
     assert [line.split()[0] for line in lines[2:]].index("experiment:") == 0
     [score] = [number for number, line in enumerate(lines) if line.startswith("test accuracy ")]
     assert f"balanced accuracy {answer.json['test_balanced_accuracy']:.2%}" in lines[score]
-    assert lines[score + 2] == "the test split has no image of dog; the score says nothing about that"
+    assert lines[score + 2] == "the score does not cover classes that have no test image: dog"
     scores = read_json(tmp_path / answer.run / "evaluation.json")
     assert scores["balanced_accuracy"] == answer.json["test_balanced_accuracy"] == scores["classes"][0]["recall"]
     assert [each["support"] for each in scores["classes"]] == [10, 0]
