@@ -6,6 +6,7 @@ Importing this module loads neither TensorFlow nor Keras: ``load_result`` starts
 import csv
 import io
 import math
+import os
 import shlex
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.data.splits import Split, SplitName
-from cnn_trainer.errors import DivergedError, RunDirectoryError, raised_as
+from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError, raised_as
 from cnn_trainer.evaluation import scores
 from cnn_trainer.evaluation.scores import Score
 from cnn_trainer.machine import backend
@@ -151,6 +152,16 @@ def score_split(
     return evaluation, score, split
 
 
+def missing_data(error: DataError, run: Run, command: str) -> DataError:
+    """``error``; if the data of the run is not where it was, with the option of ``command`` that says where it is."""
+    data_used = run.record.data
+    if os.path.lexists(data_used.location) or data_used.source == "mnist-5k":  # comes with a package
+        return error
+    moved_to = f"if the data has moved: cnn-train {command} {shlex.quote(str(run.dir))} --data PATH"
+    remedy = f"{error.remedy}; {moved_to}" if error.remedy else moved_to
+    return DataError(error.problem, place=error.place, remedy=remedy)
+
+
 @raised_as(RunDirectoryError)
 def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, labels: NDArray[np.integer]) -> None:
     """Write evaluation.json and predictions.csv, or for another split than test evaluation-train.json and so on.
@@ -189,7 +200,10 @@ def evaluate_result(
         DataError, DivergedError: as ``score_split``.
         RunDirectoryError: if the run has other weights by now.
     """
-    evaluation, score, split = score_split(run, result, split_name, path)
+    try:
+        evaluation, score, split = score_split(run, result, split_name, path)
+    except DataError as error:
+        raise (missing_data(error, run, "evaluate") if path is None else error) from None
     if path is not None:
         return evaluation
     now = store.read_run_record(run.dir)

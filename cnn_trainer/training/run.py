@@ -6,7 +6,6 @@ its threads.
 
 from __future__ import annotations
 
-import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data.splits import counts_per_class
 from cnn_trainer.data.table_files import expand
 from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
-from cnn_trainer.evaluation.evaluate import Result, refuse_small, score_split, write_evaluation
+from cnn_trainer.evaluation.evaluate import Result, missing_data, refuse_small, score_split, write_evaluation
 from cnn_trainer.machine import backend, facts, stopping
 from cnn_trainer.machine.backend import Backend
 from cnn_trainer.network.fits import check_fits
@@ -233,11 +232,7 @@ def _prepare_resume(
     try:
         prepared = prepare(Config(experiment, config_file), feedback, check_test, recorded)
     except DataError as error:
-        if data_path is not None or os.path.lexists(recorded.location):
-            raise
-        moved_to = f"if the data has moved: cnn-train resume {shlex.quote(str(run.dir))} --data PATH"
-        remedy = f"{error.remedy}; {moved_to}" if error.remedy else moved_to
-        raise DataError(error.problem, place=error.place, remedy=remedy) from None
+        raise (missing_data(error, run, "resume") if data_path is None else error) from None
     for found, wanted, done in (
         (prepared.data.train_sha256, recorded.train_sha256, "trained"),
         (prepared.data.validation_sha256, recorded.validation_sha256, "validated"),

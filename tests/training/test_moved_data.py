@@ -8,6 +8,9 @@ import pytest
 from support import read_json, settings
 
 from cnn_trainer.config.load import load_config
+from cnn_trainer.errors import DataError
+from cnn_trainer.evaluation.evaluate import missing_data
+from cnn_trainer.runs import store
 
 
 @pytest.fixture
@@ -54,6 +57,9 @@ def test_without_data_the_message_names_the_option(cnn_train, half):
     answer = cnn_train("resume", run_dir, "--epochs", "4")
     assert answer.code == 4
     assert answer.err.endswith(f"; if the data has moved: cnn-train resume {run_dir} --data PATH\n")
+    answer = cnn_train("evaluate", run_dir)
+    assert answer.code == 4
+    assert answer.err.endswith(f"; if the data has moved: cnn-train evaluate {run_dir} --data PATH\n")
     assert files(run_dir) == before
 
 
@@ -107,6 +113,17 @@ def test_data_that_comes_with_a_package_has_no_place(cnn_train, tmp_path):
     answer = cnn_train("resume", run_dir, "--epochs", "2", "--data", tmp_path)
     problem = "mnist-5k comes with a package and is not looked for elsewhere"
     assert (answer.code, answer.err) == (4, f"error: {tmp_path}: {problem}\n")
+
+
+def test_nor_does_a_message_name_an_option_for_it(cnn_train, tmp_path):
+    config = "data: {source: mnist-5k}\nmodel: {builder: mlp, hidden_units: []}\ntraining: {epochs: 1}\n"
+    (tmp_path / "digits.yaml").write_text(config)
+    run_dir = tmp_path / cnn_train("train", "digits.yaml", "--json", cwd=tmp_path).run
+    record = read_json(run_dir / "run.json")
+    record["data"]["location"] = "/no/such/place"
+    (run_dir / "run.json").write_text(json.dumps(record))
+    error = DataError("the package is not installed", place="mnist-5k", remedy="install it")
+    assert missing_data(error, store.open_run(run_dir), "evaluate") is error
 
 
 def test_a_run_with_a_validation_split_is_validated_on_the_same_images(cnn_train, small_config, tmp_path):
