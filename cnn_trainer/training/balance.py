@@ -19,7 +19,7 @@ def balanced_weights(counts: Sequence[int]) -> list[float]:
 
 
 def describe_imbalance(counts: Sequence[int], class_names: Sequence[str], noun: str) -> str | None:
-    """``300 images of cat and 3 of dog``, with ``noun`` images: the largest and the smallest class that has an example.
+    """``300 images of class cat and 3 of class dog``, with ``noun`` images: the largest and the smallest class that has an example.
 
     None if the largest has less than ``UNBALANCED`` times as many.
     """
@@ -27,9 +27,11 @@ def describe_imbalance(counts: Sequence[int], class_names: Sequence[str], noun: 
     if not found:
         return None
     (least, rarest), (most, commonest) = min(found, key=itemgetter(0)), max(found, key=itemgetter(0))
-    return f"{most:,} {noun} of {commonest} and {least:,} of {rarest}" if most >= UNBALANCED * least else None
+    return (
+        f"{most:,} {noun} of class {commonest} and {least:,} of class {rarest}" if most >= UNBALANCED * least else None
+    )
 
 
 def first_ten(names: Sequence[str]) -> str:
-    """The first ten of them, and how many more there are."""
+    """The first ten names, and how many more there are."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if names[10:] else "")

@@ -56,7 +56,7 @@ def test_a_perfect_score_of_very_unequal_classes_is_not_bare():
     assert headline(found, None) == [
         "test accuracy 100.00% (95 % interval 90.00% to 100.00%), balanced accuracy 100.00%",
         "loss 0.2500, on 68 test images of folder",
-        "the test split has 60 images of cat and 1 of dog; balanced accuracy weights all classes equally",
+        "the test split has 60 images of class cat and 1 of class dog; balanced accuracy weights all classes equally",
     ]
 
 

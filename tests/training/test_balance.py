@@ -153,10 +153,10 @@ def test_the_weights_are_counted_without_the_validation_split_and_its_loss_is_no
 
 def test_an_imbalance_is_told_in_numbers():
     names = ["cat", "dog", "owl"]
-    assert describe_imbalance([300, 3, 20], names, "images") == "300 images of cat and 3 of dog"
-    assert describe_imbalance([3, 1_500, 0], names, "images") == "1,500 images of dog and 3 of cat"
+    assert describe_imbalance([300, 3, 20], names, "images") == "300 images of class cat and 3 of class dog"
+    assert describe_imbalance([3, 1_500, 0], names, "images") == "1,500 images of class dog and 3 of class cat"
     assert describe_imbalance([50, 11, 20], names, "images") is None
-    assert describe_imbalance([50, 10, 20], names, "images") == "50 images of cat and 10 of dog"
+    assert describe_imbalance([50, 10, 20], names, "images") == "50 images of class cat and 10 of class dog"
     assert describe_imbalance([0, 0, 0], names, "images") is None
 
 
@@ -188,7 +188,7 @@ training: {epochs: 1, batch_size: 11}
     return path
 
 
-IMBALANCE = "WARNING: the training split has 30 images of cat and 3 of dog; set training.class_weights: balanced, or"
+IMBALANCE = "WARNING: the training split has 30 images of class cat and 3 of class dog; set training.class_weights: balanced, or"
 LACKS = "WARNING: the test score will not cover classes that have no test image: dog"
 
 
