@@ -20,7 +20,7 @@ def headline(found: EvaluationRecord, width: int | None) -> list[str]:
     low, high = found.accuracy_interval
     accuracy, balanced = f"{found.accuracy:.2%}", f"{found.balanced_accuracy:.2%}"
     names, counts = [score.name for score in found.classes], [score.support for score in found.classes]
-    imbalance = describe_imbalance(counts, names, "images")
+    imbalance = describe_imbalance(counts, names)
     missing = [name for name, support in zip(names, counts, strict=True) if not support]
     first = f"{found.split} accuracy {accuracy} (95 % interval {low:.2%} to {high:.2%})"
     if balanced != accuracy or imbalance or missing:

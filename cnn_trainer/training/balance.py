@@ -18,8 +18,8 @@ def balanced_weights(counts: Sequence[int]) -> list[float]:
     return [sum(counts) / (len(counts) * count) for count in counts]
 
 
-def describe_imbalance(counts: Sequence[int], class_names: Sequence[str], noun: str) -> str | None:
-    """``300 images of class cat and 3 of class dog``, with ``noun`` images: the largest and the smallest class that has an example.
+def describe_imbalance(counts: Sequence[int], class_names: Sequence[str]) -> str | None:
+    """The largest class and the smallest that has an example: ``300 images of class cat and 3 of class dog``.
 
     None if the largest has less than ``UNBALANCED`` times as many.
     """
@@ -28,7 +28,7 @@ def describe_imbalance(counts: Sequence[int], class_names: Sequence[str], noun: 
         return None
     (least, rarest), (most, commonest) = min(found, key=itemgetter(0)), max(found, key=itemgetter(0))
     return (
-        f"{most:,} {noun} of class {commonest} and {least:,} of class {rarest}" if most >= UNBALANCED * least else None
+        f"{most:,} images of class {commonest} and {least:,} of class {rarest}" if most >= UNBALANCED * least else None
     )
 
 

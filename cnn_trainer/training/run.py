@@ -167,7 +167,7 @@ def prepare(
 def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterator[str]:
     """What a person should know of the sizes of the classes before the first step."""
     names = found.record.class_names
-    imbalance = describe_imbalance(counts_per_class(found.train.labels, len(names)), names, "images")
+    imbalance = describe_imbalance(counts_per_class(found.train.labels, len(names)), names)
     if imbalance and experiment.training.class_weights is None:
         remedy = "set training.class_weights: balanced, or the rare class may hardly ever be predicted"
         yield f"the training split has {imbalance}; {remedy}"
