@@ -18,9 +18,9 @@ app = typer.Typer(no_args_is_help=True, help="Find, fetch and check data sets.")
 
 # The words after ``cnn-train train`` that train on a named data set.
 _NAMED = {
-    "mnist": ("configs/mnist.yaml",),
-    "fashion-mnist": ("configs/fashion-mnist.yaml",),
-    "mnist-5k": ("configs/mnist.yaml", "--set", "data={source: mnist-5k}"),
+    "mnist": ("mnist",),
+    "fashion-mnist": ("fashion-mnist",),
+    "mnist-5k": ("mnist", "--set", "data={source: mnist-5k}"),
 }
 
 
@@ -91,7 +91,7 @@ def data_check(
         str,
         typer.Argument(
             metavar="CONFIG|SOURCE",
-            help="An experiment, a YAML file; or mnist, fashion-mnist, mnist-5k.",
+            help="An experiment, as train takes it; or a data set: mnist, fashion-mnist, mnist-5k.",
             autocompletion=lambda incomplete: [name for name in _NAMED if name.startswith(incomplete)],
             show_default=False,
         ),
@@ -121,8 +121,9 @@ def data_check(
 
 
 def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
-    """What ``subject`` names: a file, or a data set."""
+    """What ``subject`` names: a data set, a file, or a shipped config."""
     from cnn_trainer.config.load import documented_config
+    from cnn_trainer.config.shipped import shipped_names
     from cnn_trainer.network.fits import load_checked
 
     if subject in _NAMED:
@@ -130,9 +131,9 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
             problem = f"changes a config, and {subject} is not one"
             raise UsageError(problem, place=f"--set {overrides[0]}", remedy="give a YAML file")
         return documented_config({"data": {"source": subject}}).experiment
-    if not Path(subject).suffix and not Path(subject).exists():
-        remedy = f"the named ones are {', '.join(_NAMED)}"
-        raise UsageError("no such file, and no such data set", place=subject, remedy=remedy)
+    if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped_names():
+        remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped_names())}"
+        raise UsageError("no such file, shipped config or data set", place=subject, remedy=remedy)
     return load_checked(Path(subject), overrides or ()).experiment
 
 
