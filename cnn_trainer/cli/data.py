@@ -52,12 +52,15 @@ def _as_json(status: "SourceStatus") -> dict[str, object]:
 
 
 def _row(status: "SourceStatus") -> tuple[str, str, str]:
+    from cnn_trainer.data.named import install_mnist_5k
+
     if status.problem:
         return status.source, "broken", str(status.problem)
     if status.location:
         return status.source, "yes", str(status.location)
-    package = "pip install 'cnn-trainer[offline]'"
-    return status.source, "no", package if status.source == "mnist-5k" else f"cnn-train data fetch {status.source}"
+    if status.source == "mnist-5k":
+        return status.source, "no", install_mnist_5k()
+    return status.source, "no", f"cnn-train data fetch {status.source}"
 
 
 @app.command("fetch")

