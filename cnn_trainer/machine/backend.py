@@ -24,8 +24,8 @@ _FAST_BFLOAT16 = {"amx_bf16", "svebf16"}
 _MIN_TOWER_IMAGES = 32  # fewer cost more in bookkeeping than another tower wins
 _NEW_PROCESS = "train in a new process, or before anything else in this one uses TensorFlow"
 
-# TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about it. To a TensorFlow with CUDA it is
-# an ERROR that there is no NVIDIA driver (303) or no GPU; here the line about the device says it.
+# TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about it. With CUDA, it
+# also logs a missing NVIDIA driver (303) or GPU, as an ERROR; here the line about the device says it.
 _CHATTER = re.compile(
     r"WARNING: All log messages before absl|[IW]\d{4} \d\d:|[IW]0000 00:|\d{4}-\d\d-\d\d .*: [IW] |"
     r"To enable the following instructions|failed call to cuInit: .*(\(303\)|CUDA_ERROR_NO_DEVICE)"
