@@ -20,7 +20,10 @@ app = typer.Typer(no_args_is_help=True, help="Find, fetch and check data sets.")
 _NAMED = {
     "mnist": ("mnist",),
     "fashion-mnist": ("fashion-mnist",),
-    "mnist-5k": ("mnist", "--set", "data={source: mnist-5k}"),
+    **{
+        source: ("mnist", "--set", f"data={{source: {source}}}")
+        for source in ("kmnist", "qmnist", "emnist-digits", "emnist-letters", "emnist-balanced", "mnist-5k")
+    },
 }
 
 
@@ -66,8 +69,12 @@ def _row(status: "SourceStatus") -> tuple[str, str, str]:
 @app.command("fetch")
 def data_fetch(
     source: Annotated[
-        Literal["mnist", "fashion-mnist"],
-        typer.Argument(metavar="SOURCE", help="mnist or fashion-mnist.", show_default=False),
+        Literal["mnist", "fashion-mnist", "kmnist", "qmnist", "emnist-digits", "emnist-letters", "emnist-balanced"],
+        typer.Argument(
+            metavar="SOURCE",
+            help="mnist, fashion-mnist, kmnist, qmnist, emnist-digits, emnist-letters or emnist-balanced.",
+            show_default=False,
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +101,7 @@ def data_check(
         str,
         typer.Argument(
             metavar="CONFIG|SOURCE",
-            help="An experiment, as train takes it; or a data set: mnist, fashion-mnist, mnist-5k.",
+            help=f"An experiment, as train takes it; or {', '.join(_NAMED)}.",
             autocompletion=lambda incomplete: [name for name in _NAMED if name.startswith(incomplete)],
             show_default=False,
         ),
@@ -148,7 +155,7 @@ def _is_wrong(report: "DataReport") -> bool:
 
 
 def _describe(report: "DataReport") -> list[str]:
-    from cnn_trainer.cli.words import data_name
+    from cnn_trainer.cli.words import conversion, data_name
 
     width = stdout_width()
     splits = [
@@ -160,8 +167,10 @@ def _describe(report: "DataReport") -> list[str]:
         (str(label), name, *(f"{count:,}" for count in row))
         for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
     ]
+    converted = conversion(report.pixel_dtype, report.white)
     lines = [
         f"{data_name(report.source, report.requested)}, from {report.location}",
+        *([converted] if converted else []),
         "",
         *table(("split", "examples", "image", "sha256 of images and labels"), splits, width),
         "",
