@@ -131,7 +131,7 @@ def prepare(
     """
     experiment = config.experiment
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
-        remedy = "install it with: pip install 'cnn-trainer[tensorboard]', or set false"
+        remedy = f"install it with: {facts.install_command('tensorboard')}, or set false"
         raise ConfigError(config.fault("runtime.tensorboard", "got true, and TensorBoard is not installed", remedy))
     training_data = data.load_training(
         experiment.data,
