@@ -121,6 +121,7 @@ def _measured(experiment: Experiment, epochs: int) -> Experiment:
         "training.epochs": epochs,
         "training.loss": "cross_entropy",
         "training.label_smoothing": 0.0,
+        "training.class_weights": None,
         "training.ema_decay": None,
         "training.augmentation": {},
         "training.early_stopping": None,

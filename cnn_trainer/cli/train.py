@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +64,9 @@ def resume(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Train to this many epochs in all, even if the run is finished.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Read the data here if it has moved; the run records it.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -70,18 +74,20 @@ def resume(
 
     A finished run is left as it is, unless --epochs asks for more.
     """
+    from cnn_trainer.cli import words
     from cnn_trainer.runs import paths, store
     from cnn_trainer.training import run as recipe
 
     opened = store.open_run(paths.resolve_run(run, runs_dir))
     if recipe.is_done(opened, epochs):
-        say(f"{opened.dir}: the run is finished after {opened.record.epochs_done} epochs; nothing to do")
+        done = words.count(opened.record.epochs_done, "epoch")
+        say(f"{opened.dir}: the run is finished after {done}; nothing to do")
         if as_json:
             print_json(recipe.finished_outcome(opened).model_dump(mode="json"))
         next_step("resume", opened.dir, "--epochs", str(opened.experiment.training.epochs + 1))
         return
     with _feedback(quiet) as feedback:
-        _say_outcome(recipe.resume_run(opened, epochs, feedback), quiet, as_json)
+        _say_outcome(recipe.resume_run(opened, epochs, feedback, data_path=data), quiet, as_json)
 
 
 @contextmanager
@@ -117,9 +123,12 @@ def _say_dry_run(prepared: "Prepared", quiet: bool, as_json: bool) -> None:
 
 
 def _say_outcome(outcome: "RunOutcome", quiet: bool, as_json: bool) -> None:
-    from cnn_trainer.cli import words
+    from cnn_trainer.cli import score, tables, words
+    from cnn_trainer.runs import store
 
     if not quiet:
+        if evaluation := store.read_evaluation(Path(outcome.run)):
+            say(*score.headline(evaluation, tables.stderr_width()))
         say(*words.outcome(outcome))
     if as_json:
         print_json(outcome.model_dump(mode="json"))

@@ -83,12 +83,13 @@ def list_pictures(
 
     Raises:
         DataError: if there is no such folder, a split is missing, or it does not hold two classes or more of pictures.
+            A folder for the validation or test split may lack classes, but not all.
     """
     _require_folder(folder)
     splits = _find_splits(folder)
     if splits:
         _require_splits(folder, splits, _NEEDED[split])
-        return _list_classes(splits[split], class_names) if split in splits else None
+        return _list_classes(splits[split], class_names, may_lack=split != "train") if split in splits else None
     if split == "validation":
         return None
     whole = _list_classes(folder, class_names)
@@ -145,11 +146,11 @@ def _visible(folder: Path) -> list[Path]:
         raise DataError(f"cannot be listed: {error.strerror}", place=folder, remedy="check its permissions") from None
 
 
-def _class_folders(folder: Path) -> list[Path]:
+def _class_folders(folder: Path, least: int) -> list[Path]:
     classes = [path for path in _visible(folder) if arrays.is_folder(path)]
-    if not 2 <= len(classes) <= arrays.MAX_CLASSES:
+    if not least <= len(classes) <= arrays.MAX_CLASSES:
         found = f"has {len(classes)} sub-folders" if len(classes) != 1 else f"has the one sub-folder {classes[0].name}"
-        wanted = f"expected one sub-folder a class, 2 to {arrays.MAX_CLASSES} of them"
+        wanted = f"expected one sub-folder a class, {least} to {arrays.MAX_CLASSES} of them"
         raise DataError(found, place=folder, remedy=wanted)
     for path in classes:
         if not path.name.isprintable():
@@ -157,19 +158,22 @@ def _class_folders(folder: Path) -> list[Path]:
     return sorted(classes, key=lambda path: arrays.natural_order(path.name))
 
 
-def _list_classes(folder: Path, class_names: Sequence[str] | None) -> Listing:
+def _list_classes(folder: Path, class_names: Sequence[str] | None, may_lack: bool = False) -> Listing:
+    """The pictures of all classes; ``may_lack``: some of ``class_names`` may have none, and no folder."""
     paths: list[Path] = []
     labels: list[int] = []
-    classes = _class_folders(folder)
-    if class_names is not None and {path.name for path in classes} == set(class_names):
-        classes = [folder / name for name in class_names]
-    for label, path in enumerate(classes):
-        pictures = _visible(path)
-        if not pictures:
-            raise DataError("holds no picture", place=path, remedy="put some in, or remove the class")
+    names = found = [path.name for path in _class_folders(folder, 1 if may_lack else 2)]
+    if class_names is not None and (set(found) == set(class_names) or (may_lack and set(found) < set(class_names))):
+        names = list(class_names)
+    for label, name in enumerate(names):
+        pictures = _visible(folder / name) if name in found else []
+        if not pictures and not may_lack:
+            raise DataError("holds no picture", place=folder / name, remedy="put some in, or remove the class")
         paths += pictures
         labels += [label] * len(pictures)
-    return Listing([path.name for path in classes], paths, np.array(labels, np.int32))
+    if not paths:
+        raise DataError("holds no picture", place=folder, remedy="put some in, or remove the folder")
+    return Listing(names, paths, np.array(labels, np.int32))
 
 
 def read_pictures(

@@ -8,7 +8,7 @@ from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, Mni
 from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale, table_files
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
-from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, split_digest
+from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
 
@@ -23,11 +23,13 @@ class TrainingData:
         train: the training split, without the examples set aside for validation.
         validation: the source's own validation split, or the examples set aside, or None.
         record: what to write into ``run.json`` about it.
+        test_counts: how many examples of each class the test split has; None if it was not read.
     """
 
     train: Split
     validation: Split | None
     record: DataRecord
+    test_counts: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def load_training(
     for name, other in ("validation", own), ("test", test):
         if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
             warn(warning)
+    test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
     del test
     train, carved = carve_validation(whole.split, data.validation_fraction, seed)
     validation = own or carved
@@ -106,7 +109,7 @@ def load_training(
         pixel_dtype=whole.split.source_dtype,
         white=whole.split.source_white,
     )
-    return TrainingData(train, validation, record)
+    return TrainingData(train, validation, record, test_counts)
 
 
 def _read_training(
@@ -121,6 +124,9 @@ def _read_training(
             raise
         if data.fallback is None:
             remedy = f"{error.remedy}; or set data.fallback: mnist-5k to train on 5,000 of its images"
+            raise DataError(error.problem, remedy=remedy) from None
+        if named.mnist_5k_path() is None:
+            remedy = f"{error.remedy}; or install 5,000 of its images: {named.install_mnist_5k()}"
             raise DataError(error.problem, remedy=remedy) from None
         warn(error.problem)
         warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
@@ -166,6 +172,18 @@ def data_used(data: Data, record: DataRecord) -> Data:
     return data if record.source == data.source else _fallback(data)
 
 
+def at_path(data: Data, path: Path) -> Data:
+    """The section for data that is to be read at ``path``. Raises DataError for mnist-5k, which has no place.
+
+    The files of all splits of a CSV or Parquet source are then there: those that the section names, if ``path`` is a
+    folder that holds them as they stood, or else those that are found there.
+    """
+    if isinstance(data, Mnist5k):
+        raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
+    elsewhere = table_files.paths_at(data, path) if isinstance(data, Csv | Parquet) else {"path": str(path)}
+    return type(data).model_construct(**{**vars(data), **elsewhere})  # a path may be no Unicode text
+
+
 def load_split(
     data: Data,
     seed: int,
@@ -180,8 +198,7 @@ def load_split(
         data: the section of the config.
         seed: that of the run; the training and validation splits of it are then the same again.
         split: train means without the examples set aside for validation.
-        path: where to look in place of ``data.path``, or of the places where a named data set is looked for. The files
-            of all splits of a CSV or Parquet source are then looked for there.
+        path: where to look, as ``at_path`` does, in place of ``data.path`` or of the places of a named data set.
         trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
             the same place is read for it.
 
@@ -189,10 +206,7 @@ def load_split(
         DataError: if the data is missing, broken, not what it is said to be, or does not fit.
     """
     if path is not None:
-        if isinstance(data, Mnist5k):
-            raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-        elsewhere = {"path": str(path)} | ({"test_path": None, "validation_path": None} if _is_table(data) else {})
-        data = type(data).model_construct(**{**vars(data), **elsewhere})  # a path may be no Unicode text
+        data = at_path(data, path)
     if trained_on is None:
         known = _read(data, seed, "train", None, no_progress).known()
     else:
@@ -244,10 +258,6 @@ def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progres
     if whole and known:
         _check_fits(whole, split, known)
     return whole
-
-
-def _is_table(data: Data) -> bool:
-    return isinstance(data, Csv | Parquet)
 
 
 def _named(split: Split | None, class_names: list[str], place: Path) -> _Whole | None:

@@ -1,5 +1,6 @@
 """The sources ``csv`` and ``parquet``: which files hold which split, and the splits that they make."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -89,6 +90,21 @@ def find_tables(data: Csv | Parquet, place: Path, split: SplitName) -> list[Path
             suffix = _SUFFIXES[data.source][0]
             raise DataError(f"holds no file train{suffix}", place=place, remedy="name the file: data.path")
     return _one_table(chosen, place)
+
+
+def paths_at(data: Csv | Parquet, place: Path) -> dict[str, str | None]:
+    """The keys of ``data`` that name files or folders, for tables that have moved to ``place``.
+
+    If what they name stands in the folder ``place`` as it stood in the folder that held all of it, they name it there;
+    else ``data.path`` is ``place`` and names what is found there. Raises DataError.
+    """
+    keys = ("path", "test_path", "validation_path")
+    named = {key: expand(text) for key in keys if (text := getattr(data, key)) is not None}
+    held = Path(os.path.commonpath([path.parent for path in named.values()]))
+    moved = {key: place / path.relative_to(held) for key, path in named.items()}
+    if not all(os.path.lexists(path) for path in moved.values()):
+        moved = {"path": place}
+    return {key: str(moved[key]) if key in moved else None for key in keys}
 
 
 def expand(text: str) -> Path:

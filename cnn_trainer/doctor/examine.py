@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_trainer.config.load import documented_config
-from cnn_trainer.data import list_sources
+from cnn_trainer.data import list_sources, named
 from cnn_trainer.data.places import DATA_DIR_VARIABLE
 from cnn_trainer.errors import CnnTrainError, DataError, DeviceError, RunDirectoryError, raised_as
 from cnn_trainer.machine import backend, child, facts
@@ -50,7 +50,7 @@ def examine(runs_dir: Path) -> Diagnosis:
     }
     found.sections["data"] = _examine_data(found)
     try:
-        _try_runs_dir(runs_dir)
+        _try_runs_dir(runs_dir, found)
     except RunDirectoryError as error:
         found.errors.append(error)
     environment = found.sections["environment"] = facts.environment()
@@ -64,7 +64,7 @@ def _examine_versions(found: Diagnosis) -> dict[str, str | None]:
     versions: dict[str, str | None] = dict(facts.versions())
     if {"tensorflow", "tensorflow-cpu"} <= versions.keys():
         problem = "tensorflow and tensorflow-cpu are both installed, in the same folder"
-        remedy = "pip uninstall tensorflow tensorflow-cpu, then pip install 'cnn-trainer[cpu]', or [gpu]"
+        remedy = f"pip uninstall tensorflow tensorflow-cpu, then {facts.install_command('tensorflow')}"
         found.warnings.append(CnnTrainError(problem, remedy=remedy))
     requirements: list[str] = []
     with suppress(metadata.PackageNotFoundError):  # a checkout that is not installed
@@ -74,7 +74,7 @@ def _examine_versions(found: Diagnosis) -> dict[str, str | None]:
         if not name.startswith("tensorflow"):  # of whose builds one is enough, and that is above
             versions[name] = _version(name)
             if versions[name] is None and "extra ==" not in requirement:
-                remedy = "pip install --force-reinstall cnn-trainer"
+                remedy = facts.install_command(requirement)
                 found.warnings.append(CnnTrainError(f"the package {name} is missing", remedy=remedy))
     return versions
 
@@ -99,7 +99,7 @@ def _examine_training(found: Diagnosis) -> dict[str, Any]:
         remedy = "train with --device cpu, or correct the GPU's driver"
         found.warnings.append(DeviceError(f"training works only on the CPU: {first.problem}", remedy=remedy))
     if not training["gpus"] and Path("/proc/driver/nvidia/version").exists():
-        remedy = "pip install 'cnn-trainer[gpu]', and look at CUDA_VISIBLE_DEVICES"
+        remedy = f"{facts.install_command('tensorflow[and-cuda]')}, and look at CUDA_VISIBLE_DEVICES"
         found.warnings.append(DeviceError("there is a GPU, but TensorFlow does not find it", remedy=remedy))
     return training
 
@@ -118,17 +118,22 @@ def _examine_data(found: Diagnosis) -> dict[str, str | None]:
         found.warnings.append(DataError("not at hand; a training will download it", place="mnist", remedy=remedy))
     if sources["mnist-5k"].location is None:
         problem = "not at hand, so without a network there is nothing to train on"
-        found.warnings.append(DataError(problem, place="mnist-5k", remedy="pip install 'cnn-trainer[offline]'"))
+        found.warnings.append(DataError(problem, place="mnist-5k", remedy=named.install_mnist_5k()))
     return {source: str(status.location) if status.location else None for source, status in sources.items()}
 
 
 @raised_as(RunDirectoryError)
-def _try_runs_dir(runs_dir: Path) -> None:
-    """Refuse a folder in which no run can be written and locked. Raises RunDirectoryError."""
+def _try_runs_dir(runs_dir: Path, found: Diagnosis) -> None:
+    """Refuse a folder in which no run can be written, and warn if none can be locked. Raises RunDirectoryError."""
     paths.require_writable(runs_dir)
     place = next(folder for folder in (runs_dir, *runs_dir.absolute().parents) if folder.is_dir())
     with files.reported(place, "written to"), tempfile.TemporaryFile(dir=place) as file:
-        files.try_lock(file.fileno())
+        try:
+            files.try_lock(file.fileno())
+        except OSError as error:
+            problem = f"the file system cannot lock files ({error.strerror}), so nothing keeps two processes apart"
+            remedy = "work on a run with one process at a time, or choose another folder with --runs-dir"
+            found.warnings.append(RunDirectoryError(problem, place=runs_dir, remedy=remedy))
 
 
 def run_probe(device: str) -> dict[str, Any]:
@@ -145,7 +150,8 @@ def run_probe(device: str) -> dict[str, Any]:
         DeviceError: if no training works on the device.
     """
     ended = child.run_child("cnn_trainer.doctor.examine:main", device, timeout_seconds=PROBE_SECONDS)
-    remedy = "install it again: pip install --force-reinstall 'cnn-trainer[cpu]', or [gpu]"
+    build = "tensorflow-cpu" if "tensorflow-cpu" in facts.versions() else "tensorflow"
+    remedy = f"install it again: {facts.install_command('--force-reinstall', build)}"
     if ended.signal_name == "SIGILL":
         remedy = "install a TensorFlow that was built for this processor"
     if ended.failure:

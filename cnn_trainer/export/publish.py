@@ -77,7 +77,7 @@ def export_run(run: Run, wanted: Sequence[Format], output: Path | None, data_pat
     export_dir = run.dir / EXPORT_DIR if output is None else output
     if output is None and os.path.lexists(export_dir):
         files.require_folder(export_dir)  # a stranger's run could lead anywhere
-    with _opened(export_dir) as staging:
+    with _opened(export_dir, say) as staging:
         earlier = _earlier(run, export_dir, wanted)
         say("scoring the run itself on its test split")
         source, evaluated, expected = _prepare(run, wanted, data_path)
@@ -98,20 +98,24 @@ def _refuse_large(run: Run, wanted: Sequence[Format]) -> None:
 
 
 @contextmanager
-def _opened(export_dir: Path) -> Iterator[Path]:
+def _opened(export_dir: Path, say: Say) -> Iterator[Path]:
     """Hold an export for this process only; gives a folder to write in. What is empty afterwards is removed.
 
-    Raises RunDirectoryError if the folder cannot be made or written, or another process holds it.
+    Raises RunDirectoryError if the folder cannot be made or written, or another process holds it. If the file system
+    cannot lock a folder, as NFS cannot, it says so and goes on.
     """
     with files.reported(export_dir, "written", _OTHER_PLACE):
         made = [folder for folder in (export_dir, *export_dir.parents) if not folder.exists()]
         export_dir.mkdir(parents=True, exist_ok=True)
         folder = os.open(export_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with files.reported(export_dir, "locked", _OTHER_PLACE):
+        try:
             if not files.try_lock(folder):
                 remedy = f"wait for it, {_OTHER_PLACE}"
                 raise RunDirectoryError("another process exports to this place", place=export_dir, remedy=remedy)
+        except OSError as error:
+            problem = f"the file system cannot lock this folder ({error.strerror})"
+            say(f"WARNING: {export_dir}: {problem}; make sure that no other process exports to it meanwhile")
         for stray in export_dir.glob(f"{_STAGING}*"):  # of a process that was killed
             shutil.rmtree(stray, ignore_errors=True)
         files.remove_stray(export_dir)

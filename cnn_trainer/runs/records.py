@@ -1,10 +1,16 @@
 """What the program writes about a run, as JSON: read back under the same schema, unknown keys refused."""
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Sequence
+from heapq import nsmallest
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from cnn_trainer.storage.strict_json import SCHEMA_VERSION, Record
+
+MAX_CONFUSIONS: Final = 20
+"""How many are recorded, of the pairs of classes that were confused."""
 
 RunStatus = Literal["created", "training", "interrupted", "diverged", "failed", "trained", "finished"]
 
@@ -45,10 +51,12 @@ class EpochMetrics(Record):
     epoch: int = Field(description="Counted from 1.", ge=1)
     step: int = Field(description="Steps since the start of training.", ge=1)
     train_loss: float = Field(
-        description="Mean over the epoch's examples as trained: augmented, smoothed, dropped out."
+        description="Mean over the epoch's examples as trained: augmented, smoothed, dropped out, weighted by class."
     )
-    train_accuracy: float = Field(ge=0, le=1)
-    validation_loss: float | None = None
+    train_accuracy: float = Field(description="Of the same examples, not weighted.", ge=0, le=1)
+    validation_loss: float | None = Field(
+        None, description="Mean over the validation examples, not weighted, so that it compares with that of any run."
+    )
     validation_accuracy: float | None = Field(None, ge=0, le=1)
     learning_rate: float = Field(description="Of the epoch's last step.")
     images_per_second: float = Field(description="Of the training steps only.")
@@ -98,8 +106,43 @@ class ClassScore(Record):
     f1: float | None = Field(description="null if precision or recall is, or both are 0.", ge=0, le=1)
 
 
+class Confusion(Record):
+    """Examples of one class that were taken for another."""
+
+    label: str = Field(description="Name of the true class.")
+    prediction: str = Field(description="Name of the predicted class.")
+    count: int = Field(ge=1)
+
+
+def balanced_accuracy(classes: Sequence[ClassScore]) -> float:
+    """The mean of the recalls of the classes that have an example: a rare class counts as much as a frequent one.
+
+    With as many examples of each class it is the accuracy. As K. H. Brodersen and others define it for two classes (The
+    Balanced Accuracy and Its Posterior Distribution, 2010), and scikit-learn's ``balanced_accuracy_score`` for more.
+    """
+    recalls = [score.recall for score in classes if score.recall is not None]
+    return math.fsum(recalls) / max(1, len(recalls))
+
+
+def frequent_confusions(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> list[Confusion]:
+    """The ``MAX_CONFUSIONS`` most frequent confusions, the most frequent first, from a matrix (true, predicted)."""
+    found = [
+        (-count, label, prediction)
+        for label, row in enumerate(matrix)
+        for prediction, count in enumerate(row)
+        if count > 0 and prediction != label < len(class_names) > prediction
+    ]
+    return [
+        Confusion(label=class_names[label], prediction=class_names[prediction], count=-count)
+        for count, label, prediction in nsmallest(MAX_CONFUSIONS, found)
+    ]
+
+
 class EvaluationRecord(Record):
-    """What evaluation.json holds: the score of a run's result on one split."""
+    """What evaluation.json holds: the score of a run's result on one split.
+
+    Files of earlier versions lack ``confusions`` and ``balanced_accuracy``, which follow from the rest.
+    """
 
     split: Literal["train", "validation", "test"]
     source: str = Field(description="Which data set the images are of.")
@@ -107,11 +150,23 @@ class EvaluationRecord(Record):
     location: str = Field(description="The file or folder that was read.")
     images_sha256: str = Field(description="Digest of the images and labels that were scored.")
     num_examples: int = Field(ge=1)
-    loss: float = Field(description="Mean over the examples, without label smoothing and penalties.")
-    accuracy: float = Field(ge=0, le=1)
-    accuracy_interval: list[float] = Field(description="95 % interval of the accuracy (Wilson).")
     classes: list[ClassScore]
     confusion_matrix: list[list[int]] = Field(description="Row: true class; column: predicted class.")
+    confusions: list[Confusion] = Field(
+        default_factory=lambda record: frequent_confusions(
+            record["confusion_matrix"], [score.name for score in record["classes"]]
+        ),
+        description="The most frequent confusions, the most frequent first; 20 at most.",
+    )
+    loss: float = Field(description="Mean over the examples, without class weights, label smoothing and penalties.")
+    accuracy: float = Field(ge=0, le=1)
+    accuracy_interval: list[float] = Field(description="95 % interval of the accuracy (Wilson).")
+    balanced_accuracy: float = Field(
+        default_factory=lambda record: balanced_accuracy(record["classes"]),
+        description="Mean of the recalls of the classes that the split has.",
+        ge=0,
+        le=1,
+    )
     weights_sha256: str = Field(description="Digest of the weights that were scored.")
     evaluated_at: str = Field(description="UTC, ISO 8601.")
 
@@ -123,12 +178,14 @@ class RunOutcome(Record):
     status: RunStatus
     data: str = Field(description="Which data set the run was trained on.")
     requested_data: str = Field(description="What the config asked for.")
+    data_location: str = Field(description="The file or folder that it was read from.")
     epochs: int
     best_epoch: int | None
     train_seconds: float
     test_loss: float | None = Field(description="null if the test split was not opened, as all that begins with test.")
     test_accuracy: float | None
     test_accuracy_interval: list[float] | None
+    test_balanced_accuracy: float | None
     test_examples: int | None
     test_images_sha256: str | None
     weights_sha256: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.config.schema import Experiment
+from cnn_trainer.data.splits import counts_per_class
+from cnn_trainer.data.table_files import expand
 from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
-from cnn_trainer.evaluation.evaluate import Result, refuse_small, score_split, write_evaluation
+from cnn_trainer.evaluation.evaluate import Result, missing_data, refuse_small, score_split, write_evaluation
 from cnn_trainer.machine import backend, facts, stopping
 from cnn_trainer.machine.backend import Backend
 from cnn_trainer.network.fits import check_fits
@@ -26,8 +28,10 @@ from cnn_trainer.runs import checkpoint, paths, store
 from cnn_trainer.runs.paths import CHECKPOINTS_DIR, CONFIG_FILE
 from cnn_trainer.runs.records import DataRecord, EvaluationRecord, RunOutcome, RunRecord
 from cnn_trainer.runs.store import Run
+from cnn_trainer.storage import strict_json
 from cnn_trainer.storage.strict_json import utc_now
 from cnn_trainer.training import tensorboard
+from cnn_trainer.training.balance import describe_imbalance, first_ten
 from cnn_trainer.training.display import Display
 
 if TYPE_CHECKING:
@@ -77,28 +81,33 @@ def train_config(config: Config, runs_dir: Path, feedback: Feedback | None = Non
     paths.require_writable(runs_dir)
     prepared = prepare(config, told, check_test=evaluate)
     run = _create(prepared, runs_dir)
-    with store.lock_run(run):
+    with store.lock_run(run, told.warn):
         return _train(run, prepared, told, evaluate, resume=False)
 
 
 def resume_run(
-    run: Run, epochs: int | None = None, feedback: Feedback | None = None, evaluate: bool = True
+    run: Run,
+    epochs: int | None = None,
+    feedback: Feedback | None = None,
+    evaluate: bool = True,
+    data_path: Path | None = None,
 ) -> RunOutcome:
     """Train a run that was interrupted to its end, to the same bits as if it had not been.
 
     A finished one is left as it is, unless ``epochs`` asks for more; None is what the run was asked for. Warnings say
-    what differs from the machine that began the run.
+    what differs from the machine that began the run. If the data has moved, ``data_path`` says to where, and the run
+    records it.
 
     Raises:
         ConfigError: if the config with so many epochs is not valid; the run is as it was.
-        RunDirectoryError: if the training data is no longer what the run was trained on, or the run diverged.
+        RunDirectoryError: if the training data is not what the run was trained on, or the run diverged.
         DataError, DeviceError, StoppedError, DivergedError: as for ``train_config``.
     """
     if is_done(run, epochs):
         return finished_outcome(run)
     told = feedback or Feedback()
-    with store.lock_run(run):  # before the seconds that TensorFlow takes: a second process is refused at once
-        prepared = _prepare_resume(run, epochs, told, check_test=evaluate)
+    with store.lock_run(run, told.warn):  # before TensorFlow takes its seconds: a second process is refused at once
+        prepared = _prepare_resume(run, epochs, told, evaluate, data_path)
         return _train(run, prepared, told, evaluate, resume=True)
 
 
@@ -122,7 +131,7 @@ def prepare(
     """
     experiment = config.experiment
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
-        remedy = "install it with: pip install 'cnn-trainer[tensorboard]', or set false"
+        remedy = f"install it with: {facts.install_command('tensorboard')}, or set false"
         raise ConfigError(config.fault("runtime.tensorboard", "got true, and TensorBoard is not installed", remedy))
     training_data = data.load_training(
         experiment.data,
@@ -138,6 +147,8 @@ def prepare(
     except UnicodeEncodeError:
         problem, remedy = "a run records this path, which is not Unicode text", "rename what is not, or move the data"
         raise DataError(problem, place=record.location, remedy=remedy) from None
+    for line in _class_warnings(experiment, training_data):
+        feedback.warn(line)
     experiment = with_data_used(experiment, record)
     placed, shape = Config(experiment, config.file, config.places), ImageShape(*record.image_shape)
     check_fits(placed, shape, record.num_whole_train, record.validation_from == "own")
@@ -153,14 +164,29 @@ def prepare(
     return prepared
 
 
+def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterator[str]:
+    """What a person should know of the sizes of the classes before the first step."""
+    names = found.record.class_names
+    imbalance = describe_imbalance(counts_per_class(found.train.labels, len(names)), names)
+    if imbalance and experiment.training.class_weights is None:
+        remedy = "set training.class_weights: balanced, or the rare class may hardly ever be predicted"
+        yield f"the training split has {imbalance}; {remedy}"
+    validation = found.validation and counts_per_class(found.validation.labels, len(names))
+    for split, counts in ("validation", validation), ("test", found.test_counts):
+        if missing := [name for name, count in zip(names, counts, strict=True) if not count] if counts else []:
+            yield f"the {split} score will not cover classes that have no {split} image: {first_ten(missing)}"
+
+
 def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
     """The experiment as it is really run, from whatever folder the next command is started.
 
-    A path is absolute; if the fallback was taken, data and name say so.
+    Paths are absolute; if the fallback was taken, data and name say so.
     """
     if record.source == record.requested:
-        named = "path" in experiment.data.model_dump(exclude_none=True)
-        return change_experiment(experiment, {"data.path": record.location} if named else {})
+        section = experiment.data.model_dump(exclude_none=True)
+        changes = {"data.path": record.location} if "path" in section else {}
+        tables = {key: str(expand(section[key])) for key in ("test_path", "validation_path") if key in section}
+        return change_experiment(experiment, changes | {f"data.{key}": path for key, path in tables.items()})
     name = f"{experiment.name[: 63 - len(record.source)]}-{record.source}"
     return change_experiment(experiment, {"name": name, "data": data.data_used(experiment.data, record).model_dump()})
 
@@ -184,7 +210,9 @@ def _create(prepared: Prepared, runs_dir: Path) -> Run:
     return store.create_run(runs_dir, prepared.experiment.name, prepared.experiment, record)
 
 
-def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback, check_test: bool) -> Prepared:
+def _prepare_resume(
+    run: Run, epochs: int | None, feedback: Feedback, check_test: bool, data_path: Path | None
+) -> Prepared:
     """Rebuild the session of a run from its own config, and say how this machine differs from the one that began it."""
     if run.record.status == "diverged":
         raise RunDirectoryError(f"the run diverged and would do so again: {run.record.error}", place=run.dir)
@@ -198,7 +226,13 @@ def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback, check_test
             feedback.warn(f"the schedule {schedule} depends on the number of epochs; {difference}")
     refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
     recorded = run.record.data
-    prepared = prepare(Config(experiment, config_file), feedback, check_test, recorded)
+    if data_path is not None:
+        moved = data.at_path(experiment.data, data_path).model_dump()
+        experiment = change_experiment(experiment, {"data": moved}, config_file)
+    try:
+        prepared = prepare(Config(experiment, config_file), feedback, check_test, recorded)
+    except DataError as error:
+        raise (missing_data(error, run, "resume") if data_path is None else error) from None
     for found, wanted, done in (
         (prepared.data.train_sha256, recorded.train_sha256, "trained"),
         (prepared.data.validation_sha256, recorded.validation_sha256, "validated"),
@@ -209,6 +243,11 @@ def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback, check_test
             raise RunDirectoryError(problem, place=prepared.data.location)
     for difference in differences(run.record, prepared.backend):
         feedback.warn(f"{difference}; the bits of the result may differ from those of an uninterrupted run")
+    if data_path is not None:  # written with what else changes, when training begins
+        experiment = change_experiment(experiment, {"data": prepared.experiment.data.model_dump()})
+        run.record = strict_json.changed(
+            run.record, data=strict_json.changed(recorded, location=prepared.data.location)
+        )
     run.experiment = experiment
     return prepared
 
@@ -272,12 +311,14 @@ def _outcome(run: Run, evaluation: EvaluationRecord | None) -> RunOutcome:
         status=record.status,
         data=record.data.source,
         requested_data=record.data.requested,
+        data_location=record.data.location,
         epochs=record.epochs_done,
         best_epoch=record.best_epoch,
         train_seconds=record.train_seconds,
         test_loss=evaluation.loss if evaluation else None,
         test_accuracy=evaluation.accuracy if evaluation else None,
         test_accuracy_interval=evaluation.accuracy_interval if evaluation else None,
+        test_balanced_accuracy=evaluation.balanced_accuracy if evaluation else None,
         test_examples=evaluation.num_examples if evaluation else None,
         test_images_sha256=evaluation.images_sha256 if evaluation else None,
         weights_sha256=evaluation.weights_sha256 if evaluation else str(record.weights_sha256),

@@ -326,6 +326,31 @@ def test_files_that_were_moved_are_found_in_another_folder(write):
     assert len(data.load_split(moved, 1, "test", path.parent.with_name("new"))) == 9
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("first.csv", "second.csv"), ("a/digits.csv", "b/digits.csv"), ("digits.csv", "held/out.csv")],
+)
+def test_files_of_any_name_that_were_moved_together_stay_what_they_are(write, tmp_path, train, test):
+    (tmp_path / "old").mkdir()
+    path, test_path = write(f"old/{train}"), write(f"old/{test}", "test")
+    moved = section(path, test_path=str(test_path))
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = data.at_path(moved, tmp_path / "new")
+    assert (found.path, found.test_path) == (str(tmp_path / "new" / train), str(tmp_path / "new" / test))
+    assert found.validation_path is None
+    assert (len(data.load_split(found, 1, "train")), len(data.load_split(found, 1, "test"))) == (24, 9)
+
+
+def test_one_file_that_was_moved_into_a_folder_is_split_as_before(write, tmp_path):
+    """Also if a file is there that would be the test split of the folder."""
+    path = write("digits.csv")
+    (tmp_path / "new").mkdir()
+    path.rename(tmp_path / "new" / "digits.csv")
+    write("new/test.csv", "test")
+    for elsewhere in tmp_path / "new", tmp_path / "new" / "digits.csv":
+        assert len(data.load_split(section(path), 1, "test", elsewhere)) == round(24 * 0.2)
+
+
 def test_a_test_label_that_training_does_not_know_is_refused(write):
     path = write()
     write("test.csv", "test", labels=[5] * 9)

@@ -1,5 +1,6 @@
 """What an export leaves behind: what was let in, and nothing else, whatever happens on the way."""
 
+import errno
 import fcntl
 import json
 import os
@@ -164,6 +165,19 @@ def test_two_exports_to_one_place_do_not_mix(export_to, tmp_path):
     assert export_to("onnx").manifest
 
 
+def test_a_folder_that_cannot_be_locked_is_exported_to_with_a_warning(export_to, tmp_path, monkeypatch):
+    """As on NFS, where a folder cannot be locked because it cannot be opened for writing."""
+
+    def refused(*_):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    told = []
+    assert export_to("keras", say=told.append).manifest
+    assert told[0].startswith(f"WARNING: {tmp_path / 'export'}: the file system cannot lock this folder (Bad file")
+    assert names(tmp_path / "export") == ["manifest.json", "model.keras"]
+
+
 def test_what_a_killed_export_left_is_removed(export_to, tmp_path):
     stray = tmp_path / "export/.tmp-export-abc/saved-model/1"
     stray.mkdir(parents=True)
@@ -186,8 +200,8 @@ def stop(*_):
 @pytest.mark.parametrize(
     ("wanted", "error", "words"),
     [
-        ("onnx", DeviceError, "--format onnx: onnxruntime cannot be found; install what it needs with: pip install "),
-        ("litert", DeviceError, "--format litert: ai_edge_litert cannot be found; install what it needs with: pip "),
+        ("onnx", DeviceError, "--format onnx: onnxruntime cannot be found; install what it needs with: "),
+        ("litert", DeviceError, "--format litert: ai_edge_litert cannot be found; install what it needs with: "),
     ],
 )
 def test_a_missing_runtime_is_named_before_any_work(export_to, tmp_path, monkeypatch, wanted, error, words):

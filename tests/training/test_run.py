@@ -17,7 +17,7 @@ from support import read_json, read_metrics, settings
 
 from cnn_trainer.data import Split, load_training, split_digest
 from cnn_trainer.errors import DataError
-from cnn_trainer.evaluation.evaluate import evaluate_run
+from cnn_trainer.evaluation.evaluate import evaluate_result, load_result
 from cnn_trainer.network.fits import load_checked
 from cnn_trainer.runs import store
 from cnn_trainer.storage.strict_json import changed
@@ -155,12 +155,14 @@ def test_json_is_one_object_on_stdout_and_words_are_on_stderr(fallback_run):
         "status",
         "data",
         "requested_data",
+        "data_location",
         "epochs",
         "best_epoch",
         "train_seconds",
         "test_loss",
         "test_accuracy",
         "test_accuracy_interval",
+        "test_balanced_accuracy",
         "test_examples",
         "test_images_sha256",
         "weights_sha256",
@@ -692,7 +694,7 @@ def test_a_run_can_be_trained_without_opening_the_test_split(small_config, strok
     assert (outcome.status, outcome.test_accuracy, outcome.test_images_sha256) == ("trained", None, None)
     run = store.open_run(Path(outcome.run))
     with pytest.raises(DataError):
-        evaluate_run(run)
+        evaluate_result(run, load_result(run))
     np.savez(tmp_path / "strokes.npz", **strokes)
     assert resume_run(run, evaluate=False).status == "trained"
     assert resume_run(run).status == "finished"

@@ -119,6 +119,10 @@ class Training(Section):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label's probability that is spread evenly over all classes."
     )
+    class_weights: Literal["balanced"] | None = Field(
+        None,
+        description="balanced: the loss of an example is multiplied by n / (k n_c), for n_c of n examples in its class of k, so that a rare class counts as much as a frequent one. null: it is not.",
+    )
     optimizer: OptimizerName = Field(
         "adam",
         description="sgd is plain gradient descent; momentum and nesterov add momentum to it; adamw is adam with decoupled decay.",
