@@ -114,7 +114,7 @@ def _keys_of(part):
     """The keys of a section, whatever kind of data or network it is."""
     definitions = Experiment.model_json_schema()["$defs"]
     kinds = {
-        "data": ("Mnist", "FashionMnist", "Mnist5k", "Npz", "Idx", "Folder"),
+        "data": ("Mnist", "MnistLike", "Mnist5k", "Npz", "Idx", "Folder", "Csv", "Parquet"),
         "model": ("Cnn", "Mlp"),
         "training": ("Training",),
         "runtime": ("Runtime",),

@@ -90,7 +90,8 @@ def benchmark(
 
     Args:
         loaded: What to train. Its data, network, batch size, optimizer, schedule and device count; no validation
-            split, augmentation, label smoothing and moving averages, which the plain programs do not have.
+            split but one of the data's own, no augmentation, label smoothing and moving averages, which the plain
+            programs do not have.
         num_rounds: Rounds; each runs every program once, each time beginning with another one.
         epochs: Epochs of each process. The first compiles and does not count for images/s if there are more.
         say: Told what runs.

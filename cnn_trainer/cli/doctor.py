@@ -32,7 +32,7 @@ def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> Non
         print_lines(line for hint in found.hints for line in ("", "hint", f"  {hint}"))
     if found.errors:
         raise found.errors[0]
-    next_step("train", "configs/mnist.yaml")
+    next_step("train", "mnist")
 
 
 def _as_json(errors: "list[CnnTrainError]") -> list[dict[str, Any]]:

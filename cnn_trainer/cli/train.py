@@ -38,7 +38,8 @@ def train_command(
 ) -> None:
     """Train an experiment, evaluate it on the test split, and leave a run directory.
 
-    The test split is opened once, at the end. Stop with Ctrl-C; continue with cnn-train resume.
+    The test split is scored once, at the end; before training it is only read, to find what is broken in it.
+    Stop with Ctrl-C; continue with cnn-train resume.
     """
     from cnn_trainer.network.fits import load_checked
     from cnn_trainer.training import run as recipe

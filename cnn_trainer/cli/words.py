@@ -33,7 +33,18 @@ def data_words(data: DataRecord) -> str:
     if data.num_validation:
         words += f" and {data.num_validation:,} validation"
     shape = "x".join(map(str, data.image_shape))
-    return f"{words} images of {shape}, {len(data.class_names)} classes, from {data.location}"
+    words += f" images of {shape}, {len(data.class_names)} classes, from {data.location}"
+    words += ", which has its own validation split" if data.validation_from == "own" else ""
+    converted = conversion(data.pixel_dtype, data.white)
+    return f"{words}; {converted}" if converted else words
+
+
+def conversion(pixel_dtype: str, white: int) -> str | None:
+    """What was done to the pixels of the source; None if nothing."""
+    if (pixel_dtype, white) == ("uint8", 255):
+        return None
+    values = "False and True" if pixel_dtype == "bool" else f"{pixel_dtype}, 0 to {white},"
+    return f"pixels converted from {values} to uint8, 0 to 255"
 
 
 def layers(model: Any) -> list[str]:

@@ -171,7 +171,7 @@ def _sections_of(annotation: Any) -> list[type[BaseModel]]:
 def _section_kinds(path: KeyPath) -> dict[str, type[BaseModel]]:
     """The kinds of the section at ``path``, one of ``_KINDS``, by name."""
     kinds = _sections_of(_section_at(path[:-1], None).model_fields[str(path[-1])].annotation)
-    return {get_args(kind.model_fields[_KINDS[path]].annotation)[0]: kind for kind in kinds}
+    return {name: kind for kind in kinds for name in get_args(kind.model_fields[_KINDS[path]].annotation)}
 
 
 def _section_at(path: KeyPath, tree: Value) -> type[BaseModel]:

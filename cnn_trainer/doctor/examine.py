@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_trainer.config.load import documented_config
-from cnn_trainer.data import list_sources
+from cnn_trainer.data import list_sources, named
 from cnn_trainer.data.places import DATA_DIR_VARIABLE
 from cnn_trainer.errors import CnnTrainError, DataError, DeviceError, RunDirectoryError, raised_as
 from cnn_trainer.machine import backend, child, facts
@@ -68,7 +68,7 @@ def _examine_versions(found: Diagnosis) -> dict[str, str | None]:
     versions: dict[str, str | None] = dict(facts.versions())
     if {"tensorflow", "tensorflow-cpu"} <= versions.keys():
         problem = "tensorflow and tensorflow-cpu are both installed, in the same folder"
-        remedy = "pip uninstall tensorflow tensorflow-cpu, then pip install 'cnn-trainer[cpu]', or [gpu]"
+        remedy = f"pip uninstall tensorflow tensorflow-cpu, then {facts.install_command('tensorflow')}"
         found.warnings.append(CnnTrainError(problem, remedy=remedy))
     requirements: list[str] = []
     with suppress(metadata.PackageNotFoundError):  # a checkout that is not installed
@@ -78,7 +78,7 @@ def _examine_versions(found: Diagnosis) -> dict[str, str | None]:
         if not name.startswith("tensorflow"):  # of whose builds one is enough, and that is above
             versions[name] = _version(name)
             if versions[name] is None and "extra ==" not in requirement:
-                remedy = "pip install --force-reinstall cnn-trainer"
+                remedy = facts.install_command(requirement)
                 found.warnings.append(CnnTrainError(f"the package {name} is missing", remedy=remedy))
     return versions
 
@@ -103,7 +103,7 @@ def _examine_training(found: Diagnosis) -> dict[str, Any]:
         remedy = "train with --device cpu, or correct the GPU's driver"
         found.warnings.append(DeviceError(f"training works only on the CPU: {first.problem}", remedy=remedy))
     if not training["gpus"] and Path("/proc/driver/nvidia/version").exists():
-        remedy = "pip install 'cnn-trainer[gpu]', and look at CUDA_VISIBLE_DEVICES"
+        remedy = f"{facts.install_command('tensorflow[and-cuda]')}, and look at CUDA_VISIBLE_DEVICES"
         found.warnings.append(DeviceError("there is a GPU, but TensorFlow does not find it", remedy=remedy))
     if (gain := training["bfloat16_gain"]) is not None and gain >= _WORTH_A_HINT:
         measured = f"the products of the documented network are {gain:.1f} times as fast in bfloat16 as in float32"
@@ -125,7 +125,7 @@ def _examine_data(found: Diagnosis) -> dict[str, str | None]:
         found.warnings.append(DataError("not at hand; a training will download it", place="mnist", remedy=remedy))
     if sources["mnist-5k"].location is None:
         problem = "not at hand, so without a network there is nothing to train on"
-        found.warnings.append(DataError(problem, place="mnist-5k", remedy="pip install 'cnn-trainer[offline]'"))
+        found.warnings.append(DataError(problem, place="mnist-5k", remedy=named.install_mnist_5k()))
     return {source: str(status.location) if status.location else None for source, status in sources.items()}
 
 
@@ -154,7 +154,8 @@ def run_probe(device: str) -> dict[str, Any]:
         DeviceError: if no training works on the device.
     """
     ended = child.run_child("cnn_trainer.doctor.examine:main", device, timeout_seconds=PROBE_SECONDS)
-    remedy = "install it again: pip install --force-reinstall 'cnn-trainer[cpu]', or [gpu]"
+    build = "tensorflow-cpu" if "tensorflow-cpu" in facts.versions() else "tensorflow"
+    remedy = f"install it again: {facts.install_command('--force-reinstall', build)}"
     if ended.signal_name == "SIGILL":
         remedy = "install a TensorFlow that was built for this processor"
     if ended.failure:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.data.splits import Split, SplitName
-from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError, raised_as
+from cnn_trainer.errors import DivergedError, RunDirectoryError, raised_as
 from cnn_trainer.evaluation import scores
 from cnn_trainer.evaluation.scores import Score
 from cnn_trainer.machine import backend
@@ -101,7 +101,7 @@ def refuse_small(run: Run, weight_files: Sequence[Path]) -> None:
     """
     record, place = run.record.data, Config(run.experiment, str(run.dir / CONFIG_FILE))
     shape = ImageShape(*record.image_shape)
-    check_fits(place, shape, record.num_train + record.num_validation)
+    check_fits(place, shape, record.num_whole_train, record.validation_from == "own")
     weights = count_weights(run.experiment.model, shape)
     for path in weight_files:
         with raised_as(RunDirectoryError), files.reported(path, "read"):
@@ -125,10 +125,7 @@ def score_split(
         DivergedError: if the loss is not finite.
     """
     experiment, record = run.experiment, run.record.data
-    split = data.load_split(experiment.data, experiment.seed, split_name, path, class_names=record.class_names)
-    if list(split.images.shape[1:]) != record.image_shape:
-        found, wanted = ("x".join(map(str, shape)) for shape in (split.images.shape[1:], record.image_shape))
-        raise DataError(f"the {split_name} split has images of {found}; the run was trained on {wanted}")
+    split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record)
     score = result.score(split.images, split.labels)
     if not math.isfinite(score.loss):  # weights that the very last steps made too large
         raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME, Format
 from cnn_trainer.export.runtimes import SIGNATURE
-from cnn_trainer.machine import streams
+from cnn_trainer.machine import facts, streams
 from cnn_trainer.storage import files
 
 # ONNX Runtime 1.12 of 2022 knows it, and so do the converters to other formats; later ones bring nothing that is used.
@@ -56,7 +56,7 @@ def require(formats: Iterable[Format]) -> None:
         modules = _NEEDED[extra] if extra in _NEEDED else []
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         if missing:
-            remedy = f"install what it needs with: pip install 'cnn-trainer[{extra}]'"
+            remedy = f"install what it needs with: {facts.install_command(f'cnn-trainer[{extra}]')}"
             raise DeviceError(f"--format {name}: {' and '.join(missing)} cannot be found", remedy=remedy)
 
 

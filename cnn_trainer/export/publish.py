@@ -157,8 +157,8 @@ def _prepare(
 
 
 def _calibration(run: Run, data_path: Path | None) -> NDArray[np.uint8]:
-    experiment, names = run.experiment, run.record.data.class_names
-    train = data.load_split(experiment.data, experiment.seed, "train", data_path, class_names=names)
+    experiment = run.experiment
+    train = data.load_split(experiment.data, experiment.seed, "train", data_path, trained_on=run.record.data)
     chosen = splits.permutation(len(train), experiment.seed, splits.Stream.CALIBRATION)[:CALIBRATION_EXAMPLES]
     return train.images[chosen]
 

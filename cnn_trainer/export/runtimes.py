@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cnn_trainer.errors import DeviceError, RunDirectoryError
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME, Format
+from cnn_trainer.machine import facts
 
 Predict: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -67,8 +68,8 @@ def version(name: Format) -> str:
 def _runtime(name: Format) -> tuple[str, str, str]:
     """Title and package of the runtime of a format, and how to install it."""
     if name == "onnx":
-        return "ONNX Runtime", "onnxruntime", "install it with: pip install 'cnn-trainer[onnx]'"
-    return "LiteRT", "ai-edge-litert", "install it with: pip install 'cnn-trainer[litert]'"
+        return "ONNX Runtime", "onnxruntime", f"install it with: {facts.install_command('cnn-trainer[onnx]')}"
+    return "LiteRT", "ai-edge-litert", f"install it with: {facts.install_command('cnn-trainer[litert]')}"
 
 
 def _start_onnx(content: bytes, threads: int) -> Predict:

@@ -21,10 +21,11 @@ from cnn_trainer.machine import facts, streams
 _MIN_TOWER_IMAGES = 32  # fewer cost more in bookkeeping than another tower wins
 _NEW_PROCESS = "train in a new process, or before anything else in this one uses TensorFlow"
 
-# TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about it.
+# TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about it. With CUDA, it
+# also logs a missing NVIDIA driver (303) or GPU, as an ERROR; here the line about the device says it.
 _CHATTER = re.compile(
     r"WARNING: All log messages before absl|[IW]\d{4} \d\d:|[IW]0000 00:|\d{4}-\d\d-\d\d .*: [IW] |"
-    r"To enable the following instructions"
+    r"To enable the following instructions|failed call to cuInit: .*(\(303\)|CUDA_ERROR_NO_DEVICE)"
 )
 
 # Packages that Keras imports when they are there, for parts of it that this program does not use: 2 s of start-up.
@@ -114,7 +115,7 @@ def _import_tensorflow() -> Any:
         import keras  # noqa: F401 -- which imports TensorFlow
         import tensorflow as tf
     except ImportError as error:
-        remedy = "install it with: pip install 'cnn-trainer[cpu]', or [gpu]"
+        remedy = f"install it with: {facts.install_command('tensorflow')}"
         raise DeviceError(f"TensorFlow cannot be imported ({error})", remedy=remedy) from None
     finally:
         if collects:
@@ -131,7 +132,7 @@ def _choose_device(asked: str, gpus: Sequence[str]) -> tuple[str, str]:
     if gpus:
         return f"gpu {gpus[0]}", "TensorFlow finds a GPU" if asked == "auto" else "runtime.device is gpu"
     if asked == "gpu":
-        remedy = "see cnn-train doctor, install 'cnn-trainer[gpu]', or use --device auto"
+        remedy = "see cnn-train doctor, install the extra cnn-trainer[gpu], or use --device auto"
         raise DeviceError("runtime.device is gpu, but TensorFlow finds none", remedy=remedy)
     return "cpu", "TensorFlow finds no GPU"
 

@@ -24,7 +24,7 @@ Grey = NDArray[np.uint8]
 
 _SIDE: Final = 28
 _BOX: Final = 20
-_SOURCES: Final = frozenset({"mnist", "mnist-5k", "npz", "idx"})
+_NOT_DRAWN: Final = frozenset({"fashion-mnist", "folder"})
 
 _LOOK: Final = 192  # pixels of the longer side that ink is looked for in
 _MARGIN: Final = 0.4  # around the ink for the closer look, of its longer side
@@ -38,10 +38,10 @@ def color_of(data: DataRecord) -> Literal["grey", "rgb"]:
 def prepares(data: DataRecord) -> bool:
     """Whether pictures for a run on ``data`` are made like MNIST unless something else is asked for.
 
-    So it is for MNIST, and for arrays of its shape. A folder's own pictures were only resized before training, and
-    clothes fill the image otherwise than digits do.
+    So it is for MNIST, for what is written by hand like it, and for arrays of its shape. A folder's own pictures were
+    only resized before training, and clothes fill the image otherwise than digits do.
     """
-    return data.source in _SOURCES and data.image_shape == [_SIDE, _SIDE, 1]
+    return data.source not in _NOT_DRAWN and data.image_shape == [_SIDE, _SIDE, 1]
 
 
 def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey:

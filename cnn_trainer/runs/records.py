@@ -12,7 +12,7 @@ RunStatus = Literal["created", "training", "interrupted", "diverged", "failed", 
 class DataRecord(Record):
     """Which data a run was trained on."""
 
-    source: str = Field(description="What was used: mnist, fashion-mnist, mnist-5k, npz, idx or folder.")
+    source: str = Field(description="What was used: data.source of the config, or mnist-5k in place of mnist.")
     requested: str = Field(description="What the config asked for; differs from source if the fallback was taken.")
     location: str = Field(description="The file or folder that was read.")
     image_shape: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
@@ -24,6 +24,19 @@ class DataRecord(Record):
     num_train: int = Field(description="Training examples, those set aside for validation not counted.", ge=1)
     num_validation: int = Field(description="Validation examples; 0 if there is no validation split.", ge=0)
     train_sha256: str = Field(description="Digest of the whole training split's images and labels.")
+    validation_from: Literal["own", "carved"] | None = Field(
+        None, description="own: a validation split of the source; carved: set aside from its training split."
+    )
+    validation_sha256: str | None = Field(
+        None, description="Digest of the source's own validation split, if it is used."
+    )
+    pixel_dtype: str = Field("uint8", description="Of the images in the source.")
+    white: Literal[1, 255] = Field(255, description="The value in the source that stands for 255.")
+
+    @property
+    def num_whole_train(self) -> int:
+        """Examples of the source's training split, with those that were carved out of it for validation."""
+        return self.num_train if self.validation_from == "own" else self.num_train + self.num_validation
 
 
 class EpochMetrics(Record):

@@ -80,7 +80,7 @@ def train_config(config: Config, runs_dir: Path, feedback: Feedback | None = Non
     """
     told = feedback or Feedback()
     paths.require_writable(runs_dir)
-    prepared = prepare(config, told)
+    prepared = prepare(config, told, check_test=evaluate)
     run = _create(prepared, runs_dir)
     with store.lock_run(run):
         return _train(run, prepared, told, evaluate, resume=False)
@@ -103,7 +103,7 @@ def resume_run(
         return finished_outcome(run)
     told = feedback or Feedback()
     with store.lock_run(run):  # before the seconds that TensorFlow takes: a second process is refused at once
-        prepared = _prepare_resume(run, epochs, told)
+        prepared = _prepare_resume(run, epochs, told, check_test=evaluate)
         return _train(run, prepared, told, evaluate, resume=True)
 
 
@@ -112,16 +112,31 @@ def is_done(run: Run, epochs: int | None) -> bool:
     return run.record.status == "finished" and (epochs is None or epochs <= run.experiment.training.epochs)
 
 
-def prepare(config: Config, feedback: Feedback) -> Prepared:
+def prepare(
+    config: Config, feedback: Feedback, check_test: bool = True, trained_on: DataRecord | None = None
+) -> Prepared:
     """Read the training data, check that the network fits it, start TensorFlow and build everything. Writes nothing.
+
+    Args:
+        config: What to train.
+        feedback: Who is told.
+        check_test: Whether to read the test split too, to find out now what is wrong with it; nothing is scored.
+        trained_on: The data of the run that is resumed.
 
     Raises ConfigError, DataError or DeviceError.
     """
     experiment = config.experiment
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
-        remedy = "install it with: pip install 'cnn-trainer[tensorboard]', or set false"
+        remedy = f"install it with: {facts.install_command('tensorboard')}, or set false"
         raise ConfigError(config.fault("runtime.tensorboard", "got true, and TensorBoard is not installed", remedy))
-    training_data = data.load_training(experiment.data, experiment.seed, feedback.warn, feedback.download)
+    training_data = data.load_training(
+        experiment.data,
+        experiment.seed,
+        feedback.warn,
+        feedback.download,
+        trained_on=trained_on,
+        check_test=check_test,
+    )
     record = training_data.record
     try:
         record.location.encode()
@@ -129,8 +144,8 @@ def prepare(config: Config, feedback: Feedback) -> Prepared:
         problem, remedy = "a run records this path, which is not Unicode text", "rename what is not, or move the data"
         raise DataError(problem, place=record.location, remedy=remedy) from None
     experiment = with_data_used(experiment, record)
-    whole = record.num_train + record.num_validation
-    check_fits(Config(experiment, config.file, config.places), ImageShape(*record.image_shape), whole)
+    placed, shape = Config(experiment, config.file, config.places), ImageShape(*record.image_shape)
+    check_fits(placed, shape, record.num_whole_train, record.validation_from == "own")
     started = backend.start(experiment)
     from cnn_trainer.network import precision
     from cnn_trainer.training.session import build_session
@@ -178,7 +193,7 @@ def _create(prepared: Prepared, runs_dir: Path) -> Run:
     return store.create_run(runs_dir, prepared.experiment.name, prepared.experiment, record)
 
 
-def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepared:
+def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback, check_test: bool) -> Prepared:
     """Rebuild the session of a run from its own config, and say how this machine differs from the one that began it."""
     if run.record.status == "diverged":
         raise RunDirectoryError(f"the run diverged and would do so again: {run.record.error}", place=run.dir)
@@ -191,12 +206,16 @@ def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepare
             difference = "the result differs from that of a run that was asked for as many at once"
             feedback.warn(f"the schedule {schedule} depends on the number of epochs; {difference}")
     refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
-    prepared = prepare(Config(experiment, config_file), feedback)
-    found, trained_on = prepared.data.train_sha256, run.record.data.train_sha256
-    if found != trained_on:
-        digests = f"digest {found[:12]}…, the run has {trained_on[:12]}…"
-        problem = f"these are not the images that the run was trained on ({digests})"
-        raise RunDirectoryError(problem, place=prepared.data.location)
+    recorded = run.record.data
+    prepared = prepare(Config(experiment, config_file), feedback, check_test, recorded)
+    for found, wanted, done in (
+        (prepared.data.train_sha256, recorded.train_sha256, "trained"),
+        (prepared.data.validation_sha256, recorded.validation_sha256, "validated"),
+    ):
+        if found != wanted:
+            digests = f"digest {str(found)[:12]}…, the run has {str(wanted)[:12]}…"
+            problem = f"these are not the images that the run was {done} on ({digests})"
+            raise RunDirectoryError(problem, place=prepared.data.location)
     for difference in differences(run.record, prepared.backend):
         feedback.warn(f"{difference}; the bits of the result may differ from those of an uninterrupted run")
     run.experiment = experiment

@@ -72,7 +72,7 @@ class TestThisMachine:
         assert found["machine"]["bfloat16_gain"] > 0
         assert found["versions"]["python"]
         assert found["versions"]["keras"]
-        assert ended.stderr.splitlines()[-1] == "next: cnn-train train configs/mnist.yaml"
+        assert ended.stderr.splitlines()[-1] == "next: cnn-train train mnist"
         assert len(ended.stderr.splitlines()) == 2, "nothing of TensorFlow's chatter"
 
     def test_every_section_is_shown_and_nothing_is_written(self, probes, tmp_path):
@@ -83,7 +83,7 @@ class TestThisMachine:
         assert re.search("^  trains_on +cpu$", out, re.MULTILINE)
         assert re.search("^  fashion-mnist +none$", out, re.MULTILINE)
         assert re.search("^  mnist: not at hand; .*cnn-train data fetch mnist", out, re.MULTILINE)
-        assert err.splitlines()[-1] == "next: cnn-train train configs/mnist.yaml"
+        assert err.splitlines()[-1] == "next: cnn-train train mnist"
         assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
 
 
@@ -121,7 +121,7 @@ class TestProbe:
     def test_a_tensorflow_that_cannot_be_imported_is_told_with_its_own_remedy(self, failure):
         found = failure("import os\nos.write(1, b'chatter')\nraise ImportError('libfoo.so.1 is missing')")
         assert "libfoo.so.1 is missing" in found.problem
-        assert found.remedy == "install it with: pip install 'cnn-trainer[cpu]', or [gpu]"
+        assert found.remedy == f"install it with: {facts.install_command('tensorflow')}"
 
     def test_a_tensorflow_that_is_broken_in_another_way_is_told(self, failure):
         assert failure("raise AttributeError('no x')").problem.endswith("exit code 1: AttributeError: no x")
@@ -178,12 +178,12 @@ class TestWhatIsWrong:
 
     def test_packages_that_are_missing_or_too_many_are_told(self, probes, monkeypatch):
         real = examine._version
-        missing = ("rich", "mlxtend")
+        missing = ("rich", "onnx")
         monkeypatch.setattr(examine, "_version", lambda name: None if name in missing else real(name))
         both = {"python": "3.11.7", "tensorflow": "2.21.0", "tensorflow-cpu": "2.21.0"}
         monkeypatch.setattr(facts, "versions", lambda: both)
         code, found = diagnose()
-        assert (code, found["versions"]["mlxtend"]) == (0, None)
+        assert (code, found["versions"]["onnx"]) == (0, None)
         only(found["warnings"], "the package rich is missing")
         assert only(found["warnings"], "both installed")["remedy"].startswith("pip uninstall tensorflow tensorflow-cpu")
-        assert not [error for error in found["warnings"] if "mlxtend is missing" in error["problem"]], "it is an extra"
+        assert not [error for error in found["warnings"] if "onnx is missing" in error["problem"]], "it is an extra"

@@ -128,9 +128,7 @@ def test_another_split_is_kept_beside_the_test_score(cnn_train, plain):
 def test_a_split_that_the_run_does_not_have_is_refused(cnn_train, plain):
     answer = cnn_train("evaluate", plain, "--split", "validation")
     assert answer.code == 4
-    assert answer.err == (
-        "error: there is no validation split: data.validation_fraction is 0; use the split train or test\n"
-    )
+    assert answer.err == "error: there is no validation split; use the split train or test\n"
 
 
 def test_a_minimum_accuracy_is_a_check(cnn_train, trained, plain):

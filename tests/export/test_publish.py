@@ -186,8 +186,8 @@ def stop(*_):
 @pytest.mark.parametrize(
     ("wanted", "error", "words"),
     [
-        ("onnx", DeviceError, "--format onnx: onnxruntime cannot be found; install what it needs with: pip install "),
-        ("litert", DeviceError, "--format litert: ai_edge_litert cannot be found; install what it needs with: pip "),
+        ("onnx", DeviceError, "--format onnx: onnxruntime cannot be found; install what it needs with: "),
+        ("litert", DeviceError, "--format litert: ai_edge_litert cannot be found; install what it needs with: "),
     ],
 )
 def test_a_missing_runtime_is_named_before_any_work(export_to, tmp_path, monkeypatch, wanted, error, words):

@@ -10,6 +10,7 @@ import pytest
 from cnn_trainer.errors import DeviceError, RunDirectoryError
 from cnn_trainer.export import runtimes
 from cnn_trainer.export.manifest import PATHS
+from cnn_trainer.machine import facts
 
 FORMATS = ["onnx", "litert", "litert-float16", "litert-int8"]
 
@@ -51,18 +52,18 @@ def test_neither_tensorflow_nor_keras_is_loaded(exported):
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "command"),
+    ("name", "module", "package"),
     [
-        ("onnx", "onnxruntime", "pip install 'cnn-trainer[onnx]'"),
-        ("litert-int8", "ai_edge_litert.interpreter", "pip install 'cnn-trainer[litert]'"),
+        ("onnx", "onnxruntime", "cnn-trainer[onnx]"),
+        ("litert-int8", "ai_edge_litert.interpreter", "cnn-trainer[litert]"),
     ],
 )
-def test_a_missing_runtime_is_named_with_the_command_that_installs_it(exported, monkeypatch, name, module, command):
+def test_a_missing_runtime_is_named_with_the_command_that_installs_it(exported, monkeypatch, name, module, package):
     folder, _ = exported
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DeviceError) as caught:
         runtimes.load(folder / PATHS[name], name, threads=1)
-    assert str(caught.value).endswith(f"; install it with: {command}")
+    assert str(caught.value).endswith(f"; install it with: {facts.install_command(package)}")
 
 
 @pytest.mark.parametrize("name", ["onnx", "litert"])

@@ -155,3 +155,30 @@ def test_more_pictures_than_fit_a_batch_stay_in_order(cnn_train, digits_run, dig
     assert list(found) == [name for name in names if not name.endswith("064.png")]
     right = [label == digits.labels[names.index(name) * 7] for name, label in found.items()]
     assert np.mean(right) > 0.9
+
+
+def test_each_row_of_a_csv_file_is_answered_for(cnn_train, digits_run, digits, tmp_path):
+    """Kaggle's test.csv: pixels without labels. Rows are what the images of the data set are."""
+    path = tmp_path / "test.csv"
+    flat = digits.images[:200].reshape(200, -1).tolist()
+    text = (
+        ",".join(f"pixel{number}" for number in range(784))
+        + "\n"
+        + "".join(f"{','.join(map(str, row))}\n" for row in flat)
+    )
+    path.write_text(text)
+    found = lines(cnn_train("predict", digits_run, path, "--json"))
+    assert [line["picture"] for line in found] == [f"{path}:{number}" for number in range(2, 202)]
+    with (digits_run / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    assert [line["label"] for line in found] == [int(row["prediction"]) for row in rows[:200]]
+
+
+def test_a_wrong_row_of_a_csv_file_is_named(cnn_train, digits_run, tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_text(",".join(["0"] * 784) + "\n" + ",".join(["0"] * 783 + ["x"]) + "\n")
+    answer = cnn_train("predict", digits_run, path, "--json")
+    assert answer.code == 4
+    assert f"{path}:2: column 784 holds 'x'; expected a number" in answer.err
+    path.write_text("label,pixel0\n1,2\n")
+    assert "has 1 values a row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err
