@@ -80,4 +80,9 @@ def _table(manifest: "Manifest") -> list[str]:
         rows.append((name, model.path, *cells, f"{parity.max_difference:.1e}", *speed))
     right = f"the run itself has {manifest.test_accuracy:.4f} of {manifest.test_examples:,} test images right"
     legend = "equal: predictions; difference: the largest of a probability; times: with one thread"
-    return [*table(heading, rows, stdout_width()), f"{right}; {legend}"]
+    micro = ["litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"]
+    return [
+        *table(heading, rows, stdout_width()),
+        f"{right}; {legend}",
+        *(micro if "litert-micro" in manifest.models else []),
+    ]

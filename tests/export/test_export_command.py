@@ -38,7 +38,8 @@ def test_people_see_what_is_done_and_a_table(exported):
         assert line.split()[:2] == [name, path]
         assert len(line.split()) == 8
     assert lines[16].startswith("the run itself has 0.")
-    assert lines[17:] == [f"next: cnn-train serve {folder}"]
+    assert lines[17] == "litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"
+    assert lines[18:] == [f"next: cnn-train serve {folder}"]
 
 
 def test_chosen_formats_go_into_the_run_directory_with_the_bytes_of_every_export(cnn_train, exported, run_copy):
