@@ -16,7 +16,15 @@ from cnn_trainer.doctor import examine
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.machine import facts
 
-WORKS = {"trains_on": "cpu", "gpus": [], "towers": 2, "intra_op_threads": 1, "inter_op_threads": 2, "messages": []}
+WORKS = {
+    "trains_on": "cpu",
+    "gpus": [],
+    "towers": 2,
+    "intra_op_threads": 1,
+    "inter_op_threads": 2,
+    "bfloat16_gain": 1.0,
+    "messages": [],
+}
 FAILS = DeviceError("its process was ended by SIGILL", remedy="install another")
 
 
@@ -64,6 +72,7 @@ class TestThisMachine:
         assert found["machine"]["trains_on"]
         assert found["machine"]["cores"] == facts.available_cores()
         assert found["machine"]["intra_op_threads"] >= 1
+        assert found["machine"]["bfloat16_gain"] > 0
         assert found["versions"]["python"]
         assert found["versions"]["keras"]
         assert ended.stderr.splitlines()[-1] == "next: cnn-train train mnist"
@@ -79,6 +88,21 @@ class TestThisMachine:
         assert re.search("^  mnist: not at hand; .*cnn-train data fetch mnist", out, re.MULTILINE)
         assert err.splitlines()[-1] == "next: cnn-train train mnist"
         assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+
+
+class TestBfloat16:
+    @pytest.mark.parametrize("gain", [1.2, 1.58])
+    def test_what_is_measured_to_be_faster_is_a_hint(self, probes, gain):
+        probes["auto"] = WORKS | {"bfloat16_gain": gain}
+        code, out, _ = support.invoke("doctor")
+        words = f"{gain:.1f} times as fast in bfloat16 as in float32; try: --set runtime.precision=bfloat16"
+        assert (code, f"\nhint\n  the products of the documented network are {words}\n" in out) == (0, True)
+
+    @pytest.mark.parametrize("gain", [1.19, 0.4, None])
+    def test_what_is_not_is_none(self, probes, gain):
+        probes["auto"] = WORKS | {"bfloat16_gain": gain}
+        code, found = diagnose()
+        assert (code, found["hints"], found["machine"]["bfloat16_gain"]) == (0, [], gain)
 
 
 class TestProbe:
