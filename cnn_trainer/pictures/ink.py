@@ -51,7 +51,7 @@ def is_light_on_dark(picture: NDArray[np.uint8]) -> bool:
 
     Of the differences from the local background, which a wide median gives, the large ones are ink.
     """
-    small = shrink(picture.astype(np.float32), 48)
+    small = scale_to(picture.astype(np.float32), 48)
     reach = max(small.shape) // 6
     around = _windows(_windows(np.pad(small, reach, mode="symmetric"), reach, 0), reach, 1)
     away = small - np.median(around.reshape(*small.shape, -1), axis=-1)
@@ -70,7 +70,7 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
     Raises:
         DataError: if nothing stands out from the background.
     """
-    level = _blur(picture.astype(np.float32), _BLUR if max(picture.shape) > 64 else 0)
+    level = _blur(picture.astype(np.float32), _BLUR)
     # Light falls on ink and paper alike, so what counts is the share of it that is swallowed.
     paper = _paper(level)
     swallowed = ((paper - level) / np.maximum(paper, _MIN_PAPER)).clip(0, 1)
@@ -102,7 +102,7 @@ def thicken(ink: Values) -> Values:
 
 def _paper(level: Values) -> Values:
     """The level of the paper, also under the ink: a morphological closing, which fills what is dark and narrow."""
-    small = shrink(level, 64)
+    small = scale_to(level, 64)
     reach = max(small.shape) // 6
     padded = np.pad(small, 2 * reach, mode="edge")
     closed = -_highest(-_highest(padded, reach), reach)
@@ -130,11 +130,12 @@ def _blur(values: Values, deviation: float) -> Values:
     return _windows(_windows(padded, reach, 0) @ weights, reach, 1) @ weights
 
 
-def shrink(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """A picture (height, width), shrunk to ``side`` pixels at most, in the same dtype: uint8 or float32."""
-    scale = min(1, side / max(values.shape))
+def scale_to(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """A picture (height, width), its longer side scaled to ``side`` pixels, in the same dtype: uint8 or float32."""
+    scale = side / max(values.shape)
     height, width = (max(1, round(length * scale)) for length in values.shape)
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX))
+    filtered = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(values).resize((width, height), filtered))
 
 
 def _otsu(values: Values) -> float:

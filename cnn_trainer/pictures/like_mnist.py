@@ -15,7 +15,7 @@ from PIL import Image
 from cnn_trainer.data.pictures import decode_picture as decode
 from cnn_trainer.data.pictures import resize_picture
 from cnn_trainer.errors import DataError
-from cnn_trainer.pictures.ink import Values, find_ink, find_sheet, is_light_on_dark, shrink, thicken
+from cnn_trainer.pictures.ink import Values, find_ink, find_sheet, is_light_on_dark, scale_to, thicken
 from cnn_trainer.runs.records import DataRecord
 
 __all__ = ["color_of", "decode", "fit", "like_mnist", "place_drawing", "prepares"]
@@ -84,17 +84,17 @@ def like_mnist(picture: Grey) -> Grey:
     Raises:
         DataError: if nothing stands out from the background.
     """
-    rough = shrink(picture, _LOOK)
+    rough = scale_to(picture, _LOOK)
     sheet = find_sheet(rough)
     if sheet != tuple(slice(0, length) for length in rough.shape):
         picture = _cut(picture, rough, sheet, 0)
-        rough = shrink(picture, _LOOK)
+        rough = scale_to(picture, _LOOK)
     if is_light_on_dark(rough):
         picture, rough = 255 - picture, 255 - rough
     # A second look, closer: what is small in the picture has all its pixels here, and its own background.
     inked = _extent(find_ink(rough))
     margin = _MARGIN * max(side.stop - side.start for side in inked) + 2
-    ink = find_ink(shrink(_cut(picture, rough, inked, margin), _LOOK))
+    ink = find_ink(scale_to(_cut(picture, rough, inked, margin), _LOOK))
     return _place(thicken(ink[_extent(ink)]))
 
 
