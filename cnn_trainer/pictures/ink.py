@@ -17,6 +17,7 @@ Mask = NDArray[np.bool_]
 # All chosen with pictures made from MNIST's training images by the maker that the tests use.
 _SHEET_SHARE: Final = 0.25  # that a sheet on a desk has of a row or column that counts as its own, and less of the edge
 _SHEET_FILLED: Final = 0.7  # of its bounding rectangle
+_SHEET_CORNER: Final = 0.2  # of the rectangle's corners: what a round thing leaves empty
 _BLUR: Final = 1.0  # pixels, against the sensor's noise
 _MIN_PAPER: Final = 16.0  # of 255: paper in such a darkness is all noise
 _PEAK_PIXELS: Final = 30  # the darkest so many are ink or dirt
@@ -41,9 +42,15 @@ def find_sheet(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
     if len(rows) and len(columns) and frame.mean() < _SHEET_SHARE:
         found = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         large = all(2 * part > whole for part, whole in zip(sheet[found].shape, sheet.shape, strict=True))
-        if large and sheet[found].mean() > _SHEET_FILLED:
+        if large and sheet[found].mean() > _SHEET_FILLED and _least_corner(sheet[found]) > _SHEET_CORNER:
             return found
     return slice(0, picture.shape[0]), slice(0, picture.shape[1])
+
+
+def _least_corner(filled: Mask) -> float:
+    side = max(1, min(filled.shape) // 6)
+    corners = (filled[rows, columns] for rows in (slice(side), slice(-side, None)) for columns in (slice(side), slice(-side, None)))
+    return min(float(corner.mean()) for corner in corners)
 
 
 def is_light_on_dark(picture: NDArray[np.uint8]) -> bool:
@@ -52,7 +59,7 @@ def is_light_on_dark(picture: NDArray[np.uint8]) -> bool:
     Of the differences from the local background, which a wide median gives, the large ones are ink.
     """
     small = scale_to(picture.astype(np.float32), 48)
-    reach = max(small.shape) // 6
+    reach = max(small.shape) // 4
     around = _windows(_windows(np.pad(small, reach, mode="symmetric"), reach, 0), reach, 1)
     away = small - np.median(around.reshape(*small.shape, -1), axis=-1)
     return float((away**3).sum()) > 0
