@@ -22,7 +22,10 @@ _BLUR: Final = 1.0  # pixels, against the sensor's noise
 _MIN_PAPER: Final = 16.0  # of 255: paper in such a darkness is all noise
 _PEAK_PIXELS: Final = 30  # the darkest so many are ink or dirt
 _MIN_CONTRAST: Final = 0.08  # of the darkest pixels: the share of the paper's light that they swallow
-_MIN_NOISES: Final = 5.0  # and how many times the noise of the paper that must be
+_NOISE: Final = (5, 25)  # percentiles that are a normal distribution's deviation apart, and below any ink
+_MIN_NOISES: Final = 12.0  # and how many times the noise of the paper that must be
+_FLAWLESS: Final = 0.01  # of the darkest pixel: nine tenths of a picture are lighter only if it was drawn by a program
+_MIN_DRAWN: Final = (5, 1 / 255)  # pixels and contrast on flawless paper, where every trace is ink
 _MIN_SHARE: Final = 0.4  # of the darkest pixels' darkness: what is ink at all
 _SPECK: Final = 0.05  # of the largest part's mass: what is smaller is dirt
 _THIN: Final = 1.4  # pixels of the 20 that a digit is high: what a thinner line is made
@@ -49,7 +52,11 @@ def find_sheet(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
 
 def _least_corner(filled: Mask) -> float:
     side = max(1, min(filled.shape) // 6)
-    corners = (filled[rows, columns] for rows in (slice(side), slice(-side, None)) for columns in (slice(side), slice(-side, None)))
+    corners = (
+        filled[rows, columns]
+        for rows in (slice(side), slice(-side, None))
+        for columns in (slice(side), slice(-side, None))
+    )
     return min(float(corner.mean()) for corner in corners)
 
 
@@ -81,10 +88,12 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
     # Light falls on ink and paper alike, so what counts is the share of it that is swallowed.
     paper = _paper(level)
     swallowed = ((paper - level) / np.maximum(paper, _MIN_PAPER)).clip(0, 1)
-    noise = 1.4826 * float(np.median(np.abs(swallowed - np.median(swallowed))))  # a normal distribution's deviation
-    place = max(0, swallowed.size - _PEAK_PIXELS)
+    low, high = np.percentile(swallowed, _NOISE)
+    flawless = float(np.percentile(swallowed, 90)) < _FLAWLESS * float(swallowed.max())
+    pixels, contrast = _MIN_DRAWN if flawless else (_PEAK_PIXELS, _MIN_CONTRAST)
+    place = max(0, swallowed.size - pixels)
     peak = float(np.partition(swallowed, place, axis=None)[place])
-    if peak < max(_MIN_CONTRAST, _MIN_NOISES * noise):
+    if peak < max(contrast, _MIN_NOISES * float(high - low)):
         raise DataError("nothing stands out from the background", remedy="take a picture of one digit, in better light")
     written = _without_specks(swallowed, swallowed > max(_otsu(swallowed), _MIN_SHARE * peak))
     full = float(np.percentile(swallowed[written], 75))
@@ -111,11 +120,20 @@ def _paper(level: Values) -> Values:
     """The level of the paper, also under the ink: a morphological closing, which fills what is dark and narrow."""
     small = scale_to(level, 64)
     reach = max(small.shape) // 6
-    padded = np.pad(small, 2 * reach, mode="edge")
+    padded = np.pad(_with_margin(small, 2 * reach), 2 * reach - 1, mode="edge")
     closed = -_highest(-_highest(padded, reach), reach)
     size = (level.shape[1], level.shape[0])
     large = Image.fromarray(_blur(closed, reach / 3)).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(large, np.float32)
+
+
+def _with_margin(level: Values, reach: int) -> Values:
+    """One more pixel on each side: the edge, without the short dark runs where a stroke reaches it."""
+    wider = np.pad(level, 1, mode="edge")
+    for edge in (wider[0], wider[-1], wider[:, 0], wider[:, -1]):
+        padded = np.pad(edge, 2 * reach, mode="edge")
+        edge[:] = -_windows(-_windows(padded, reach, 0).max(axis=-1), reach, 0).max(axis=-1)
+    return wider
 
 
 def _windows(values: Values, reach: int, axis: int) -> Values:

@@ -24,6 +24,7 @@ Grey = NDArray[np.uint8]
 
 _SIDE: Final = 28
 _BOX: Final = 20
+_OFF_CENTRE: Final = 1.2  # pixels that a centre of mass is from the middle of an image that is not MNIST's
 _SOURCES: Final = frozenset({"mnist", "mnist-5k", "npz", "idx"})
 
 _LOOK: Final = 192  # pixels of the longer side that ink is looked for in
@@ -50,8 +51,8 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
     Args:
         picture: uint8 (height, width) or (height, width, 3), of any size.
         image_shape: Height, width and channels of the network's images.
-        prepare: Make the picture like MNIST, unless it is 28x28 and light on dark already; only if ``image_shape``
-            is (28, 28, 1). Else the picture is resized to the shape, as pictures in a folder of training data are.
+        prepare: Make the picture like MNIST, unless it is so already; only if ``image_shape`` is (28, 28, 1). Else the
+            picture is resized to the shape, as pictures in a folder of training data are.
 
     Returns:
         uint8 ``image_shape``.
@@ -65,11 +66,20 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
 
 
 def _is_like_mnist(picture: Grey) -> bool:
-    """28x28 and a dark frame. Every image of MNIST has it."""
+    """28x28, a dark frame, and nothing in it that is clearly smaller than a digit of MNIST, or as small but off centre.
+
+    Every image of MNIST is so: the longer side of what is lighter than 16 is 19 or 20 pixels, and its centre of mass
+    lies between 13.4 and 14.6. Other images of 28x28 fill more of it, and are taken as they are.
+    """
     if picture.shape != (_SIDE, _SIDE):
         return False
     frame = np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
-    return bool(np.median(frame) < 64)
+    reached = [np.flatnonzero(picture.max(axis=axis) > 16) for axis in (1, 0)]
+    if np.median(frame) >= 64 or not len(reached[0]):
+        return False
+    longer = max(int(places[-1] - places[0]) + 1 for places in reached)
+    centred = all(abs(center - _SIDE / 2) < _OFF_CENTRE for center in _center(picture.astype(np.float32)))
+    return longer > _BOX + 2 or (longer >= _BOX - 2 and centred)
 
 
 def like_mnist(picture: Grey) -> Grey:
@@ -140,10 +150,16 @@ def _place(ink: Values) -> Grey:
     small = (small / small.max()).clip(0, 1)
     placed = np.zeros((_SIDE, _SIDE), np.uint8)
     spot = []
-    for axis, length in enumerate(small.shape):
-        # In pixels from 0; MNIST's own centres of mass lie between 13.5 and 14.5.
-        center = float((small.sum(axis=1 - axis) * np.arange(length)).sum() / small.sum())
+    for center, length in zip(_center(small), small.shape, strict=True):
         start = min(max(0, round(_SIDE / 2 - center)), _SIDE - length)
         spot.append(slice(start, start + length))
     placed[tuple(spot)] = (small * 255).round()
     return placed
+
+
+def _center(values: Values) -> list[float]:
+    """The row and the column of the centre of mass, from 0; MNIST's own lie between 13.4 and 14.6."""
+    total = values.sum()
+    return [
+        float((values.sum(axis=1 - axis) * np.arange(length)).sum() / total) for axis, length in enumerate(values.shape)
+    ]
