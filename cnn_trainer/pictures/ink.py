@@ -28,6 +28,9 @@ _FLAWLESS: Final = 0.01  # of the darkest pixel: nine tenths of a picture are li
 _MIN_DRAWN: Final = (5, 1 / 255)  # pixels and contrast on flawless paper, where every trace is ink
 _MIN_SHARE: Final = 0.4  # of the darkest pixels' darkness: what is ink at all
 _SPECK: Final = 0.05  # of the largest part's mass: what is smaller is dirt
+_HEAVY: Final = 0.25  # of the largest part's pixels,
+_TALL: Final = 0.5  # and of the tallest such part's height: what may be a digit of its own
+_ROOM: Final = 0.1  # of that height: the gap between two digits
 _THIN: Final = 1.4  # pixels of the 20 that a digit is high: what a thinner line is made
 _SOFT: Final = (0.3, 0.8)  # of the ink's darkness: below is paper, above is full ink, between is an edge
 
@@ -100,6 +103,35 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
     low, high = (share * full for share in _SOFT)
     with_edges = _blur(written.astype(np.float32), 1.5) > 0.05
     return np.where(with_edges, ((swallowed - low) / (high - low)).clip(0, 1), np.float32(0))
+
+
+def count_digits(ink: Values) -> int:
+    """About how many digits there are in ``ink``, float32 (height, width), with some in it.
+
+    Parts count that are not much smaller than the largest. The rectangles around the strokes of one digit overlap or
+    nearly touch.
+    """
+    parts = _connected(ink > 0)
+    places = np.nonzero(parts)
+    numbers = parts[places]
+    masses = np.bincount(numbers)
+    first, last = (np.zeros((2, len(masses)), np.int64) for _ in range(2))
+    for axis in (0, 1):
+        first[axis] = parts.shape[axis]
+        np.minimum.at(first[axis], numbers, places[axis])
+        np.maximum.at(last[axis], numbers, places[axis])
+    heights = np.where(masses >= _HEAVY * masses.max(), last[0] - first[0] + 1, 0)
+    room = round(_ROOM * heights.max() / 2)
+    taken = np.zeros(parts.shape, np.bool_)
+    for number in np.flatnonzero(heights >= _TALL * heights.max()):
+        (top, left), (bottom, right) = first[:, number] - room, last[:, number] + room + 1
+        taken[max(0, top) : bottom, max(0, left) : right] = True
+    count = int(_connected(taken).max())
+    rows, columns = (np.flatnonzero(taken.any(axis=axis)) for axis in (1, 0))
+    one_above_other = len(columns) == columns[-1] - columns[0] + 1
+    if count == 2 and one_above_other and len(rows) < 2 * len(columns):
+        return 1  # two digits would be taller: this is one with a gap in its line
+    return count
 
 
 def thicken(ink: Values) -> Values:

@@ -15,7 +15,7 @@ from PIL import Image
 from cnn_trainer.data.pictures import decode_picture as decode
 from cnn_trainer.data.pictures import resize_picture
 from cnn_trainer.errors import DataError
-from cnn_trainer.pictures.ink import Values, find_ink, find_sheet, is_light_on_dark, scale_to, thicken
+from cnn_trainer.pictures.ink import Values, count_digits, find_ink, find_sheet, is_light_on_dark, scale_to, thicken
 from cnn_trainer.runs.records import DataRecord
 
 __all__ = ["color_of", "decode", "fit", "like_mnist", "place_drawing", "prepares"]
@@ -102,7 +102,10 @@ def like_mnist(picture: Grey) -> Grey:
     if is_light_on_dark(rough):
         picture, rough = 255 - picture, 255 - rough
     # A second look, closer: what is small in the picture has all its pixels here, and its own background.
-    inked = _extent(find_ink(rough))
+    found = find_ink(rough)
+    if (number := count_digits(found)) > 1:
+        raise DataError(f"shows about {number} digits", remedy="cut out one of them")
+    inked = _extent(found)
     margin = _MARGIN * max(side.stop - side.start for side in inked) + 2
     ink = find_ink(scale_to(_cut(picture, rough, inked, margin), _LOOK))
     return _place(thicken(ink[_extent(ink)]))
