@@ -21,7 +21,10 @@ _MANY = 20  # pictures from which on a bar shows how far it is
 def predict_command(
     run: RunArgument,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or BMP files, folders of them, or - for stdin.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="PNG, JPEG, WebP, TIFF, GIF or BMP files, folders of them, or - for stdin."
+        ),
     ],
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,

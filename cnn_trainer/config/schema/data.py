@@ -67,7 +67,7 @@ class Idx(_Data):
 
 
 class Folder(_Data):
-    """Your own pictures (PNG, JPEG, BMP) in one sub-folder a class."""
+    """Your own pictures (PNG, JPEG, WebP, TIFF, GIF, BMP) in one sub-folder a class."""
 
     source: Literal["folder"]
     path: str = Field(
