@@ -105,11 +105,11 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
     return np.where(with_edges, ((swallowed - low) / (high - low)).clip(0, 1), np.float32(0))
 
 
-def count_digits(ink: Values) -> int:
-    """About how many digits there are in ``ink``, float32 (height, width), with some in it.
+def is_of_several(ink: Values) -> bool:
+    """Whether ``ink``, float32 (height, width) and not blank, is of several digits.
 
-    Parts count that are not much smaller than the largest. The rectangles around the strokes of one digit overlap or
-    nearly touch.
+    What may be a digit is not much smaller than the largest connected part. The rectangles around the strokes of one
+    digit overlap or nearly touch.
     """
     parts = _connected(ink > 0)
     places = np.nonzero(parts)
@@ -129,9 +129,9 @@ def count_digits(ink: Values) -> int:
     count = int(_connected(taken).max())
     rows, columns = (np.flatnonzero(taken.any(axis=axis)) for axis in (1, 0))
     one_above_other = len(columns) == columns[-1] - columns[0] + 1
-    if count == 2 and one_above_other and len(rows) < 2 * len(columns):
-        return 1  # two digits would be taller: this is one with a gap in its line
-    return count
+    if count == 2 and one_above_other:
+        return len(rows) >= 2 * len(columns)  # if not, it is one digit with a gap in its line
+    return count > 1
 
 
 def thicken(ink: Values) -> Values:

@@ -15,7 +15,7 @@ from PIL import Image
 from cnn_trainer.data.pictures import decode_picture as decode
 from cnn_trainer.data.pictures import resize_picture
 from cnn_trainer.errors import DataError
-from cnn_trainer.pictures.ink import Values, count_digits, find_ink, find_sheet, is_light_on_dark, scale_to, thicken
+from cnn_trainer.pictures.ink import Values, find_ink, find_sheet, is_light_on_dark, is_of_several, scale_to, thicken
 from cnn_trainer.runs.records import DataRecord
 
 __all__ = ["color_of", "decode", "fit", "like_mnist", "place_drawing", "prepares"]
@@ -58,7 +58,7 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
         uint8 ``image_shape``.
 
     Raises:
-        DataError: if a picture to be prepared has no ink that stands out; the message does not name the picture.
+        DataError: if a picture to be prepared shows no digit, or several; the message does not name the picture.
     """
     if prepare and not _is_like_mnist(picture):
         return like_mnist(picture).reshape(image_shape)
@@ -68,14 +68,14 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
 def _is_like_mnist(picture: Grey) -> bool:
     """28x28, a dark frame, and nothing in it that is clearly smaller than a digit of MNIST, or as small but off centre.
 
-    Every image of MNIST is so: the longer side of what is lighter than 16 is 19 or 20 pixels, and its centre of mass
+    Every image of MNIST is so: the longer side of what is lighter than 16 of 255 is 19 or 20 pixels, and its centre of mass
     lies between 13.4 and 14.6. Other images of 28x28 fill more of it, and are taken as they are.
     """
     if picture.shape != (_SIDE, _SIDE):
         return False
     frame = np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
     reached = [np.flatnonzero(picture.max(axis=axis) > 16) for axis in (1, 0)]
-    if np.median(frame) >= 64 or not len(reached[0]):
+    if np.median(frame) > 16 or not len(reached[0]):
         return False
     longer = max(int(places[-1] - places[0]) + 1 for places in reached)
     centred = all(abs(center - _SIDE / 2) < _OFF_CENTRE for center in _center(picture.astype(np.float32)))
@@ -92,7 +92,7 @@ def like_mnist(picture: Grey) -> Grey:
         uint8 (28, 28).
 
     Raises:
-        DataError: if nothing stands out from the background.
+        DataError: if nothing stands out from the background, or several digits do.
     """
     rough = scale_to(picture, _LOOK)
     sheet = find_sheet(rough)
@@ -103,8 +103,8 @@ def like_mnist(picture: Grey) -> Grey:
         picture, rough = 255 - picture, 255 - rough
     # A second look, closer: what is small in the picture has all its pixels here, and its own background.
     found = find_ink(rough)
-    if (number := count_digits(found)) > 1:
-        raise DataError(f"shows about {number} digits", remedy="cut out one of them")
+    if is_of_several(found):
+        raise DataError("shows several digits", remedy="cut out one of them")
     inked = _extent(found)
     margin = _MARGIN * max(side.stop - side.start for side in inked) + 2
     ink = find_ink(scale_to(_cut(picture, rough, inked, margin), _LOOK))
