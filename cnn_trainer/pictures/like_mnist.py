@@ -66,10 +66,10 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
 
 
 def _is_like_mnist(picture: Grey) -> bool:
-    """28x28, a dark frame, and nothing in it that is clearly smaller than a digit of MNIST, or as small but off centre.
+    """28x28, a black frame, and what is in it is neither smaller than in MNIST nor, unless it is larger, off centre.
 
-    Every image of MNIST is so: the longer side of what is lighter than 16 of 255 is 19 or 20 pixels, and its centre of mass
-    lies between 13.4 and 14.6. Other images of 28x28 fill more of it, and are taken as they are.
+    In each image of MNIST, the longer side of what is lighter than 16 of 255 is 19 or 20 pixels, and the centre of mass
+    lies between 13.4 and 14.6. What fills more of the image is of another kind, such as clothes.
     """
     if picture.shape != (_SIDE, _SIDE):
         return False

@@ -17,7 +17,7 @@ from cnn_trainer.evaluation.evaluate import Result
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.runs.records import DataRecord
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 # Pictures that are computed at a time; so many are in memory, however many there are.
 _BATCH = 128
 

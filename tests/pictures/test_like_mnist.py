@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from cnn_trainer.errors import DataError
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.pictures.ink import find_sheet
 from cnn_trainer.runs.records import DataRecord
+
+from .photographs import STROKES, drawn
 
 
 def large(digit, side=280, paper=255, ink=0, place=(0, 0), page=None):
@@ -17,24 +19,6 @@ def large(digit, side=280, paper=255, ink=0, place=(0, 0), page=None):
     cover = np.zeros((height, width))
     cover[place[0] : place[0] + side, place[1] : place[1] + side] = np.asarray(enlarged, np.float64) / 255
     return (paper + cover * (ink - paper)).astype(np.uint8)
-
-
-STROKES = {  # of a pen, in a paint program's picture of 28x28
-    "1": [[(14, 5), (14, 23)]],
-    "7": [[(8, 7), (19, 7), (13, 23)]],
-    "4": [[(17, 23), (17, 5), (8, 16), (21, 16)]],
-    "6": [[(16, 4), (11, 9), (9, 15), (9, 20), (12, 23), (17, 23), (19, 20), (19, 17), (16, 15), (11, 16)]],
-    "2": [[(9, 8), (12, 5), (17, 6), (18, 10), (9, 22), (20, 22)]],
-}
-
-
-def drawn(name, side=28, pen=1, size=(28, 28), paper=255, ink=0, place=(0, 0)):
-    """A digit of ``STROKES`` on a page of ``size`` (width, height), in a square of ``side`` pixels at ``place``."""
-    image = Image.new("L", size, paper)
-    for stroke in STROKES[name]:
-        points = [(place[0] + x * side // 28, place[1] + y * side // 28) for x, y in stroke]
-        ImageDraw.Draw(image).line(points, fill=ink, width=pen)
-    return np.asarray(image)
 
 
 def center_of_mass(image):
