@@ -141,7 +141,7 @@ def test_base64_is_read_as_it_is_commonly_written(client, batch, written):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
 def test_the_body_may_be_the_file_of_a_picture(client, kind):
     image = np.zeros((1, 28, 28, 1), np.uint8)
-    image[:, 6:22, 12:16] = 255
+    image[:, 4:24, 12:16] = 255  # as large as a digit of MNIST, so that it is taken as it is
     answer = client.post(
         f"{MODEL}:predict", content=picture_file(image[0], kind), headers={"content-type": f"image/{kind.lower()}"}
     )
@@ -250,6 +250,24 @@ def test_pictures_with_more_pixels_than_a_request_may_have_are_refused_unread(cl
     assert answer.status_code == 400
     assert "instances[1]: has 4000x4000 pixels" in answer.json()["error"]
     assert "all pictures of a request together may have 16777216" in answer.json()["error"]
+
+
+def test_a_large_photograph_is_read_smaller_wherever_it_stands(client):
+    file = io.BytesIO()
+    picture = Image.new("L", (5000, 4000), 250)  # more pixels than a request may have
+    picture.paste(20, (2200, 800, 2600, 3200))
+    picture.save(file, "JPEG")
+    half = io.BytesIO()
+    picture.resize((2500, 2000)).save(half, "JPEG")
+    items = [b64(content.getvalue()) for content in (half, file, file)]
+    answer = client.post(f"{MODEL}:predict", json={"instances": items})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()["predictions"]
+    assert found[1] == found[2]
+    np.testing.assert_allclose(found[1], found[0], atol=0.01)
+    answer = client.post(f"{MODEL}:predict", json={"instances": [b64(file.getvalue())] * 4})
+    assert answer.status_code == 400
+    assert "instances[3]: has 5000x4000 pixels" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models/other", "/v1/models/tiny/versions/2", "/v1", "/v1/models/tiny:classify"])
