@@ -73,16 +73,7 @@ def decode_picture(
     # flaws that do no harm, and of sizes that are checked here.
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-            size = f"has {picture.width}x{picture.height} pixels"
-            if _is_reducible(picture):
-                most = min(MAX_JPEG_PIXELS, 8 * max_pixels)
-                if picture.width * picture.height > most:
-                    raise TooManyPixelsError(f"{size}; at most {most}", place=name, remedy="make it smaller")
-                _reduce(picture, color, max_pixels)
-            most = max_pixels if pixels_left is None else pixels_left
-            if picture.width * picture.height > most:
-                remedy = "make it smaller, or save it as a JPEG that is not progressive"
-                raise TooManyPixelsError(f"{size}; at most {most}", place=name, remedy=remedy)
+            _fit(picture, name, color, max_pixels, max_pixels if pixels_left is None else pixels_left)
             if picture.mode in ("I", "F"):
                 problem = "has 32 bits in the value of a pixel"
                 raise DataError(problem, place=name, remedy="save it with 8 or 16 bits")
@@ -99,17 +90,22 @@ def decode_picture(
         raise DataError(problem, place=name, remedy="remove it or get it again") from None
 
 
-def _is_reducible(picture: Image.Image) -> bool:
-    """Whether it can be read smaller in less memory. Of a progressive JPEG, all of it has to be held first."""
-    return isinstance(picture, JpegImageFile) and "progressive" not in picture.info
-
-
-def _reduce(picture: Image.Image, color: Color, max_pixels: int) -> None:
-    """Have a JPEG with more than ``max_pixels`` read at half or a quarter of its width and height."""
+def _fit(picture: Image.Image, name: str, color: Color, max_pixels: int, pixels_left: int) -> None:
+    """Have a JPEG with more than ``max_pixels`` read smaller. Raises TooManyPixelsError as ``decode_picture`` does."""
     width, height = picture.size
-    if width * height > max_pixels:
+    problem = f"has {width}x{height} pixels"
+    # Of a progressive JPEG, all of it has to be in memory, however small it is read.
+    is_reducible = isinstance(picture, JpegImageFile) and "progressive" not in picture.info
+    remedy = "make it smaller" if is_reducible else "make it smaller, or save it as a JPEG that is not progressive"
+    if is_reducible and width * height > max_pixels:
+        most = min(MAX_JPEG_PIXELS, 8 * max_pixels)
+        if width * height > most:
+            raise TooManyPixelsError(f"{problem}; at most {most}", place=name, remedy=remedy)
         scale = 2 if -(-width // 2) * -(-height // 2) <= max_pixels else 4
         picture.draft("L" if color == "grey" else None, (width // scale, height // scale))
+        problem += f", {picture.width}x{picture.height} when read smaller"
+    if picture.width * picture.height > pixels_left:
+        raise TooManyPixelsError(f"{problem}; at most {pixels_left}", place=name, remedy=remedy)
 
 
 def _convert(picture: Image.Image, color: Color) -> Image.Image:

@@ -126,6 +126,13 @@ def test_a_large_picture_is_read_upright_in_colour():
     check_halves(found.transpose(1, 0, 2))
 
 
+def test_a_jpeg_that_is_read_smaller_has_to_fit_what_is_left():
+    content = saved(half_and_half(size=(80, 60)), "JPEG")
+    assert decode_picture(content, "a", "grey", 1200, 1200).shape == (30, 40)
+    with pytest.raises(TooManyPixelsError, match="a: has 80x60 pixels, 40x30 when read smaller; at most 1199"):
+        decode_picture(content, "a", "grey", 1200, 1199)
+
+
 def test_a_jpeg_is_refused_beyond_what_can_be_made_smaller():
     content = saved(half_and_half(size=(100, 100)), "JPEG")
     with pytest.raises(TooManyPixelsError, match="a: has 100x100 pixels; at most 8000; make it smaller"):
