@@ -54,6 +54,7 @@ def find_sheet(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
 
 
 def _least_corner(filled: Mask) -> float:
+    """The share of the emptiest of the four corners that is True."""
     side = max(1, min(filled.shape) // 6)
     corners = (
         filled[rows, columns]
