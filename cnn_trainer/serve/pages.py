@@ -65,7 +65,10 @@ def page_routes(served: Served, traces: Traces) -> list[Route]:
 
         return Route("POST", path, answer, operation(words, "Page", seen, body=PICTURES))
 
-    words = "What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."
+    words = (
+        "What the network makes of a picture (PNG, JPEG, WebP, TIFF, GIF, BMP): ``probabilities``, and ``seen``, a PNG "
+        "of its input."
+    )
     found = [read_by(lambda content: images.read_picture_files([content], data, ["picture"]), "/page/picture", words)]
     if like_mnist.prepares(data):
         words = "The same for a drawing of light strokes on black, all of which count."
