@@ -24,7 +24,7 @@ from cnn_trainer.machine.child import run_child
 from cnn_trainer.runs import store
 from cnn_trainer.runs.records import RunRecord
 from cnn_trainer.storage.strict_json import Record
-from cnn_trainer.training.run import with_data_used
+from cnn_trainer.training.prepare import with_data_used
 
 PLAIN = "Model.fit"
 LOOP = {"float32": "cnn-train, float32", "bfloat16": "cnn-train, bfloat16"}
@@ -90,7 +90,8 @@ def benchmark(
 
     Args:
         loaded: What to train. Its data, network, batch size, optimizer, schedule and device count; no validation
-            split, augmentation, label smoothing and moving averages, which the plain programs do not have.
+            split but one of the data's own, no augmentation, label smoothing and moving averages, which the plain
+            programs do not have.
         num_rounds: Rounds; each runs every program once, each time beginning with another one.
         epochs: Epochs of each process. The first compiles and does not count for images/s if there are more.
         say: Told what runs.
@@ -120,6 +121,7 @@ def _measured(experiment: Experiment, epochs: int) -> Experiment:
         "training.epochs": epochs,
         "training.loss": "cross_entropy",
         "training.label_smoothing": 0.0,
+        "training.class_weights": None,
         "training.ema_decay": None,
         "training.augmentation": {},
         "training.early_stopping": None,

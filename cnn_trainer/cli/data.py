@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, OverrideOptions
+from cnn_trainer.cli.options import AsJson, OverrideOptions, checked_config
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn, with_overrides
 from cnn_trainer.cli.tables import stdout_width, table
 from cnn_trainer.errors import DataError, UsageError
@@ -18,9 +18,12 @@ app = typer.Typer(no_args_is_help=True, help="Find, fetch and check data sets.")
 
 # The words after ``cnn-train train`` that train on a named data set.
 _NAMED = {
-    "mnist": ("configs/mnist.yaml",),
-    "fashion-mnist": ("configs/fashion-mnist.yaml",),
-    "mnist-5k": ("configs/mnist.yaml", "--set", "data={source: mnist-5k}"),
+    "mnist": ("mnist",),
+    "fashion-mnist": ("fashion-mnist",),
+    **{
+        source: ("mnist", "--set", f"data={{source: {source}}}")
+        for source in ("kmnist", "qmnist", "emnist-digits", "emnist-letters", "emnist-balanced", "mnist-5k")
+    },
 }
 
 
@@ -52,19 +55,26 @@ def _as_json(status: "SourceStatus") -> dict[str, object]:
 
 
 def _row(status: "SourceStatus") -> tuple[str, str, str]:
+    from cnn_trainer.data.named import install_mnist_5k
+
     if status.problem:
         return status.source, "broken", str(status.problem)
     if status.location:
         return status.source, "yes", str(status.location)
-    package = "pip install 'cnn-trainer[offline]'"
-    return status.source, "no", package if status.source == "mnist-5k" else f"cnn-train data fetch {status.source}"
+    if status.source == "mnist-5k":
+        return status.source, "no", install_mnist_5k()
+    return status.source, "no", f"cnn-train data fetch {status.source}"
 
 
 @app.command("fetch")
 def data_fetch(
     source: Annotated[
-        Literal["mnist", "fashion-mnist"],
-        typer.Argument(metavar="SOURCE", help="mnist or fashion-mnist.", show_default=False),
+        Literal["mnist", "fashion-mnist", "kmnist", "qmnist", "emnist-digits", "emnist-letters", "emnist-balanced"],
+        typer.Argument(
+            metavar="SOURCE",
+            help="mnist, fashion-mnist, kmnist, qmnist, emnist-digits, emnist-letters or emnist-balanced.",
+            show_default=False,
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +101,7 @@ def data_check(
         str,
         typer.Argument(
             metavar="CONFIG|SOURCE",
-            help="An experiment, a YAML file; or mnist, fashion-mnist, mnist-5k.",
+            help=f"An experiment, as train takes it; or {', '.join(_NAMED)}.",
             autocompletion=lambda incomplete: [name for name in _NAMED if name.startswith(incomplete)],
             show_default=False,
         ),
@@ -121,19 +131,19 @@ def data_check(
 
 
 def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
-    """What ``subject`` names: a file, or a data set."""
+    """What ``subject`` names: a data set, a file, or a shipped config."""
     from cnn_trainer.config.load import documented_config
-    from cnn_trainer.network.fits import load_checked
+    from cnn_trainer.config.shipped import shipped_names
 
     if subject in _NAMED:
         if overrides:
             problem = f"changes a config, and {subject} is not one"
             raise UsageError(problem, place=f"--set {overrides[0]}", remedy="give a YAML file")
         return documented_config({"data": {"source": subject}}).experiment
-    if not Path(subject).suffix and not Path(subject).exists():
-        remedy = f"the named ones are {', '.join(_NAMED)}"
-        raise UsageError("no such file, and no such data set", place=subject, remedy=remedy)
-    return load_checked(Path(subject), overrides or ()).experiment
+    if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped_names():
+        remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped_names())}"
+        raise UsageError("no such file, shipped config or data set", place=subject, remedy=remedy)
+    return checked_config(Path(subject), overrides).experiment
 
 
 def _is_wrong(report: "DataReport") -> bool:
@@ -144,7 +154,7 @@ def _is_wrong(report: "DataReport") -> bool:
 
 
 def _describe(report: "DataReport") -> list[str]:
-    from cnn_trainer.cli.words import data_name
+    from cnn_trainer.cli.words import conversion, data_name
 
     width = stdout_width()
     splits = [
@@ -156,8 +166,10 @@ def _describe(report: "DataReport") -> list[str]:
         (str(label), name, *(f"{count:,}" for count in row))
         for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
     ]
+    converted = conversion(report.pixel_dtype, report.white)
     lines = [
         f"{data_name(report.source, report.requested)}, from {report.location}",
+        *([converted] if converted else []),
         "",
         *table(("split", "examples", "image", "sha256 of images and labels"), splits, width),
         "",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, DeviceOption, RunArgument, RunsDir
-from cnn_trainer.cli.output import next_step, print_json, say
+from cnn_trainer.cli.output import next_step, print_json, say, warn
 from cnn_trainer.errors import CheckFailedError
 
 
@@ -23,20 +23,24 @@ def evaluate(
     device: DeviceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a run again: loss, accuracy, and every class.
+    """Score a run again: accuracy, loss, which classes are confused, and every class.
 
     Everything is rebuilt from the run directory: the network, its weights, and which data it was trained on.
     """
-    from cnn_trainer.cli import words
-    from cnn_trainer.evaluation.evaluate import evaluate_run
+    from cnn_trainer.cli.score import score_lines
+    from cnn_trainer.cli.tables import stderr_width
+    from cnn_trainer.evaluation.evaluate import evaluate_result, load_result
     from cnn_trainer.runs import paths, store
 
     opened = store.open_run(paths.resolve_run(run, runs_dir))
-    score = evaluate_run(opened, split, data, device)
-    say(*words.evaluation(score))
+    warnings: list[str] = []  # the score comes first
+    evaluation = evaluate_result(opened, load_result(opened, device), split, data, warnings.append)
+    say(*score_lines(evaluation, stderr_width()))
+    for warning in warnings:
+        warn(warning)
     if as_json:
-        print_json(score.model_dump(mode="json"))
-    if min_accuracy is not None and score.accuracy < min_accuracy:
-        found = f"the {score.split} accuracy is {score.accuracy:.4f}"
+        print_json(evaluation.model_dump(mode="json"))
+    if min_accuracy is not None and evaluation.accuracy < min_accuracy:
+        found = f"the {evaluation.split} accuracy is {evaluation.accuracy:.4f}"
         raise CheckFailedError(f"{found}, below the asked minimum {min_accuracy:g}", place=opened.dir)
     next_step("runs", "show", opened.dir)

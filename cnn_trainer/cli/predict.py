@@ -21,7 +21,12 @@ _MANY = 20  # pictures from which on a bar shows how far it is
 def predict_command(
     run: RunArgument,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or BMP files, folders of them, or - for stdin.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="PNG, JPEG, WebP, TIFF, GIF or BMP files, folders of them, CSV files with an image in each row, or - "
+            "for stdin.",
+        ),
     ],
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
@@ -39,12 +44,14 @@ def predict_command(
 ) -> None:
     """Say what is on pictures: of any size, grey or colour, dark on light or light on dark.
 
-    A picture that cannot be read is named and the others go on; the exit code is then 4.
+    A picture that cannot be read is named and the others go on; the exit code is then 4. Rows of CSV files are taken as
+    they are, and labels in them are passed over.
     """
     from rich.console import Console
     from rich.progress import track
 
     from cnn_trainer.cli.tables import stdout_width, table
+    from cnn_trainer.config.schema.data import Csv
     from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
     from cnn_trainer.errors import DataError, UsageError
     from cnn_trainer.evaluation.evaluate import load_result
@@ -64,7 +71,9 @@ def predict_command(
     few, console = len(found) < _MANY or not sys.stderr.isatty(), Console(file=sys.stderr)
     shown = track(found, "predicting", console=console, transient=True, disable=few)
     rows, num_wrong = [], 0
-    for answer in predict.predict(data, shown, result, prepared):
+    section = opened.experiment.data
+    row_shape = section.image_shape if isinstance(section, Csv) else None
+    for answer in predict.predict(data, shown, result, prepared, row_shape):
         if isinstance(answer, DataError):
             num_wrong += 1
             say(f"error: {answer}")

@@ -59,7 +59,7 @@ def runs_list(
         next_step("runs", "list", *elsewhere)
     else:
         say(f"no runs in {runs_dir}")
-        next_step("train", "configs/mnist.yaml", *elsewhere)
+        next_step("train", "mnist", *elsewhere)
 
 
 def _say_reasons(found: "list[RunSummary]") -> None:
@@ -106,7 +106,7 @@ def _as_json(summary: "RunSummary") -> dict[str, object]:
 
 @app.command("show")
 def runs_show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
-    """Show a run: what was trained on what, its epochs, its score.
+    """Show a run: its score, what was trained on what, its epochs, its files.
 
     A broken run is shown as far as it can be read, and the exit code is 6.
     """
@@ -153,22 +153,24 @@ def _name_next(details: "RunDetails", run_dir: Path) -> None:
 
 
 def _describe(details: "RunDetails") -> list[str]:
-    from cnn_trainer.cli import words
+    from cnn_trainer.cli import score
     from cnn_trainer.config.load import summarize_config
     from cnn_trainer.runs.paths import MAX_LISTED
 
-    summary = details.summary
+    summary, lines = details.summary, []
+    if found := details.evaluation:
+        lines = [*score.score_lines(found, stdout_width()), ""]
+        if summary.record and summary.record.weights_sha256 not in (None, found.weights_sha256):
+            lines = ["the score of weights that the run no longer has", *lines]
     rows = [("run", summary.name), ("status", summary.status)]
     if summary.reason and summary.status != "broken":  # that reason is printed as an error
         rows.append(("reason", summary.reason))
     if summary.record and details.experiment:
         rows += [("experiment", f"{summarize_config(details.experiment)}, seed {summary.record.seed}")]
         rows += _record_rows(summary.record, summary.epochs_done)
-    lines = pairs(rows)
+    lines += pairs(rows)
     if details.metrics:
         lines += ["", *_epochs(details.metrics)]
-    if details.evaluation:
-        lines += ["", *words.evaluation(details.evaluation)]
     if details.files:
         rows = [(name, f"{num_bytes:,}") for name, num_bytes in details.files]
         lines += ["", *table(("file", "bytes"), rows[:MAX_LISTED]), *(["and more"] if rows[MAX_LISTED:] else [])]
@@ -176,10 +178,11 @@ def _describe(details: "RunDetails") -> list[str]:
 
 
 def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str, str]]:
-    from cnn_trainer.cli.words import data_words
+    from cnn_trainer.cli.words import count, data_words
     from cnn_trainer.training.display import format_seconds
 
-    threads = f"{record.intra_op_threads} threads in an operation, {record.inter_op_threads} operations at a time"
+    threads = count(record.intra_op_threads, "thread") + " in an operation, "
+    threads += count(record.inter_op_threads, "operation") + " at a time"
     best = f", result of epoch {record.best_epoch}" if record.best_epoch else ""
     took = "" if record.status == "training" else f" in {format_seconds(record.train_seconds)}"
     rows = [
@@ -191,7 +194,7 @@ def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str
         ("git commit", record.git_commit or ""),
         ("created", record.created_at),
         ("updated", record.updated_at),
-        ("trained", f"{epochs_done} epochs{took}{best}"),
+        ("trained", f"{count(epochs_done or 0, 'epoch')}{took}{best}"),
         ("weights", f"sha256 {record.weights_sha256}" if record.weights_sha256 else ""),
     ]
     return [(name, value) for name, value in rows if value]

@@ -1,9 +1,10 @@
 """Tables in plain text: columns if there is room for them, otherwise one line a cell."""
 
+import os
 import re
-import shutil
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 _NUMBER = re.compile(r"-?[0-9][0-9,.e+-]*( ?%| s)?|-")
 
@@ -12,9 +13,21 @@ Row = Sequence[str]
 
 def stdout_width() -> int | None:
     """Columns of the terminal that stdout goes to; None for a file or a pipe, where lines may be long."""
-    if sys.stdout is None or not sys.stdout.isatty():
+    return _columns(sys.stdout)
+
+
+def stderr_width() -> int | None:
+    """Columns of the terminal that stderr goes to; None for a file or a pipe, where lines may be long."""
+    return _columns(sys.stderr)
+
+
+def _columns(stream: TextIO | None) -> int | None:
+    if stream is None or not stream.isatty():
         return None
-    return shutil.get_terminal_size().columns
+    wanted = os.environ.get("COLUMNS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    return os.get_terminal_size(stream.fileno()).columns or 80
 
 
 def table(heading: Row, rows: Sequence[Row], width: int | None = None) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,7 @@ from cnn_trainer.cli.output import next_step, print_json, say, shown_download, w
 
 if TYPE_CHECKING:
     from cnn_trainer.runs.records import RunOutcome
-    from cnn_trainer.training.run import Feedback, Prepared
+    from cnn_trainer.training.prepare import Feedback, Prepared
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")]
 
@@ -38,10 +39,12 @@ def train_command(
 ) -> None:
     """Train an experiment, evaluate it on the test split, and leave a run directory.
 
-    The test split is opened once, at the end. Stop with Ctrl-C; continue with cnn-train resume.
+    The test split is scored once, at the end; before training it is only read, to find what is broken in it.
+    Stop with Ctrl-C; continue with cnn-train resume.
     """
     from cnn_trainer.network.fits import load_checked
     from cnn_trainer.training import run as recipe
+    from cnn_trainer.training.prepare import prepare
 
     changes = list(overrides or ())
     changes += [f"name={json.dumps(name)}"] if name is not None else []
@@ -49,7 +52,7 @@ def train_command(
     config = load_checked(config_file, changes)
     with _feedback(quiet) as feedback:
         if dry_run:
-            _say_dry_run(recipe.prepare(config, feedback), quiet, as_json)
+            _say_dry_run(prepare(config, feedback), quiet, as_json)
         else:
             _say_outcome(recipe.train_config(config, runs_dir, feedback), quiet, as_json)
     if dry_run and not quiet:
@@ -62,6 +65,9 @@ def resume(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Train to this many epochs in all, even if the run is finished.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Read the data here if it has moved; the run records it.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -69,25 +75,27 @@ def resume(
 
     A finished run is left as it is, unless --epochs asks for more.
     """
+    from cnn_trainer.cli import words
     from cnn_trainer.runs import paths, store
     from cnn_trainer.training import run as recipe
 
     opened = store.open_run(paths.resolve_run(run, runs_dir))
     if recipe.is_done(opened, epochs):
-        say(f"{opened.dir}: the run is finished after {opened.record.epochs_done} epochs; nothing to do")
+        done = words.count(opened.record.epochs_done, "epoch")
+        say(f"{opened.dir}: the run is finished after {done}; nothing to do")
         if as_json:
             print_json(recipe.finished_outcome(opened).model_dump(mode="json"))
         next_step("resume", opened.dir, "--epochs", str(opened.experiment.training.epochs + 1))
         return
     with _feedback(quiet) as feedback:
-        _say_outcome(recipe.resume_run(opened, epochs, feedback), quiet, as_json)
+        _say_outcome(recipe.resume_run(opened, epochs, feedback, data_path=data), quiet, as_json)
 
 
 @contextmanager
 def _feedback(quiet: bool) -> "Iterator[Feedback]":
     from cnn_trainer.cli import words
     from cnn_trainer.training import display
-    from cnn_trainer.training.run import Feedback
+    from cnn_trainer.training.prepare import Feedback
 
     tell = (lambda *_: None) if quiet else say
     with ExitStack() as until_prepared:
@@ -116,9 +124,12 @@ def _say_dry_run(prepared: "Prepared", quiet: bool, as_json: bool) -> None:
 
 
 def _say_outcome(outcome: "RunOutcome", quiet: bool, as_json: bool) -> None:
-    from cnn_trainer.cli import words
+    from cnn_trainer.cli import score, tables, words
+    from cnn_trainer.runs import store
 
     if not quiet:
+        if evaluation := store.read_evaluation(Path(outcome.run)):
+            say(*score.headline(evaluation, tables.stderr_width()))
         say(*words.outcome(outcome))
     if as_json:
         print_json(outcome.model_dump(mode="json"))

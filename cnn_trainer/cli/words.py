@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from cnn_trainer.cli.tables import table
-from cnn_trainer.runs.records import DataRecord, EvaluationRecord, RunOutcome
+from cnn_trainer.runs.records import DataRecord, RunOutcome
+from cnn_trainer.training.balance import first_ten
 from cnn_trainer.training.display import format_seconds
 
 if TYPE_CHECKING:
-    from cnn_trainer.training.run import Prepared
+    from cnn_trainer.training.prepare import Prepared
 
 
 def data_name(source: str, requested: str) -> str:
@@ -18,13 +19,17 @@ def data_name(source: str, requested: str) -> str:
 def preparation(prepared: "Prepared") -> list[str]:
     """What is about to be trained, on what, with what."""
     experiment, backend, data = prepared.experiment, prepared.backend, prepared.data
-    return [
+    lines = [
         f"experiment: {experiment.name}, seed {experiment.seed}",
         f"data: {data_words(data)}",
         f"model: {experiment.model.builder}, {prepared.session.model.count_params():,} parameters",
         f"device: {backend.device} ({backend.reason}), {experiment.runtime.precision}, towers {backend.towers}, "
         f"threads {backend.intra_op_threads} in an operation, {backend.inter_op_threads} operations at a time",
     ]
+    if weights := prepared.session.class_weights:
+        shown = [f"{weight:.3g} ({name})" for weight, name in zip(weights, data.class_names, strict=True)]
+        lines.append(f"class weights: {first_ten(shown)}")
+    return lines
 
 
 def data_words(data: DataRecord) -> str:
@@ -33,7 +38,18 @@ def data_words(data: DataRecord) -> str:
     if data.num_validation:
         words += f" and {data.num_validation:,} validation"
     shape = "x".join(map(str, data.image_shape))
-    return f"{words} images of {shape}, {len(data.class_names)} classes, from {data.location}"
+    words += f" images of {shape}, {len(data.class_names)} classes, from {data.location}"
+    words += ", which has its own validation split" if data.validation_from == "own" else ""
+    converted = conversion(data.pixel_dtype, data.white)
+    return f"{words}; {converted}" if converted else words
+
+
+def conversion(pixel_dtype: str, white: int) -> str | None:
+    """What was done to the pixels of the source; None if nothing."""
+    if (pixel_dtype, white) == ("uint8", 255):
+        return None
+    values = "False and True" if pixel_dtype == "bool" else f"{pixel_dtype}, 0 to {white},"
+    return f"pixels converted from {values} to uint8, 0 to 255"
 
 
 def layers(model: Any) -> list[str]:
@@ -46,13 +62,9 @@ def layers(model: Any) -> list[str]:
 
 
 def outcome(found: RunOutcome) -> list[str]:
-    """The end of a run that was scored on the test split."""
-    low, high = found.test_accuracy_interval or (0.0, 1.0)
-    data = data_name(found.data, found.requested_data)
+    """How a run went, below its score."""
     best = f", result of epoch {found.best_epoch} (lowest validation loss)" if found.best_epoch else ""
     return [
-        f"test accuracy {found.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-        f"loss {found.test_loss:.4f}, on {found.test_examples:,} test images of {data}",
         f"trained {count(found.epochs, 'epoch')} in {format_seconds(found.train_seconds)}{best}",
         f"weights sha256 {found.weights_sha256}",
         f"run directory {found.run}",
@@ -62,19 +74,3 @@ def outcome(found: RunOutcome) -> list[str]:
 def count(number: int, noun: str) -> str:
     """1 epoch, 2 epochs."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def evaluation(found: EvaluationRecord) -> list[str]:
-    """A score, class by class."""
-    low, high = found.accuracy_interval
-    rows: list[tuple[str, ...]] = []
-    for score in found.classes:
-        shares = ("-" if share is None else f"{share:.4f}" for share in (score.precision, score.recall, score.f1))
-        rows.append((score.name, f"{score.support:,}", *shares))
-    return [
-        *table(("class", "examples", "precision", "recall", "F1"), rows),
-        f"{found.split} accuracy {found.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-        f"loss {found.loss:.4f}, on {found.num_examples:,} {found.split} images of "
-        f"{data_name(found.source, found.requested)}",
-        f"images sha256 {found.images_sha256}",
-    ]

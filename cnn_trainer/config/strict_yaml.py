@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from cnn_trainer.config import shipped
 from cnn_trainer.errors import ConfigError, Fault
 
 MAX_DEPTH = 20
@@ -45,15 +46,16 @@ class Document:
     lines: dict[KeyPath, int]
 
 
-def read_file(path: Path, remedy: str = "start one with: cnn-train config init") -> Document:
+def read_file(path: Path, remedy: str | None = None) -> Document:
     """Read the YAML file at ``path``. Raises ConfigError naming the file, and the line if there is one.
 
-    ``remedy`` is for a file that is not there.
+    ``remedy`` is for a file that is not there; None: for an experiment's config.
     """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
+        remedy = shipped.remedy_for_missing(path) if remedy is None else remedy
         raise ConfigError(Fault(str(path), "there is no such file", remedy)) from None
     except OSError as error:
         raise ConfigError(Fault(str(path), f"cannot be read: {error.strerror or error}")) from None

@@ -110,7 +110,8 @@ def _explained_kinds(key: JsonSchema, schema: JsonSchema, indent: str) -> Iterat
     for choice in key["oneOf"]:
         definition = _definition(choice["$ref"], schema)
         properties = dict(definition["properties"])
-        kind = properties.pop(tag)["const"]
+        kinds = properties.pop(tag)
+        kind = ", ".join(kinds["enum"]) if "enum" in kinds else kinds["const"]
         keys = ", ".join(
             f"{name} ({_scalar(other['default']) if 'default' in other else 'required'})"
             for name, other in properties.items()

@@ -5,20 +5,19 @@ Sizes, dtypes and shapes are checked as a file's header declares them, before me
 
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_trainer.data import scale
 from cnn_trainer.data.splits import Split, counts_per_class
 from cnn_trainer.errors import DataError
-
-SourceSplit = Literal["train", "test"]
-"""What a source holds; the validation split is carved out of train."""
 
 MAX_ARRAY_BYTES = 4 * 2**30
 MAX_CLASSES = 1000
@@ -109,7 +108,7 @@ def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8
 
 
 def check_header(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], is_images: bool) -> int:
-    """Refuse what is too large, images that are not uint8 (n, height, width[, 1 or 3]), labels not integers (n,).
+    """Refuse what is too large, images that are not numbers (n, height, width[, 1 or 3]), labels not integers (n,).
 
     Returns:
         The bytes that the array takes.
@@ -128,28 +127,46 @@ def check_header(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]
 
 
 def _check_images(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
-    if dtype != np.uint8:
-        convert = "(x * 255).round().astype('uint8') converts from 0 to 1" if dtype.kind == "f" else "use uint8"
-        raise DataError(f"images are {dtype.name}; expected uint8, values 0 to 255", place=where, remedy=convert)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
         problem = f"images have the shape {shape}; expected (n, height, width) or (n, height, width, 1 or 3)"
-        raise DataError(problem, place=where, remedy="use reshape or transpose")
+        raise DataError(problem, place=where, remedy=_reshape(shape))
+    if dtype.kind not in "buif" or dtype.itemsize > 8:
+        remedy = "convert them with astype('float64')" if dtype.kind == "f" else "give numbers from 0 to 255"
+        raise DataError(f"images are {dtype.name}; expected uint8", place=where, remedy=remedy)
+
+
+def _reshape(shape: tuple[int, ...]) -> str:
+    """How to bring images of another shape into a right one."""
+    if len(shape) == 4 and shape[1] in (1, 3):
+        return "channels come last: numpy.moveaxis(x, 1, -1)"
+    if len(shape) == 4 and shape[2] in (1, 3):
+        return "examples come first: numpy.moveaxis(x, -1, 0)"
+    if len(shape) == 4 and shape[3] == 4:
+        return "x[..., :3] leaves out the transparency"
+    if len(shape) == 2:
+        for channels, then in ((1, ""), (3, ", or x.reshape(-1, 3, {side}, {side}).transpose(0, 2, 3, 1)")):
+            side = math.isqrt(shape[1] // channels)
+            if side and side * side * channels == shape[1]:
+                last = f", {channels}" if channels > 1 else ""
+                return f"x.reshape(-1, {side}, {side}{last}){then.format(side=side)}"
+    return "use reshape or transpose"
 
 
 def _check_labels(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
+    if len(shape) != 1:
+        convert = "labels.reshape(-1)" if shape[1:] == (1,) else "for one-hot rows use labels.argmax(axis=1)"
+        raise DataError(f"labels have the shape {shape}; expected (n,)", place=where, remedy=convert)
     if dtype.kind not in "iu":
         convert = "make sure that none is NaN or a fraction, then convert with astype('int64')"
         raise DataError(f"labels are {dtype.name}; expected integers from 0", place=where, remedy=convert)
-    if len(shape) != 1:
-        convert = "for one-hot rows use argmax(axis=1), for a single column reshape(-1)"
-        raise DataError(f"labels have the shape {shape}; expected (n,)", place=where, remedy=convert)
 
 
-def make_split(images_where: str, images: NDArray[np.integer], labels_where: str, labels: NDArray[np.integer]) -> Split:
+def make_split(images_where: str, images: NDArray[Any], labels_where: str, labels: NDArray[np.integer]) -> Split:
     """A split from arrays whose headers have been checked; ``images_where`` and ``labels_where`` are for messages.
 
     Raises:
-        DataError: if the two lengths differ, or a label is negative or at least ``MAX_CLASSES``.
+        DataError: if the two lengths differ, a label is negative or at least ``MAX_CLASSES``, or it is not certain
+            which value stands for white.
     """
     if len(images) != len(labels):
         problem = f"{len(labels)} labels for the {len(images)} images of {images_where}"
@@ -160,8 +177,9 @@ def make_split(images_where: str, images: NDArray[np.integer], labels_where: str
     if highest >= MAX_CLASSES:
         problem = f"holds the label {highest}; expected at most {MAX_CLASSES - 1}, for {MAX_CLASSES} classes"
         raise DataError(problem, place=labels_where, remedy="number the classes 0, 1, 2, …")
-    four = images if images.ndim == 4 else images[..., np.newaxis]
-    return Split(np.ascontiguousarray(four, dtype=np.uint8), labels.astype(np.int32))
+    pixels, white = scale.to_uint8(images_where, images)
+    four = pixels if pixels.ndim == 4 else pixels[..., np.newaxis]
+    return Split(np.ascontiguousarray(four), labels.astype(np.int32), images.dtype.name, white)
 
 
 def count_classes(where: str, labels: NDArray[np.integer]) -> int:
@@ -175,3 +193,10 @@ def count_classes(where: str, labels: NDArray[np.integer]) -> int:
     if len(counts) == 1:
         raise DataError("all labels are 0", place=where, remedy="expected two classes or more")
     return len(counts)
+
+
+def natural_order(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A key by which names of classes are sorted, digits as numbers: 2 before 10, and "class 2" before "class 10"."""
+    parts = re.split("([0-9]+)", name)  # every second one is digits
+    numbers = ((len(digits), digits) for digits in (part.lstrip("0") for part in parts[1::2]))
+    return [next(numbers) if at % 2 else part for at, part in enumerate(parts)], name

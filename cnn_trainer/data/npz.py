@@ -4,11 +4,14 @@
 """
 
 import io
+import re
 import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -16,8 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.arrays import SourceSplit
-from cnn_trainer.data.splits import Split
+from cnn_trainer.data.splits import Split, SplitName
 from cnn_trainer.errors import DataError
 
 EXPECTED = "an npz file with x_train, y_train, x_test and y_test"
@@ -26,38 +28,73 @@ _WRITE = "write it with numpy.savez_compressed"
 # NumPy's own bound for headers of files that are not trusted.
 _MAX_HEADER_BYTES = 10_000
 # What zipfile and the header's parser raise for files that are broken, or made to break them.
-_BROKEN = (
+BROKEN = (
     zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, OSError, EOFError, ValueError, SyntaxError,
     TypeError, KeyError, IndexError, OverflowError, RecursionError, MemoryError, NotImplementedError, RuntimeError,
 )  # fmt: skip
 
 
-def read_npz(path: Path, split: SourceSplit) -> Split:
-    """The images ``x_train`` or ``x_test`` with their labels; the arrays of the other split are not touched.
+Keys = Mapping[str, str]
+"""Names in the file for x_train, y_train, x_val, y_val, x_test and y_test, where they are not found by themselves."""
+
+_PARTS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
+_SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_LETTER_WORDS = {
+    "x": ("x", "xs", "image", "images", "img", "imgs", "data", "features"),
+    "y": ("y", "ys", "label", "labels", "target", "targets", "class", "classes"),
+}
+
+
+def read_npz(path: Path, split: SplitName, keys: Keys = MappingProxyType({})) -> Split | None:
+    """The images of a split with their labels; the arrays of the other splits are not touched.
+
+    The arrays are found under all usual names, such as ``X_train``, ``train_images`` and ``arr_0``. None if ``split``
+    is the validation split, and there is none of it.
 
     Raises DataError if the file is missing, broken, or does not hold what it should.
     """
-    images, labels = (read_npz_array(path, f"{letter}_{split}") for letter in "xy")
-    return arrays.make_split(f"{path}: x_{split}", images, f"{path}: y_{split}", labels)
+    names = [f"{letter}_{_PARTS[split]}" for letter in "xy"]
+    with arrays.open_file(path, EXPECTED) as (file, _):
+        if split == "validation" and not any(_has(str(path), file, name, keys) for name in names):
+            return None
+        images, labels = (read_npz_stream(str(path), file, name, keys) for name in names)
+    return arrays.make_split(f"{path}: {names[0]}", images, f"{path}: {names[1]}", labels)
 
 
-def read_npz_array(path: Path, name: str) -> NDArray[np.integer]:
+def read_npz_array(path: Path, name: str, keys: Keys = MappingProxyType({})) -> NDArray[np.integer]:
     """One array of the file: images if ``name`` opens with x, labels if it opens with y. Raises DataError."""
     with arrays.open_file(path, EXPECTED) as (file, _):
-        return read_npz_stream(str(path), file, name)
+        return read_npz_stream(str(path), file, name, keys)
 
 
-def read_npz_stream(where: str, file: BinaryIO, name: str) -> NDArray[np.integer]:
+def read_npz_stream(where: str, file: BinaryIO, name: str, keys: Keys = MappingProxyType({})) -> NDArray[np.integer]:
     """What ``read_npz_array`` does, for an open file; ``where`` is the place that errors name."""
     place = f"{where}: {name}"
     try:
-        with zipfile.ZipFile(cast(BinaryIO, _BoundedReads(where, file))) as archive:
-            member = _find(archive, name, place)
+        with open_archive(where, file) as archive:
+            member = _require(archive, _find_name(archive, name, keys, place), place)
             with archive.open(member) as stream:
                 return _read_array(stream, member, place, is_images=name.startswith("x"))
-    except _BROKEN as error:
-        problem = f"broken npz file: {str(error) or type(error).__name__}"
-        raise DataError(problem, place=place, remedy=f"{_WRITE}, or get it again") from None
+    except BROKEN as error:
+        raise _broken(place, error) from None
+
+
+def _has(where: str, file: BinaryIO, name: str, keys: Keys) -> bool:
+    try:
+        with open_archive(where, file) as archive:
+            return name in keys or bool(_candidates(archive, name))
+    except BROKEN as error:
+        raise _broken(f"{where}: {name}", error) from None
+
+
+def _broken(place: str, error: Exception) -> DataError:
+    problem = f"broken npz file: {str(error) or type(error).__name__}"
+    return DataError(problem, place=place, remedy=f"{_WRITE}, or get it again")
+
+
+def open_archive(where: str, file: BinaryIO) -> zipfile.ZipFile:
+    """A zip file with a table of contents of at most ``arrays.CHUNK_BYTES``. Raises DataError, and any of BROKEN."""
+    return zipfile.ZipFile(cast(BinaryIO, _BoundedReads(where, file)))
 
 
 class _BoundedReads:
@@ -78,13 +115,67 @@ class _BoundedReads:
         return self._file.read(size if size >= 0 else arrays.CHUNK_BYTES)
 
 
-def _find(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
-    try:
-        member = archive.getinfo(f"{name}.npy")
-    except KeyError:
-        names = ", ".join(sorted(str(entry.removesuffix(".npy")) for entry in archive.namelist())) or "nothing"
-        found = names if len(names) <= 100 else f"{names[:97]}..."
-        raise DataError(f"no such array; the file holds {found}", place=where, remedy=f"expected {EXPECTED}") from None
+def _find_name(archive: zipfile.ZipFile, name: str, keys: Keys, where: str) -> str:
+    """The name in the file of what is called ``name`` here, such as ``x_train``."""
+    there = _names(archive)
+    found = [keys[name]] if name in keys else _candidates(archive, name)
+    if len(found) == 1 and found[0] in there:
+        return found[0]
+    shown = ", ".join(there) or "nothing"
+    shown = shown if len(shown) <= 100 else f"{shown[:97]}..."
+    if len(found) > 1:
+        problem = f"there is more than one: {', '.join(found)}"
+    elif name in keys:
+        problem = f"no array {keys[name]}, which data.keys.{name} names; the file holds {shown}"
+    else:
+        problem = f"no such array; the file holds {shown}"
+    remedy = f"say which it is: data.keys: {{{name}: NAME}}"
+    raise DataError(problem, place=where, remedy=remedy if there else f"expected {EXPECTED}")
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return sorted(str(entry.removesuffix(".npy")) for entry in archive.namelist())
+
+
+def _candidates(archive: zipfile.ZipFile, name: str) -> list[str]:
+    """The names in the file that are spellings of ``name``; if ``name`` itself is there, only that."""
+    there = _names(archive)
+    if name in there:
+        return [name]
+    letter, _, part = name.partition("_")
+    spellings = {
+        spelling
+        for split_word in _SPLIT_WORDS[part]
+        for letter_word in _LETTER_WORDS[letter]
+        for spelling in (split_word + letter_word, letter_word + split_word)
+    }
+    found = [entry for entry in there if re.sub("[^a-z0-9]", "", entry.lower()) in spellings]
+    if not found and there == _UNNAMED and part != "val":
+        return [_unnamed(archive, letter)[part == "test"]]
+    return found
+
+
+_UNNAMED = ["arr_0", "arr_1", "arr_2", "arr_3"]  # what numpy.savez calls arrays that it is given without names
+
+
+def _unnamed(archive: zipfile.ZipFile, letter: str) -> list[str]:
+    """Of four arrays without names the images or the labels, which have fewer dimensions; those to train on first."""
+    dimensions = {}
+    for name in _UNNAMED:
+        with archive.open(f"{name}.npy") as stream:
+            dimensions[name] = len(_read_header(stream, name)[0])
+    images = [name for name in _UNNAMED if dimensions[name] >= 3]
+    if len(images) != 2:
+        raise DataError(
+            "four arrays without names, of which two should be images",
+            place=archive.filename or "npz",
+            remedy=f"write them as {EXPECTED}",
+        )
+    return images if letter == "x" else [name for name in _UNNAMED if name not in images]
+
+
+def _require(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
+    member = archive.getinfo(f"{name}.npy")
     if member.flag_bits & 1:
         raise DataError("is encrypted", place=where, remedy="write the file without a password")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -95,6 +186,8 @@ def _find(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
 
 def _read_array(stream: arrays.Readable, member: zipfile.ZipInfo, where: str, is_images: bool) -> NDArray[np.integer]:
     shape, fortran_order, dtype, header_bytes = _read_header(stream, where)
+    if not is_images and len(shape) == 2 and shape[1] == 1:  # one column, as in MedMNIST
+        shape = shape[:1]
     num_bytes = arrays.check_header(where, dtype, shape, is_images)
     if member.file_size != header_bytes + num_bytes:
         declared = f"{member.file_size - header_bytes} bytes stand behind its header"

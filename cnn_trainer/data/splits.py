@@ -5,7 +5,7 @@ Nothing here holds random state: a choice is a function of a seed and of what is
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cnn_trainer.errors import DataError
 
 SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
@@ -36,10 +37,14 @@ class Split:
     Attributes:
         images: uint8 (n, height, width, channels), C-contiguous, 0 to 255; channels is 1 or 3.
         labels: int32 (n,), 0 to the number of classes minus 1.
+        source_dtype: of the images in their source.
+        source_white: the value there that stands for 255: 1 or 255.
     """
 
     images: Images
     labels: Labels
+    source_dtype: str = "uint8"
+    source_white: Literal[1, 255] = 255
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -148,5 +153,7 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
         chosen = choose_stratified(whole.labels, fraction, seed, Stream.VALIDATION)
     except DataError as error:
         raise error.at("data.validation_fraction") from None
-    train, validation = (Split(whole.images[part], whole.labels[part]) for part in (~chosen, chosen))
+    train, validation = (
+        replace(whole, images=whole.images[part], labels=whole.labels[part]) for part in (~chosen, chosen)
+    )
     return train, validation

@@ -3,8 +3,12 @@
 Importing this module loads neither TensorFlow nor Keras: ``load_result`` starts TensorFlow first.
 """
 
+import csv
+import io
 import math
+import os
 import shlex
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +105,7 @@ def refuse_small(run: Run, weight_files: Sequence[Path]) -> None:
     """
     record, place = run.record.data, Config(run.experiment, str(run.dir / CONFIG_FILE))
     shape = ImageShape(*record.image_shape)
-    check_fits(place, shape, record.num_train + record.num_validation)
+    check_fits(place, shape, record.num_whole_train, record.validation_from == "own")
     weights = count_weights(run.experiment.model, shape)
     for path in weight_files:
         with raised_as(RunDirectoryError), files.reported(path, "read"):
@@ -125,10 +129,7 @@ def score_split(
         DivergedError: if the loss is not finite.
     """
     experiment, record = run.experiment, run.record.data
-    split = data.load_split(experiment.data, experiment.seed, split_name, path, class_names=record.class_names)
-    if list(split.images.shape[1:]) != record.image_shape:
-        found, wanted = ("x".join(map(str, shape)) for shape in (split.images.shape[1:], record.image_shape))
-        raise DataError(f"the {split_name} split has images of {found}; the run was trained on {wanted}")
+    split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record)
     score = result.score(split.images, split.labels)
     if not math.isfinite(score.loss):  # weights that the very last steps made too large
         raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
@@ -140,56 +141,82 @@ def score_split(
         location=str(path) if path else record.location,
         images_sha256=data.split_digest(split),
         num_examples=len(split.labels),
+        classes=scores.class_scores(matrix, record.class_names),
+        confusion_matrix=matrix.tolist(),
         loss=score.loss,
         accuracy=score.accuracy,
         accuracy_interval=list(scores.wilson_interval(int(matrix.trace()), len(split.labels))),
-        classes=scores.class_scores(matrix, record.class_names),
-        confusion_matrix=matrix.tolist(),
         weights_sha256=result.weights_sha256,
         evaluated_at=strict_json.utc_now(),
     )
     return evaluation, score, split
 
 
+def missing_data(error: DataError, run: Run, command: str) -> DataError:
+    """``error``; if the data of the run is not where it was, with the option of ``command`` that says where it is."""
+    data_used = run.record.data
+    if os.path.lexists(data_used.location) or data_used.source == "mnist-5k":  # comes with a package
+        return error
+    moved_to = f"if the data has moved: cnn-train {command} {shlex.quote(str(run.dir))} --data PATH"
+    remedy = f"{error.remedy}; {moved_to}" if error.remedy else moved_to
+    return DataError(error.problem, place=error.place, remedy=remedy)
+
+
 @raised_as(RunDirectoryError)
 def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, labels: NDArray[np.integer]) -> None:
     """Write evaluation.json and predictions.csv, or for another split than test evaluation-train.json and so on.
 
-    predictions.csv has a line for each image, in the order of the split: index, label, prediction and its probability.
+    predictions.csv begins with a comment, ``# images sha256 …``, and a heading. Then it has a line for each image, in
+    the order of the split: index, label, prediction, probability of the prediction, label_name, prediction_name. Label
+    and prediction are class ids; the names are those of run.json, quoted if they hold a comma or a quote.
     """
     suffix = "" if evaluation.split == "test" else f"-{evaluation.split}"
+    names = run.record.data.class_names
+    lines = io.StringIO(f"# images sha256 {evaluation.images_sha256}\n")
+    lines.seek(0, io.SEEK_END)
+    write = csv.writer(lines, lineterminator="\n").writerow
+    write(("index", "label", "prediction", "probability", "label_name", "prediction_name"))
     chosen = score.probabilities.max(axis=1)
-    lines = [f"# images sha256 {evaluation.images_sha256}", "index,label,prediction,probability"]
     rows: Any = zip(labels.tolist(), score.predictions.tolist(), chosen.tolist(), strict=True)
-    lines += [f"{index},{label},{guess},{sure:.6f}" for index, (label, guess, sure) in enumerate(rows)]
-    files.write_atomic(run.dir / f"predictions{suffix}.csv", ("\n".join(lines) + "\n").encode())
+    for index, (label, guess, sure) in enumerate(rows):
+        write((index, label, guess, f"{sure:.6f}", names[label], names[guess]))
+    files.write_atomic(run.dir / f"predictions{suffix}.csv", lines.getvalue().encode())
     files.write_atomic(run.dir / f"evaluation{suffix}.json", strict_json.to_json(evaluation))
 
 
-def evaluate_run(
-    run: Run, split_name: SplitName = "test", path: Path | None = None, device: str | None = None
-) -> EvaluationRecord:
-    """Load the result of a run from its directory, and record its score on one split: ``evaluate_result``."""
-    return evaluate_result(run, load_result(run, device), split_name, path)
-
-
 def evaluate_result(
-    run: Run, result: Result, split_name: SplitName = "test", path: Path | None = None
+    run: Run,
+    result: Result,
+    split_name: SplitName = "test",
+    path: Path | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> EvaluationRecord:
-    """Score a loaded result on one split, and write the score into the run directory.
+    """Score a loaded result on one split, and keep the score in the run directory.
 
-    It is not written if the data was read from another ``path``. A run that was ``trained`` is ``finished`` once its
-    test score is written. Raises RunDirectoryError if the run has other weights by now.
+    It is not kept if the data was read from another ``path``, nor if the run directory cannot be written to: ``warn``
+    is told so then. A run that was ``trained`` is ``finished`` once its test score is kept.
+
+    Raises:
+        DataError, DivergedError: as ``score_split``.
+        RunDirectoryError: if the run has other weights by now.
     """
-    evaluation, score, split = score_split(run, result, split_name, path)
-    if path is None:
-        now = store.read_run_record(run.dir)
-        if now.weights_sha256 != result.weights_sha256:
-            problem = "the run was trained further since its weights were loaded"
-            raise RunDirectoryError(problem, place=run.dir, remedy="load it again, and evaluate that")
+    try:
+        evaluation, score, split = score_split(run, result, split_name, path)
+    except DataError as error:
+        raise (missing_data(error, run, "evaluate") if path is None else error) from None
+    if path is not None:
+        return evaluation
+    now = store.read_run_record(run.dir)
+    if now.weights_sha256 != result.weights_sha256:
+        problem = "the run was trained further since its weights were loaded"
+        raise RunDirectoryError(problem, place=run.dir, remedy="load it again, and evaluate that")
+    try:
         write_evaluation(run, evaluation, score, split.labels)
-        if split_name == "test" and now.status == "trained":
-            with store.lock_run(run):  # which reads the record again
-                if run.record.status == "trained":
-                    store.update_record(run, status="finished")
+    except RunDirectoryError as error:
+        warn(f"the score is not kept: {error}")
+        return evaluation
+    if split_name == "test" and now.status == "trained":
+        with store.lock_run(run, warn):  # which reads the record again
+            if run.record.status == "trained":
+                store.update_record(run, status="finished")
     return evaluation

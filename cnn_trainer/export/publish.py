@@ -24,7 +24,15 @@ from cnn_trainer.data import splits
 from cnn_trainer.errors import CheckFailedError, RunDirectoryError, UsageError, raised_as
 from cnn_trainer.evaluation.evaluate import load_result, refuse_small, score_split
 from cnn_trainer.export import folder, formats, parity
-from cnn_trainer.export.manifest import EXPORT_DIR, MANIFEST_FILE, PATHS, ExportedModel, Format, Manifest
+from cnn_trainer.export.manifest import (
+    EXPORT_DIR,
+    MANIFEST_FILE,
+    MICRO_QUANTIZATION,
+    PATHS,
+    ExportedModel,
+    Format,
+    Manifest,
+)
 from cnn_trainer.machine import facts
 from cnn_trainer.network.shapes import ImageShape, count_weights
 from cnn_trainer.runs import store
@@ -77,7 +85,7 @@ def export_run(run: Run, wanted: Sequence[Format], output: Path | None, data_pat
     export_dir = run.dir / EXPORT_DIR if output is None else output
     if output is None and os.path.lexists(export_dir):
         files.require_folder(export_dir)  # a stranger's run could lead anywhere
-    with _opened(export_dir) as staging:
+    with _opened(export_dir, say) as staging:
         earlier = _earlier(run, export_dir, wanted)
         say("scoring the run itself on its test split")
         source, evaluated, expected = _prepare(run, wanted, data_path)
@@ -98,20 +106,24 @@ def _refuse_large(run: Run, wanted: Sequence[Format]) -> None:
 
 
 @contextmanager
-def _opened(export_dir: Path) -> Iterator[Path]:
+def _opened(export_dir: Path, say: Say) -> Iterator[Path]:
     """Hold an export for this process only; gives a folder to write in. What is empty afterwards is removed.
 
-    Raises RunDirectoryError if the folder cannot be made or written, or another process holds it.
+    Raises RunDirectoryError if the folder cannot be made or written, or another process holds it. If the file system
+    cannot lock a folder, as NFS cannot, it says so and goes on.
     """
     with files.reported(export_dir, "written", _OTHER_PLACE):
         made = [folder for folder in (export_dir, *export_dir.parents) if not folder.exists()]
         export_dir.mkdir(parents=True, exist_ok=True)
         folder = os.open(export_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with files.reported(export_dir, "locked", _OTHER_PLACE):
+        try:
             if not files.try_lock(folder):
                 remedy = f"wait for it, {_OTHER_PLACE}"
                 raise RunDirectoryError("another process exports to this place", place=export_dir, remedy=remedy)
+        except OSError as error:
+            problem = f"the file system cannot lock this folder ({error.strerror})"
+            say(f"WARNING: {export_dir}: {problem}; make sure that no other process exports to it meanwhile")
         for stray in export_dir.glob(f"{_STAGING}*"):  # of a process that was killed
             shutil.rmtree(stray, ignore_errors=True)
         files.remove_stray(export_dir)
@@ -151,14 +163,14 @@ def _prepare(
     """The model to export, the run's score on the test split, and what must come out. Starts TensorFlow, on the CPU."""
     result = load_result(run, "cpu")
     evaluated, score, split = score_split(run, result, "test", data_path)
-    calibration = _calibration(run, data_path) if "litert-int8" in wanted else split.images[:0]
+    calibration = split.images[:0] if formats.CALIBRATED.isdisjoint(wanted) else _calibration(run, data_path)
     source = formats.ExportSource(_as_float32(run, result.model), run.record.updated_at, calibration)
     return source, evaluated, parity.Expected(split.images, split.labels, score.probabilities, evaluated.images_sha256)
 
 
 def _calibration(run: Run, data_path: Path | None) -> NDArray[np.uint8]:
-    experiment, names = run.experiment, run.record.data.class_names
-    train = data.load_split(experiment.data, experiment.seed, "train", data_path, class_names=names)
+    experiment = run.experiment
+    train = data.load_split(experiment.data, experiment.seed, "train", data_path, trained_on=run.record.data)
     chosen = splits.permutation(len(train), experiment.seed, splits.Stream.CALIBRATION)[:CALIBRATION_EXAMPLES]
     return train.images[chosen]
 
@@ -195,8 +207,18 @@ def _write_all(
         except CheckFailedError as error:
             refused[name] = str(error)
             continue
+        if name == "litert-micro" and record.micro is None:
+            install = f"install it on Linux on x86-64 with: {facts.install_command('cnn-trainer[litert-micro]')}"
+            say(f"WARNING: {name}: only LiteRT has run it, not TensorFlow Lite Micro; {install}")
         num_bytes, digests = folder.content(staging, PATHS[name], sys.maxsize)
-        passed[name] = ExportedModel(format=name, path=PATHS[name], num_bytes=num_bytes, sha256=digests, parity=record)
+        passed[name] = ExportedModel(
+            format=name,
+            path=PATHS[name],
+            num_bytes=num_bytes,
+            sha256=digests,
+            quantization=MICRO_QUANTIZATION if name == "litert-micro" else None,
+            parity=record,
+        )
     return passed, refused
 
 

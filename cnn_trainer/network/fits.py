@@ -7,15 +7,21 @@ from typing import Final
 from cnn_trainer.config.faults import in_order
 from cnn_trainer.config.load import Config, Overrides, load_config
 from cnn_trainer.config.schema.model import Cnn, Mlp
+from cnn_trainer.config.schema.training import Training
 from cnn_trainer.config.strict_yaml import KeyPath
 from cnn_trainer.errors import ConfigError, Fault
 from cnn_trainer.network.shapes import DoesNotFitError, ImageShape, layer_sizes
 
-# Shape of the images and number of training images, before validation is set aside. MNIST and Fashion-MNIST: their
-# own documentation; mnist-5k: 4,000 of the 5,000 images.
+# Shape of the images and number of training images, before validation is set aside: the data sets' own documentation;
+# mnist-5k: 4,000 of the 5,000 images.
 _KNOWN_DATA = {
     "mnist": (ImageShape(28, 28, 1), 60_000),
     "fashion-mnist": (ImageShape(28, 28, 1), 60_000),
+    "kmnist": (ImageShape(28, 28, 1), 60_000),
+    "qmnist": (ImageShape(28, 28, 1), 60_000),
+    "emnist-digits": (ImageShape(28, 28, 1), 240_000),
+    "emnist-letters": (ImageShape(28, 28, 1), 124_800),
+    "emnist-balanced": (ImageShape(28, 28, 1), 112_800),
     "mnist-5k": (ImageShape(28, 28, 1), 4_000),
 }
 
@@ -40,17 +46,35 @@ def load_checked(path: Path, overrides: Overrides = ()) -> Config:
     return config
 
 
-def check_fits(config: Config, shape: ImageShape, num_examples: int) -> None:
+def check_fits(config: Config, shape: ImageShape, num_examples: int, own_validation: bool = False) -> None:
     """Refuse what cannot work on ``num_examples`` training images of ``shape``, before any work is done.
 
-    Raises ConfigError if a kernel or a pool is larger than the image that reaches it, a batch than the training split,
-    if the validation split would be empty, or if the network has more than ``MAX_PARAMETERS`` parameters or more than
-    ``MAX_IMAGE_VALUES`` values for one image, its output layer not counted.
+    Args:
+        config: What is to be trained.
+        shape: Of the training images.
+        num_examples: The whole training split, with what ``data.validation_fraction`` takes out of it.
+        own_validation: Whether the data has a validation split besides these.
+
+    Raises:
+        ConfigError: if a kernel or a pool is larger than the image that reaches it, or a batch than the training split;
+            if the validation split would be empty, or is needed and not there; or if the network has more than
+            ``MAX_PARAMETERS`` parameters or more than ``MAX_IMAGE_VALUES`` values for one image, its output layer not
+            counted.
     """
-    found = [*_splits_too_small(config, num_examples), *_layers_that_do_not_fit(config.experiment.model, shape)]
+    experiment = config.experiment
+    found = [*_splits_too_small(config, num_examples), *_layers_that_do_not_fit(experiment.model, shape)]
+    if not own_validation and not experiment.data.validation_fraction:
+        found += _needs_validation(experiment.training)
     faults: list[tuple[KeyPath, Fault]] = [(tuple(problem[0].split(".")), config.fault(*problem)) for problem in found]
     if faults:
         raise ConfigError(*(fault for _, fault in in_order(faults, config.places)))
+
+
+def _needs_validation(training: Training) -> Iterator[_Problem]:
+    if training.early_stopping:
+        yield "training.early_stopping", "needs a validation split", "set data.validation_fraction"
+    if training.schedule.name == "plateau":
+        yield "training.schedule", "plateau needs a validation split", "set data.validation_fraction"
 
 
 def _splits_too_small(config: Config, num_examples: int) -> Iterator[_Problem]:

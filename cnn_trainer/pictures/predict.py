@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from cnn_trainer.data.arrays import is_folder
 from cnn_trainer.data.pictures import read_picture_file
+from cnn_trainer.data.rows import CSV_SUFFIXES, iterate_images
 from cnn_trainer.errors import DataError
 from cnn_trainer.evaluation.evaluate import Result
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.runs.records import DataRecord
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 # Pictures that are computed at a time; so many are in memory, however many there are.
 _BATCH = 128
 
@@ -33,6 +34,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class ImageRows:
+    """A CSV file with an image in each row, in the form of the training data; it may have labels too."""
+
+    name: str
+    """Its path."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the network makes of a picture."""
 
@@ -43,18 +52,20 @@ class Answer:
     """(classes,)."""
 
 
-def find_pictures(words: Sequence[str], read_stdin: Callable[[], bytes]) -> list[Picture]:
-    """The pictures that ``words`` name: files, folders with all that is under them, and ``-``.
+def find_pictures(words: Sequence[str], read_stdin: Callable[[], bytes]) -> list[Picture | ImageRows]:
+    """The pictures that ``words`` name: files, folders with all that is under them, CSV files, and ``-``.
 
-    Of a folder, files count whose name ends as those of PNG, JPEG and BMP do, sorted by path; hidden names do not.
+    Of a folder, files count whose names end as those of pictures do, sorted by path; hidden names do not.
 
     Raises:
         DataError: if a folder holds none.
     """
-    found: list[Picture] = []
+    found: list[Picture | ImageRows] = []
     for word in words:
         if word == "-":
             found.append(Picture("-", read_stdin))
+        elif word.lower().endswith(CSV_SUFFIXES) and not is_folder(Path(word)):
+            found.append(ImageRows(word))
         else:
             paths = _pictures_under(word) if is_folder(Path(word)) else [Path(word)]
             found += [Picture(str(path), partial(read_picture_file, path)) for path in paths]
@@ -71,25 +82,45 @@ def _pictures_under(folder: str) -> list[Path]:
     return sorted(paths)
 
 
-def predict(data: DataRecord, found: Iterable[Picture], result: Result, prepare: bool) -> Iterator[Answer | DataError]:
+def predict(
+    data: DataRecord,
+    found: Iterable[Picture | ImageRows],
+    result: Result,
+    prepare: bool,
+    row_shape: Sequence[int] | None = None,
+) -> Iterator[Answer | DataError]:
     """Answer for each picture, in their order; for one that cannot be read, with the error that says why.
 
     Args:
         data: What the network was trained on.
-        found: The pictures.
+        found: The pictures. An image in the row of a CSV file is named ``file:line``, and taken as it is.
         result: What the run has learned.
         prepare: Make the pictures like MNIST's images; see ``like_mnist.fit``.
+        row_shape: How an image stands in a row: ``data.image_shape`` of a config; None: as in ``data``.
     """
-    waiting = iter(found)
+    waiting = _images(data, found, prepare, row_shape or data.image_shape)
     while batch := list(islice(waiting, _BATCH)):
-        read = [_read(picture, data, prepare) for picture in batch]
-        images = [image for image in read if not isinstance(image, DataError)]
+        images = [image for _, image in batch if not isinstance(image, DataError)]
         probabilities = iter(result.probabilities(np.stack(images)) if images else ())
-        for picture, image in zip(batch, read, strict=True):
+        for name, image in batch:
             if isinstance(image, DataError):
                 yield image
             else:
-                yield Answer(picture.name, image, next(probabilities))
+                yield Answer(name, image, next(probabilities))
+
+
+def _images(
+    data: DataRecord, found: Iterable[Picture | ImageRows], prepare: bool, row_shape: Sequence[int]
+) -> Iterator[tuple[str, NDArray[np.uint8] | DataError]]:
+    for each in found:
+        if isinstance(each, Picture):
+            yield each.name, _read(each, data, prepare)
+            continue
+        try:
+            for line, image in iterate_images(Path(each.name), row_shape, data.white or 255):
+                yield f"{each.name}:{line}", image
+        except DataError as error:
+            yield each.name, error
 
 
 def _read(picture: Picture, data: DataRecord, prepare: bool) -> NDArray[np.uint8] | DataError:

@@ -12,7 +12,7 @@ from cnn_trainer.errors import RunDirectoryError, StorageError
 from cnn_trainer.runs import paths, store
 from cnn_trainer.runs.paths import EVALUATION_FILE, METRICS_FILE
 from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord, RunStatus
-from cnn_trainer.storage import files, strict_json
+from cnn_trainer.storage import files
 
 if TYPE_CHECKING:
     from cnn_trainer.config.schema import Experiment
@@ -41,7 +41,8 @@ def list_runs(
     """The runs under ``runs_dir``, broken ones too; empty if there is no such folder.
 
     Only run.json and evaluation.json are read, so a run is not found broken because of its other files. A run whose
-    record says ``training``, but which no process holds, is ``interrupted``.
+    record says ``training``, but which no process holds, is ``interrupted``. If the file system cannot lock files,
+    that cannot be told, and it stays ``training``.
 
     Args:
         runs_dir: The folder that holds the runs.
@@ -75,20 +76,22 @@ def summarize(run_dir: Path) -> RunSummary:
     try:
         files.require_folder(run_dir)
         record = store.read_run_record(run_dir)
-        died = record.status == "training" and not store.is_locked(run_dir)
-        if died:  # or finished since the record was read
+        locked = record.status != "training" or store.is_locked(run_dir)
+        if locked is False:  # or finished since the record was read
             record = store.read_run_record(run_dir)
-            died = record.status == "training"
+            locked = record.status != "training"
     except (RunDirectoryError, StorageError) as error:
         return RunSummary(run_dir, name, "broken", str(error), None, None, None)
     epochs, accuracy = record.epochs_done, _test_accuracy(run_dir)
     if record.status == "training":  # run.json is as old as the session of training; metrics.jsonl grows with it
         with suppress(StorageError):
             epochs = files.read_bounded(run_dir / METRICS_FILE, store.MAX_METRICS_BYTES).count(b"\n")
-    if died:
-        reason = f"its process ended without a word; go on with: cnn-train resume {name}"
-        return RunSummary(run_dir, name, "interrupted", reason, record, epochs, accuracy)
-    return RunSummary(run_dir, name, record.status, record.error, record, epochs, accuracy)
+    shown, reason = record.status, record.error
+    if locked is False:
+        shown, reason = "interrupted", f"its process ended without a message; continue with: cnn-train resume {name}"
+    elif locked is None:
+        reason = "it may have been interrupted; the file system cannot lock files, which would show it"
+    return RunSummary(run_dir, name, shown, reason, record, epochs, accuracy)
 
 
 def _test_accuracy(run_dir: Path) -> float | None:
@@ -97,7 +100,7 @@ def _test_accuracy(run_dir: Path) -> float | None:
     The rest of the file is not checked: that would take a list of 1,000 runs a tenth longer.
     """
     try:
-        scores = json.loads(files.read_bounded(run_dir / EVALUATION_FILE, strict_json.MAX_JSON_BYTES))
+        scores = json.loads(files.read_bounded(run_dir / EVALUATION_FILE, store.MAX_EVALUATION_BYTES))
     except (StorageError, ValueError, RecursionError):
         return None
     if not isinstance(scores, dict) or not scores.keys() >= {"split", "accuracy"} or scores["split"] != "test":
@@ -117,8 +120,8 @@ class RunDetails:
     evaluation: EvaluationRecord | None
     files: list[tuple[str, int]]
     """Names and bytes, as ``paths.list_files`` gives them."""
-    is_locked: bool
-    """Whether a process works on the run now."""
+    is_locked: bool | None
+    """Whether a process works on the run now; None if the file system cannot lock files, and so cannot tell."""
     faults: list[str]
     """What could not be read, and why; empty for a sound run."""
 

@@ -11,7 +11,8 @@ import shlex
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from cnn_trainer.config.schema import Experiment
 
 MAX_METRICS_BYTES = 64 * 1024 * 1024  # twice what the schema's most epochs, 100,000, need at 320 bytes each
+MAX_EVALUATION_BYTES = 16 * 1024 * 1024  # the confusion matrix of the most classes, 1000, takes 9
 LOCK_SECONDS = 0.25  # how long to try: ``runs list`` holds a lock for some microseconds to see whether it is free
+
+# The lock files that this process holds. A POSIX lock does not keep out the process that has it.
+_held: list[os.stat_result] = []
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -68,6 +73,7 @@ def create_run(
             run = Run(run_dir, experiment, record)
             with files.reported(run_dir, "created"):
                 (run_dir / CHECKPOINTS_DIR).mkdir()
+                (run_dir / LOCK_FILE).touch()  # or a disk that is full by then would leave a run that cannot be locked
             write_config(run)
             files.write_atomic(run_dir / RECORD_FILE, strict_json.to_json(record))
             files.sync_folder(runs_dir)
@@ -150,51 +156,76 @@ def note_failure(run: Run, error: Exception, **changes: Any) -> None:
 
 
 @contextmanager
-def lock_run(run: Run) -> Iterator[None]:
+def lock_run(run: Run, warn: Callable[[str], None] = warnings.warn) -> Iterator[None]:
     """Hold the run for this process only, until the block ends or the process dies.
 
-    Once held, ``run.record`` is read again, and the temporary files that dead writers left are removed.
+    Once held, ``run.record`` is read again, and the temporary files that dead writers left are removed. If the file
+    system cannot lock files, ``warn`` is told so, and nothing keeps other processes out.
 
     Raises:
         RunDirectoryError: within ``LOCK_SECONDS`` if another process holds the run, naming it; nothing was written.
     """
     path = run.dir / LOCK_FILE
+    if _is_held_here(path):
+        raise _in_use(run.dir, b"%d" % os.getpid())
     with raised_as(RunDirectoryError), files.reported(path, "opened"):
         file = os.open(path, os.O_RDWR | os.O_CREAT | files.NOT_FOLLOWED, 0o666)
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # another name of the file may stand elsewhere
             raise RunDirectoryError("is not a regular file with one name", place=path, remedy="move it away")
-        _acquire(file, path)
-        with suppress(OSError):  # the process id is only for messages: a full disk need not stop the run here
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-        files.remove_stray(run.dir)
-        files.remove_stray(run.dir / CHECKPOINTS_DIR)
-        run.record = read_run_record(run.dir)
-        yield
+        _acquire(file, run.dir, warn)
+        _held.append(status)
+        try:
+            with suppress(OSError):  # the process id is only for messages: a full disk need not stop the run here
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            files.remove_stray(run.dir)
+            files.remove_stray(run.dir / CHECKPOINTS_DIR)
+            run.record = read_run_record(run.dir)
+            yield
+        finally:
+            _held.remove(status)
     finally:
         os.close(file)
 
 
-def _acquire(file: int, path: Path) -> None:
+def _is_held_here(path: Path) -> bool:
+    with suppress(OSError):
+        return any(os.path.samestat(path.lstat(), held) for held in _held)
+    return False
+
+
+def _acquire(file: int, run_dir: Path, warn: Callable[[str], None]) -> None:
     give_up = time.monotonic() + LOCK_SECONDS
     while True:
-        with raised_as(RunDirectoryError), files.reported(path, "locked"):
+        try:
             if files.try_lock(file):
                 return
+        except OSError as error:
+            problem = f"the file system cannot lock files ({error.strerror})"
+            warn(f"{run_dir}: {problem}; make sure that no other process works on this run meanwhile")
+            return
         if time.monotonic() >= give_up:
-            holder = os.pread(file, 20, 0).strip()
-            who = f"process {int(holder)}" if holder.isdigit() else "another process"
-            remedy = "wait for it, or stop it first"
-            raise RunDirectoryError(f"{who} works on this run", place=path.parent, remedy=remedy)
+            raise _in_use(run_dir, os.pread(file, 20, 0).strip())
         time.sleep(LOCK_SECONDS / 10)
 
 
-def is_locked(run_dir: Path) -> bool:
-    """Whether a living process holds the run. Never raises, and writes nothing."""
-    with suppress(OSError), files.opened(run_dir / LOCK_FILE, os.O_RDONLY | files.NOT_FOLLOWED) as file:
-        return not files.try_lock(file, shared=True)
+def _in_use(run_dir: Path, holder: bytes) -> RunDirectoryError:
+    who = f"process {int(holder)}" if holder.isdigit() else "another process"
+    return RunDirectoryError(f"{who} works on this run", place=run_dir, remedy="wait for it, or stop it first")
+
+
+def is_locked(run_dir: Path) -> bool | None:
+    """Whether a living process holds the run; None if the file system cannot lock files. Never raises or writes."""
+    path = run_dir / LOCK_FILE
+    if _is_held_here(path):  # to open and to close the file would end a POSIX lock
+        return True
+    with suppress(OSError), files.opened(path, os.O_RDONLY | files.NOT_FOLLOWED) as file:
+        try:
+            return not files.try_lock(file, shared=True)
+        except OSError:
+            return None
     return False
 
 
@@ -238,4 +269,4 @@ def require_result(run: Run) -> None:
 def read_evaluation(run_dir: Path) -> EvaluationRecord | None:
     """What evaluation.json says, None if it is missing. Raises RunDirectoryError naming the file and the fault."""
     path = run_dir / EVALUATION_FILE
-    return strict_json.read_record(EvaluationRecord, path) if os.path.lexists(path) else None
+    return strict_json.read_record(EvaluationRecord, path, MAX_EVALUATION_BYTES) if os.path.lexists(path) else None

@@ -78,7 +78,7 @@ def load_search(
         DataError: if the training data cannot be read.
     """
     from cnn_trainer.data import load_training
-    from cnn_trainer.training.run import with_data_used
+    from cnn_trainer.training.prepare import with_data_used
 
     file = _read(path)
     parts = _parts(file)

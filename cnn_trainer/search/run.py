@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from cnn_trainer import data
 from cnn_trainer.config.load import change_experiment
 from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError
-from cnn_trainer.evaluation.evaluate import evaluate_run
+from cnn_trainer.evaluation.evaluate import evaluate_result, load_result
 from cnn_trainer.machine import stopping
 from cnn_trainer.runs import store
 from cnn_trainer.runs.records import EpochMetrics
@@ -23,7 +23,8 @@ from cnn_trainer.search.records import JobResult, SearchSummary
 from cnn_trainer.search.results import summarize_search, winning_final, write_best
 from cnn_trainer.search.schedule import Job
 from cnn_trainer.search.spec import identity
-from cnn_trainer.training.run import Feedback, train_until
+from cnn_trainer.training.prepare import Feedback
+from cnn_trainer.training.run import train_until
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run_search(opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut
         if (winner := winning_final(opened.search, results)) is not None:
             run = store.open_run(trial_dir(opened.dir, opened.search, winner))
             if store.read_evaluation(run.dir) is None:  # or a kill came between it and the next line
-                evaluate_run(run)
+                evaluate_result(run, load_result(run), warn=feedback.warn)
         journal.update_search_record(opened, status="finished", identity_sha256=identity(results))
     return summarize_search(opened, results)
 

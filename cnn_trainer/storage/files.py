@@ -66,12 +66,25 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 def try_lock(file: int, shared: bool = False) -> bool:
     """Lock an open file until it is closed, which the end of the process does too. False if another holds the lock.
 
-    Any number of processes can hold a ``shared`` lock. Raises OSError if the file system has no locks.
+    Any number of processes can hold a ``shared`` lock. If the file system has no flock, as NFS and Lustre may have
+    none, it is a POSIX lock. That one does not keep out this process itself, it is lost when this process closes any
+    descriptor of the file, and it can be taken only if the file is open for writing, or for reading if ``shared``.
+
+    Raises:
+        OSError: if the file system has no locks of either kind.
     """
+    operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
     try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(file, operation)
     except BlockingIOError:
         return False
+    except OSError as no_flock:
+        try:
+            fcntl.lockf(file, operation)
+        except (BlockingIOError, PermissionError):  # POSIX lets a system choose between the two
+            return False
+        except OSError:
+            raise no_flock from None
     return True
 
 

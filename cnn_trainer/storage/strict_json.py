@@ -88,9 +88,9 @@ def validated(kind: type[AnyRecord], value: Any, place: object) -> AnyRecord:
         raise StorageError(problem, place=place, remedy=remedy) from None
 
 
-def read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
-    """The record in a JSON file of at most ``MAX_JSON_BYTES``. Raises StorageError naming the file and the fault."""
-    return validated(kind, parse_json(files.read_bounded(path, MAX_JSON_BYTES), path), path)
+def read_record(kind: type[AnyRecord], path: Path, limit: int = MAX_JSON_BYTES) -> AnyRecord:
+    """The record in a JSON file of at most ``limit`` bytes. Raises StorageError naming the file and the fault."""
+    return validated(kind, parse_json(files.read_bounded(path, limit), path), path)
 
 
 def changed(record: AnyRecord, **changes: Any) -> AnyRecord:

@@ -29,7 +29,7 @@ class Sums(Record):
 
     model_config = ConfigDict(allow_inf_nan=True)  # the loss of a run that diverges
 
-    loss: float = Field(0.0, description="Without penalties, added in float64.")
+    loss: float = Field(0.0, description="With class weights, without penalties; added in float64.")
     correct: int = Field(0, ge=0, description="How many examples were recognised.")
     examples: int = Field(0, ge=0)
 

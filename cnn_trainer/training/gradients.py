@@ -34,7 +34,7 @@ class TowerSums(NamedTuple):
     gradients: list[Tensor]
     """Of the mean loss over the whole batch, without penalties and times the loss scale; of the variables' dtypes."""
     loss: Tensor
-    """float64 scalar, in nats for cross-entropy."""
+    """With class weights; float64 scalar, in nats for cross-entropy."""
     correct: Tensor
     """How many examples were recognised: int64 scalar."""
 
@@ -54,14 +54,26 @@ Combine = Callable[[Sequence[TowerSums]], TowerSums]
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised, besides penalties: the mean of a loss over the batch."""
+    """What is minimised, besides penalties: the mean over the batch of a loss, times the weight of its class if any.
+
+    The sum is divided by the number of examples, not by the sum of their weights, as Keras' ``Model.fit`` does with its
+    ``class_weight``: an example so counts the same in every batch.
+    """
 
     loss: str
     label_smoothing: float
     num_classes: int
+    class_weights: Sequence[float] | None = None
+    """One for each class, above 0."""
 
     def per_example(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each example, (batch,), from logits (batch, classes) and labels (batch,)."""
+        """The weighted loss of each example, (batch,), from logits (batch, classes) and labels (batch,)."""
+        losses = self._unweighted(logits, labels)
+        if self.class_weights is None:
+            return losses
+        return losses * tf.gather(tf.constant(self.class_weights, losses.dtype), labels)
+
+    def _unweighted(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.loss == "cross_entropy" and not self.label_smoothing:
             return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         targets = tf.one_hot(labels, self.num_classes, dtype=logits.dtype)

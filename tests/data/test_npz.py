@@ -84,8 +84,7 @@ def test_the_other_split_is_not_touched(tmp_path, small_arrays):
 
 
 WRONG_ARRAYS = [
-    ("x_train", lambda x: x / np.float32(255), "x_train: images are float32; expected uint8"),
-    ("x_train", lambda x: x.astype(np.int64), "images are int64"),
+    ("x_train", lambda x: x.astype(np.complex128), "x_train: images are complex128; expected uint8"),
     ("x_train", lambda x: x.astype(object), "broken npz file|images are object"),
     ("x_train", lambda x: x.reshape(24, -1), r"shape \(24, 784\)"),
     ("x_train", lambda x: np.stack([x] * 4, axis=-1), r"shape \(24, 28, 28, 4\)"),
@@ -98,12 +97,42 @@ WRONG_ARRAYS = [
     ("y_train", lambda y: y.astype(bool), "labels are bool"),
     ("y_train", lambda y: y.astype(str), "labels are str"),
     ("y_train", lambda y: np.eye(3, dtype=np.uint8)[y], r"shape \(24, 3\).*argmax"),
-    ("y_train", lambda y: y[:, None], r"shape \(24, 1\)"),
+    ("y_train", lambda y: np.stack([y, y], axis=1), r"shape \(24, 2\)"),
     ("y_train", lambda y: y[:5], "5 labels for the 24 images"),
     ("y_train", lambda y: y.astype(np.int8) - 1, "the label -1"),
     ("y_train", lambda y: y.astype(np.int64) + 1000, "the label 1002; expected at most 999"),
     ("y_train", lambda y: y.astype(np.uint64) + np.uint64(2**63), "the label 9223372036854775810"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy", "shape"),
+    [
+        (lambda x: x[:, None], "numpy.moveaxis(x, 1, -1)", (24, 28, 28, 1)),
+        (lambda x: np.stack([x] * 3, axis=1), "numpy.moveaxis(x, 1, -1)", (24, 28, 28, 3)),
+        (lambda x: np.moveaxis(np.stack([x] * 3, axis=3), 0, 3), "numpy.moveaxis(x, -1, 0)", (24, 28, 28, 3)),  # MATLAB
+        (lambda x: np.stack([x] * 4, axis=3), "x[..., :3]", (24, 28, 28, 3)),
+        (lambda x: x.reshape(24, 784), "x.reshape(-1, 28, 28)", (24, 28, 28)),
+        (lambda x: x.reshape(24, 784)[:, :108], "x.reshape(-1, 6, 6, 3)", (24, 6, 6, 3)),
+        (lambda x: x.reshape(24, 784)[:, :108], "x.reshape(-1, 3, 6, 6).transpose(0, 2, 3, 1)", (24, 6, 6, 3)),
+    ],
+)
+def test_the_remedy_for_a_shape_gives_a_right_one(tmp_path, small_arrays, wrong, remedy, shape):
+    images = wrong(small_arrays["x_train"])
+    with pytest.raises(DataError) as caught:
+        npz.read_npz(save(tmp_path / "a.npz", small_arrays, x_train=images), "train")
+    assert remedy in caught.value.remedy
+    right = eval(remedy, {"x": images, "numpy": np})  # noqa: S307 -- our own message, as a user would type it
+    assert right.shape == shape
+    npz.read_npz(save(tmp_path / "b.npz", small_arrays, x_train=right), "train")
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", bool, "u1"])
+def test_one_hot_labels_are_told_to_take_argmax_whatever_they_are(tmp_path, small_arrays, dtype):
+    rows = np.eye(3, dtype=dtype)[small_arrays["y_train"]]
+    with pytest.raises(DataError, match=r"shape \(24, 3\).*argmax") as caught:
+        npz.read_npz(save(tmp_path / "a.npz", small_arrays, y_train=rows), "train")
+    assert "astype" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "change", "problem"), WRONG_ARRAYS)
@@ -234,3 +263,79 @@ def test_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     path = zip_of(tmp_path / "a.npz", "x_train.npy", content, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 10_000
     assert "would take 4194304 bytes of memory; at most 1048576" in refused(path)
+
+
+# What the arrays are called.
+
+SPELLINGS = {
+    "sklearn": "X_train y_train X_test y_test",
+    "words": "train_images train_labels test_images test_labels",
+    "words behind": "images_train labels_train images_test labels_test",
+    "letters behind": "train_x train_y test_x test_y",
+    "data and target": "TrainData TrainTarget TestData TestTarget",
+    "none": "arr_0 arr_1 arr_2 arr_3",
+    "long": "training_images training_labels testing_images testing_labels",
+}
+
+
+@pytest.mark.parametrize("names", SPELLINGS.values(), ids=SPELLINGS)
+def test_arrays_are_found_under_all_usual_names(tmp_path, small_arrays, names):
+    np.savez(tmp_path / "a.npz", **dict(zip(names.split(), small_arrays.values(), strict=True)))
+    for split in "train", "test":
+        read = npz.read_npz(tmp_path / "a.npz", split)
+        assert (read.images[..., 0] == small_arrays[f"x_{split}"]).all()
+        assert (read.labels == small_arrays[f"y_{split}"]).all()
+
+
+def test_arrays_without_names_may_stand_in_the_order_of_scikit_learn(tmp_path, small_arrays):
+    x_train, y_train, x_test, y_test = small_arrays.values()
+    np.savez(tmp_path / "a.npz", x_train, x_test, y_train, y_test)
+    assert (npz.read_npz(tmp_path / "a.npz", "test").images[..., 0] == x_test).all()
+    assert (npz.read_npz(tmp_path / "a.npz", "test").labels == y_test).all()
+    np.savez(tmp_path / "b.npz", *small_arrays.values(), y_test)  # five: which is which cannot be known
+    assert "data.keys: {x_train: NAME}" in refused(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    "names", ["x_val y_val", "X_valid y_valid", "val_images val_labels", "x_validation y_validation"]
+)
+def test_validation_arrays_are_the_validation_split(tmp_path, small_arrays, names):
+    assert npz.read_npz(save(tmp_path / "none.npz", small_arrays), "validation") is None
+    own = dict(zip(names.split(), (small_arrays["x_test"][:5], small_arrays["y_test"][:5]), strict=True))
+    read = npz.read_npz(save(tmp_path / "a.npz", small_arrays, **own), "validation")
+    assert read.labels.tolist() == small_arrays["y_test"][:5].tolist()
+
+
+def test_validation_images_without_labels_are_refused(tmp_path, small_arrays):
+    assert "y_val: no such array" in refused(
+        save(tmp_path / "a.npz", small_arrays, x_val=small_arrays["x_test"]), "validation"
+    )
+
+
+def test_the_exact_name_goes_before_other_spellings_and_two_others_are_not_chosen_from(tmp_path, small_arrays):
+    other = 255 - small_arrays["x_train"]
+    read = npz.read_npz(save(tmp_path / "a.npz", small_arrays, X_train=other), "train")
+    assert (read.images[..., 0] == small_arrays["x_train"]).all()
+    del small_arrays["x_train"]
+    path = save(tmp_path / "b.npz", small_arrays, X_train=other, train_images=other)
+    assert "x_train: there is more than one: X_train, train_images; say which it is: data.keys" in refused(path)
+
+
+def test_keys_name_the_arrays(tmp_path, small_arrays):
+    labels = small_arrays.pop("y_train")
+    path = save(tmp_path / "a.npz", small_arrays, answers=labels)
+    assert "y_train: no such array; the file holds answers, x_test, x_train, y_test" in refused(path)
+    assert npz.read_npz(path, "train", {"y_train": "answers"}).labels.tolist() == labels.tolist()
+    with pytest.raises(DataError, match=r"no array answer, which data\.keys\.y_train names; the file holds answers"):
+        npz.read_npz(path, "train", {"y_train": "answer"})
+
+
+def test_medmnist_is_read_as_it_is(tmp_path, small_arrays):
+    """Its labels are one column, and it has a validation split."""
+    arrays_of_it = {}
+    for split, ours in ("train", "train"), ("val", "test"), ("test", "test"):
+        arrays_of_it[f"{split}_images"] = small_arrays[f"x_{ours}"]
+        arrays_of_it[f"{split}_labels"] = small_arrays[f"y_{ours}"][:, None]
+    np.savez(tmp_path / "breastmnist.npz", **arrays_of_it)
+    for split, ours in ("train", "train"), ("validation", "test"), ("test", "test"):
+        assert npz.read_npz(tmp_path / "breastmnist.npz", split).labels.tolist() == small_arrays[f"y_{ours}"].tolist()

@@ -3,6 +3,7 @@ import pytest
 
 from cnn_trainer.data import places
 from cnn_trainer.data.download import no_progress
+from cnn_trainer.data.published import PUBLISHED
 from cnn_trainer.errors import DataError
 
 
@@ -116,8 +117,9 @@ def test_a_given_path_is_a_file_or_the_folder_of_it(tmp_path):
 def test_list_sources_tells_what_is_at_hand(data_dir, small_arrays):
     data_dir.mkdir()
     np.savez(data_dir / "mnist.npz", **small_arrays)
-    mnist, fashion, _ = statuses = places.list_sources()
-    assert [status.source for status in statuses] == ["mnist", "fashion-mnist", "mnist-5k"]
+    statuses = places.list_sources()
+    assert [status.source for status in statuses] == [*PUBLISHED, "mnist-5k"]
+    mnist, fashion = statuses[:2]
     assert (mnist.location, mnist.problem) == (data_dir / "mnist.npz", None)
     assert fashion.location is None
     assert f"{data_dir / 'fashion-mnist'} (no such folder)" in fashion.looked_at
@@ -127,3 +129,34 @@ def test_list_sources_tells_what_is_at_hand(data_dir, small_arrays):
 def test_list_sources_sees_what_cannot_be_it(data_dir, content, problem):
     touch(data_dir / "mnist.npz", content)
     assert problem in str(places.list_sources()[0].problem)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("mnist", ["MNIST/raw/train-images-idx3-ubyte"]),
+        ("mnist", ["t10k-labels.idx1-ubyte.gz"]),
+        ("fashion-mnist", [f"FashionMNIST/raw/{name.removesuffix('.gz')}" for name in FASHION]),
+        ("fashion-mnist", [f"fashion_mnist/{name}" for name in FASHION]),
+        ("fashion-mnist", [f"fashion-{name}" for name in FASHION]),
+        ("kmnist", [f"KMNIST/raw/{name}" for name in FASHION]),
+        ("qmnist", [f"QMNIST/raw/{name}" for name in PUBLISHED["qmnist"].files]),
+        ("qmnist", list(PUBLISHED["qmnist"].files)),
+        ("emnist-letters", [f"EMNIST/raw/{name}" for name in PUBLISHED["emnist-letters"].files]),
+        ("emnist-letters", [f"emnist/gzip/{name}" for name in PUBLISHED["emnist-letters"].files]),
+        ("emnist-digits", ["EMNIST/raw/gzip.zip"]),
+    ],
+)
+def test_the_folders_of_others_are_known(data_dir, source, names):
+    paths = [touch(data_dir / name) for name in names]
+    assert places.locate(source)[0] == paths[0].parent
+    assert places.find_or_fetch(source, data_dir, no_progress) == paths[0].parent
+
+
+def test_of_a_folder_for_all_data_sets_each_takes_its_own(data_dir):
+    for folder in "MNIST", "FashionMNIST", "KMNIST":
+        for name in FASHION:
+            touch(data_dir / folder / "raw" / name)
+    for source, folder in ("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST"):
+        assert places.locate(source)[0] == data_dir / folder / "raw"
+    assert places.locate("emnist-letters")[0] is None

@@ -1,14 +1,21 @@
 """``cnn-train evaluate``: a run is scored again, from its directory alone, to the same digits."""
 
+import csv
 import json
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from support import read_json, read_metrics, settings
+
+from cnn_trainer.evaluation.evaluate import write_evaluation
+from cnn_trainer.evaluation.scores import Score
+from cnn_trainer.runs import store
+from cnn_trainer.storage.strict_json import changed
 
 KINDS = {
     "documented layers": [],
@@ -128,9 +135,7 @@ def test_another_split_is_kept_beside_the_test_score(cnn_train, plain):
 def test_a_split_that_the_run_does_not_have_is_refused(cnn_train, plain):
     answer = cnn_train("evaluate", plain, "--split", "validation")
     assert answer.code == 4
-    assert answer.err == (
-        "error: there is no validation split: data.validation_fraction is 0; use the split train or test\n"
-    )
+    assert answer.err == "error: there is no validation split; use the split train or test\n"
 
 
 def test_a_minimum_accuracy_is_a_check(cnn_train, trained, plain):
@@ -246,15 +251,50 @@ def test_the_saved_model_has_the_accuracy_in_plain_keras_fed_raw_images(trained,
     ]
 
 
-def test_every_class_has_a_line_of_words(cnn_train, plain):
+def test_the_score_comes_first_then_the_matrix_the_confusions_and_every_class(cnn_train, plain):
     answer = cnn_train("evaluate", plain)
     assert (answer.code, answer.out) == (0, "")
-    heading, *rows = answer.err.splitlines()[:4]
-    assert heading.split() == ["class", "examples", "precision", "recall", "F1"]
-    scores = read_json(plain / "evaluation.json")["classes"]
-    for row, score in zip(rows, scores, strict=True):
+    found = read_json(plain / "evaluation.json")
+    score, matrix, misread, classes, digest = (block.splitlines() for block in answer.err.split("\n\n"))
+    assert re.fullmatch(r"test accuracy \d+\.\d\d% \(95 % interval .*% to .*%\)", score[0])
+    assert score[1:] == [f"loss {found['loss']:.4f}, on 96 test images of npz"]
+    assert matrix[1].split() == ["label", "0", "1", "2"]
+    cells = [[0 if cell == "-" else int(cell) for cell in line.split()] for line in matrix[2:]]
+    assert cells == [[label, *row] for label, row in enumerate(found["confusion_matrix"])]
+    wrong = 96 - sum(found["confusion_matrix"][label][label] for label in range(3))
+    assert misread[0] == f"misread: {wrong} of 96 test images"
+    words = [f"  {each['label']} read as {each['prediction']}: {each['count']} time" for each in found["confusions"]]
+    assert [line.rstrip("s") for line in misread[1:]] == words
+    assert sum(each["count"] for each in found["confusions"]) == wrong > 0
+    assert classes[0].split() == ["class", "examples", "precision", "recall", "F1"]
+    for row, score in zip(classes[1:], found["classes"], strict=True):
         shares = [f"{score[name]:.4f}" for name in ("precision", "recall", "f1")]
         assert row.split() == [score["name"], str(score["support"]), *shares]
-    assert re.search(
-        r"^test accuracy \d+\.\d\d% \(95 % interval .* to .*\), loss .*, on 96 test images of npz$", answer.err, re.M
-    )
+    assert digest == [f"images sha256 {found['images_sha256']}", f"next: cnn-train runs show {plain}"]
+
+
+def test_predictions_have_the_names_of_their_classes(cnn_train, plain):
+    heading, *rows = (plain / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert heading == "index,label,prediction,probability,label_name,prediction_name"
+    assert len(rows) == 96
+    for row in rows:
+        _, label, prediction, _, label_name, prediction_name = row.split(",")
+        assert (label_name, prediction_name) == (label, prediction)
+
+
+def test_names_that_csv_must_quote_are_read_back(plain):
+    run = store.open_run(plain)
+    names = ['a "quoted" name', "a, b", "naïve 猫"]
+    run = replace(run, dir=plain.parent, record=changed(run.record, data=changed(run.record.data, class_names=names)))
+    probabilities = np.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.75, 0]])
+    score = Score(1.0, 2 / 3, np.array([0, 1, 1]), probabilities)
+    evaluation = changed(store.read_evaluation(plain), split="train")
+    write_evaluation(run, evaluation, score, np.array([0, 1, 2]))
+    with (plain.parent / "predictions-train.csv").open(encoding="utf-8", newline="") as file:
+        assert file.readline() == f"# images sha256 {evaluation.images_sha256}\n"
+        rows = [list(row.values()) for row in csv.DictReader(file)]
+    assert rows == [
+        ["0", "0", "0", "0.500000", names[0], names[0]],
+        ["1", "1", "1", "0.750000", names[1], names[1]],
+        ["2", "2", "1", "0.750000", names[2], names[1]],
+    ]

@@ -1,5 +1,7 @@
 """What children of the zygote do in place of a plain command line. Arguments are words."""
 
+import errno
+import fcntl
 import os
 import signal
 import sys
@@ -45,6 +47,38 @@ def die_at(call: str, wanted: str) -> None:
         return real(*arguments, **options)
 
     setattr(os, call, dying)
+
+
+def without_locks(calls: str, rename: str, *words: str) -> None:
+    """Run ``cnn-train words`` where these calls of fcntl, with commas between them, are not there: ``flock,lockf``.
+
+    It dies at the given rename (see ``die_at``), if there is one.
+    """
+
+    def refused(*_):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    for call in calls.split(","):
+        setattr(fcntl, call, refused)
+    if rename:
+        die_at("rename", rename)
+    sys.argv = ["cnn-train", *words]
+    main()
+
+
+def without_writing(run: str, error: str, *words: str) -> None:
+    """Run ``cnn-train words`` where the system refuses to open anything in the run directory but for reading."""
+    real, number = os.open, getattr(errno, error)
+
+    def refusing(path, flags, *arguments, dir_fd=None, **options):
+        place = Path(path).parent if dir_fd is None else f"/proc/self/fd/{dir_fd}"
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and os.path.realpath(place).startswith(run):
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, *arguments, dir_fd=dir_fd, **options)
+
+    os.open = refusing
+    sys.argv = ["cnn-train", *words]
+    main()
 
 
 def evaluate_and_die(run: str, call: str, wanted: str) -> None:
@@ -103,7 +137,7 @@ def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
     from cnn_trainer.machine.stopping import StopRequest
     from cnn_trainer.runs import store
     from cnn_trainer.training.display import Display
-    from cnn_trainer.training.run import Feedback, prepare
+    from cnn_trainer.training.prepare import Feedback, prepare
 
     chance, run_dir = np.random.default_rng(int(seed)), Path(run)
     opened = store.open_run(run_dir)

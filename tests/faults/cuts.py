@@ -13,7 +13,7 @@ from cnn_trainer.runs import store
 from cnn_trainer.runs.store import Run
 from cnn_trainer.training import loop
 from cnn_trainer.training import run as recipe
-from cnn_trainer.training.run import Feedback
+from cnn_trainer.training.prepare import Feedback
 
 sys.path.insert(0, str(Path(__file__).parent))
 from harness import fingerprint, write_config

@@ -1,10 +1,12 @@
 """Disks that are full, cannot be written to, or go away: a message, exit code 6, and the checkpoint that was there."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from .harness import fingerprint, only_run, read_json, small_disk, wait_until, write_config
 
@@ -46,9 +48,55 @@ def test_a_place_that_cannot_be_written_to_is_named_and_left_as_it_is(zygote, re
         assert f"no run can be created: {disk} cannot be written to; choose another folder" in child.stderr
         assert "Read-only" in zygote.run("resume", run_dir, "--epochs", 4, code=6).stderr
         zygote.run("resume", run_dir)  # there is nothing to do
-        assert "Read-only" in zygote.run("evaluate", run_dir, code=6).stderr
         zygote.run("runs", "show", run_dir)
         assert fingerprint(run_dir) == reference.fingerprint
+
+
+def test_a_run_that_can_only_be_read_is_scored_and_used_and_says_what_is_not_kept(zygote, reference, tmp_path):
+    picture = tmp_path / "black.png"
+    Image.new("L", (28, 28)).save(picture)
+    with small_disk(tmp_path / "disk", 2000) as disk:
+        run_dir = reference.copy(disk)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        whole = read_json(run_dir / "evaluation.json")
+        child = zygote.run("evaluate", run_dir, "--json")
+        lines = child.stderr.splitlines()
+        assert lines[0].startswith(f"test accuracy {whole['accuracy']:.2%} ")
+        [warning] = [line for line in lines if line.startswith("WARNING")]
+        assert warning.startswith(
+            f"WARNING: the score is not kept: {run_dir}/predictions.csv: cannot be written: Read-"
+        )
+        assert json.loads(child.stdout) | {"evaluated_at": whole["evaluated_at"]} == whole
+        zygote.run("evaluate", run_dir, "--split", "train")
+        zygote.run("evaluate", run_dir, "--min-accuracy", whole["accuracy"])
+        zygote.run("evaluate", run_dir, "--min-accuracy", 1, code=7)
+        zygote.run("predict", run_dir, picture)
+        zygote.run("export", run_dir, "--format", "keras", "--output", tmp_path / "export")
+        assert (tmp_path / "export" / "model.keras").exists()
+        assert "or name another place with --output" in zygote.run("export", run_dir, code=6).stderr
+        assert fingerprint(run_dir) == reference.fingerprint
+
+
+@pytest.mark.parametrize("error", ["EACCES", "EPERM", "EROFS", "ENOSPC"])
+def test_the_score_of_a_run_that_refuses_what_is_written_is_not_lost(zygote, reference, tmp_path, error):
+    """As of another user's run, which root, who may run the tests, could write to."""
+    run_dir = reference.copy(tmp_path)
+    before = contents(run_dir)
+    child = zygote.start_call("without_writing", run_dir, error, "evaluate", run_dir)
+    assert child.wait() == 0, child.stderr
+    assert child.stderr.startswith("test accuracy ")
+    assert f"WARNING: the score is not kept: {run_dir}/predictions.csv: cannot be written: " in child.stderr
+    assert child.stderr.splitlines()[-1] == f"next: cnn-train runs show {run_dir}"
+    child = zygote.start_call("without_writing", run_dir, error, "evaluate", run_dir, "--min-accuracy", "1")
+    assert child.wait() == 7, child.stderr
+    for words in (("runs", "show", run_dir), ("resume", run_dir), ("runs", "list", "--runs-dir", tmp_path)):
+        child = zygote.start_call("without_writing", run_dir, error, *words)
+        assert child.wait() == 0, child.stderr
+    assert contents(run_dir) == before
+
+
+def contents(run_dir):
+    return {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("what", ["", "checkpoints", "run.json"])

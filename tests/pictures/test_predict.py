@@ -43,6 +43,31 @@ def test_pictures_as_people_take_them_are_read(cnn_train, digits_run, digits, tm
     assert sum(line["class_name"] == labels[line["picture"]] for line in found) >= 36
 
 
+def test_drawings_with_a_thin_pen_are_read_at_every_size(cnn_train, digits_run, tmp_path):
+    for name in photographs.STROKES:
+        small = photographs.drawn(name)
+        for times in (1, 10):
+            image = Image.fromarray(np.kron(small, np.ones((times, times), np.uint8)))
+            image.save(tmp_path / f"{name}-{times}.png")
+            Image.eval(image, lambda level: 255 - level).save(tmp_path / f"{name}-{times}-light.jpg")
+    answer = cnn_train("predict", digits_run, tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    found = {line["picture"][len(str(tmp_path)) + 1 :]: line["class_name"] for line in lines(answer)}
+    assert len(found) == 4 * len(photographs.STROKES)
+    wrong = [name for name, class_name in found.items() if name[0] != class_name]
+    assert len(wrong) <= 1, wrong
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tif", "tiff", "gif", "jfif", "WEBP"])
+def test_pictures_of_every_format_are_read(cnn_train, digits_run, digits, tmp_path, suffix):
+    for number in range(10):
+        image = Image.fromarray(255 - digits.images[number * 100, ..., 0]).resize((280, 280))
+        image.save(tmp_path / f"{number}.{suffix}")
+    found = [line["label"] for line in lines(cnn_train("predict", digits_run, tmp_path, "--json"))]
+    assert len(found) == 10
+    assert np.mean(found == digits.labels[::100]) >= 0.9
+
+
 def test_images_of_the_data_set_itself_are_taken_as_they_are(cnn_train, digits_run, digits, tmp_path):
     with (digits_run / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
@@ -155,3 +180,30 @@ def test_more_pictures_than_fit_a_batch_stay_in_order(cnn_train, digits_run, dig
     assert list(found) == [name for name in names if not name.endswith("064.png")]
     right = [label == digits.labels[names.index(name) * 7] for name, label in found.items()]
     assert np.mean(right) > 0.9
+
+
+def test_each_row_of_a_csv_file_is_answered_for(cnn_train, digits_run, digits, tmp_path):
+    """Kaggle's test.csv: pixels without labels. Rows are what the images of the data set are."""
+    path = tmp_path / "test.csv"
+    flat = digits.images[:200].reshape(200, -1).tolist()
+    text = (
+        ",".join(f"pixel{number}" for number in range(784))
+        + "\n"
+        + "".join(f"{','.join(map(str, row))}\n" for row in flat)
+    )
+    path.write_text(text)
+    found = lines(cnn_train("predict", digits_run, path, "--json"))
+    assert [line["picture"] for line in found] == [f"{path}:{number}" for number in range(2, 202)]
+    with (digits_run / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    assert [line["label"] for line in found] == [int(row["prediction"]) for row in rows[:200]]
+
+
+def test_a_wrong_row_of_a_csv_file_is_named(cnn_train, digits_run, tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_text(",".join(["0"] * 784) + "\n" + ",".join(["0"] * 783 + ["x"]) + "\n")
+    answer = cnn_train("predict", digits_run, path, "--json")
+    assert answer.code == 4
+    assert f"{path}:2: column 784 holds 'x'; expected a number" in answer.err
+    path.write_text("label,pixel0\n1,2\n")
+    assert "has 1 values a row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err

@@ -102,7 +102,7 @@ def only_summary(run: store.Run) -> details.RunSummary:
 class TestCreating:
     def test_a_new_run_holds_config_record_and_room_for_checkpoints(self, run):
         assert re.fullmatch(r"\d{8}-\d{6}-digits", run.dir.name)
-        assert names(run.dir) == ["checkpoints", "config.yaml", "run.json"]
+        assert names(run.dir) == [".lock", "checkpoints", "config.yaml", "run.json"]
         again = store.open_run(run.dir)
         assert again == run
         assert again.experiment == EXPERIMENT
@@ -221,6 +221,16 @@ BROKEN_RECORDS = {
 }  # fmt: skip
 
 
+def test_a_run_that_cannot_be_locked_for_want_of_space_is_not_left_behind(tmp_path, monkeypatch):
+    def full(path, **_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "touch", full)
+    with pytest.raises(RunDirectoryError, match="No space left on device"):
+        store.create_run(tmp_path / "runs", "digits", EXPERIMENT, RECORD)
+    assert names(tmp_path) == []
+
+
 class TestOpening:
     @pytest.mark.parametrize("kind", BROKEN_RECORDS)
     def test_a_broken_record_is_named_with_its_fault(self, run, kind):
@@ -328,12 +338,96 @@ class TestLock:
             assert store.is_locked(run.dir)
 
     def test_a_pipe_or_a_vanished_run_is_reported(self, run):
+        (run.dir / ".lock").unlink()
         os.mkfifo(run.dir / ".lock")
         with pytest.raises(RunDirectoryError, match="is not a regular file"), store.lock_run(run):
             pytest.fail("locked a pipe")
         shutil.rmtree(run.dir)
         with pytest.raises(RunDirectoryError, match=r"\.lock: cannot be opened: No such file"), store.lock_run(run):
             pytest.fail("locked nothing")
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+# Another process tries to hold the run, and says how that ended: 0 for held, 6 for refused.
+TRY = """
+import sys
+from pathlib import Path
+from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.runs import store
+store.files.fcntl.flock = lambda *_: (_ for _ in ()).throw(OSError(38, "Function not implemented"))
+try:
+    with store.lock_run(store.open_run(Path(sys.argv[1]))):
+        sys.exit(0)
+except RunDirectoryError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+class TestWithoutFlock:
+    """As on NFS or Lustre, by how they are mounted."""
+
+    @pytest.fixture
+    def posix(self, monkeypatch):
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+
+    @staticmethod
+    def tried_elsewhere(run):
+        words = [sys.executable, "-c", TRY, str(run.dir)]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_posix_lock_keeps_others_out_until_the_end_of_the_block(self, run, posix):
+        with store.lock_run(run):
+            for _ in range(2):  # looking at the lock must not end it
+                assert store.is_locked(run.dir)
+                assert only_summary(run).status == "created"
+                refused = self.tried_elsewhere(run)
+                assert (refused.returncode, refused.stderr) == (6, "")
+                assert f"process {os.getpid()} works on this run" in refused.stdout
+        assert self.tried_elsewhere(run).returncode == 0
+        assert store.is_locked(run.dir) is False
+
+    def test_the_same_process_cannot_hold_a_run_twice_either(self, run, posix):
+        with store.lock_run(run):
+            refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} works on this run")
+            with refused, store.lock_run(run):
+                pytest.fail("locked twice")
+            assert self.tried_elsewhere(run).returncode == 6, "and the attempt has not ended the lock"
+        with store.lock_run(run):
+            pass
+
+    def test_a_lock_that_another_process_holds_is_seen(self, run, posix):
+        hold = f"import fcntl\nfcntl.flock = fcntl.lockf\n{HOLD}"
+        with subprocess.Popen([sys.executable, "-c", hold, str(run.dir)], stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout.readline() == "held\n"
+            assert store.is_locked(run.dir)
+            refused = pytest.raises(RunDirectoryError, match=f"process {holder.pid} works on this run")
+            with refused, store.lock_run(run):
+                pytest.fail("locked twice")
+            holder.kill()
+        assert store.is_locked(run.dir) is False
+
+    def test_without_any_lock_a_warning_says_so_and_work_goes_on(self, run, posix, monkeypatch):
+        monkeypatch.setattr(fcntl, "lockf", no_locks)
+        told = []
+        with store.lock_run(run, told.append):
+            assert run.record == RECORD
+        problem = "the file system cannot lock files (No locks available)"
+        remedy = "make sure that no other process works on this run meanwhile"
+        assert told == [f"{run.dir}: {problem}; {remedy}"]
+        with pytest.warns(UserWarning, match="cannot lock files"), store.lock_run(run):
+            pass
+
+    def test_without_any_lock_a_run_that_may_still_train_is_not_called_interrupted(self, run, posix, monkeypatch):
+        monkeypatch.setattr(fcntl, "lockf", no_locks)
+        store.update_record(run, status="training")
+        assert store.is_locked(run.dir) is None
+        assert only_summary(run).status == "training"
+        assert "may have been interrupted" in only_summary(run).reason
 
 
 class TestMetrics:

@@ -141,13 +141,40 @@ def test_a_folder_that_cannot_be_synced_at_all_is_no_failure(tmp_path, monkeypat
     assert (tmp_path / "run.json").read_bytes() == b"new"
 
 
-def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch):
-    def no_locks(file, operation):
-        raise OSError(errno.ENOLCK, "no locks")
+@pytest.fixture
+def refuse(monkeypatch):
+    """A function that makes these calls of fcntl fail, as where a file system does not know them."""
 
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    def make(error, *calls):
+        def refused(file, operation):
+            raise OSError(error, os.strerror(error))
+
+        for call in calls:
+            monkeypatch.setattr(files.fcntl, call, refused)
+
+    return make
+
+
+@pytest.mark.parametrize("calls", [["flock"], ["flock", "lockf"]], ids=str)
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL], ids=errno.errorcode.get)
+def test_a_file_system_without_locks_can_be_written_to(tmp_path, refuse, calls, error):
+    refuse(error, *calls)
     files.write_atomic(tmp_path / "run.json", b"new")
     assert names(tmp_path) == ["run.json"]
+    with (tmp_path / "run.json").open("r+b") as file:
+        if calls == ["flock"]:
+            assert files.try_lock(file.fileno())
+        else:
+            with pytest.raises(OSError, match=re.escape(os.strerror(error))):
+                files.try_lock(file.fileno())
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EAGAIN])
+def test_a_posix_lock_that_another_holds_is_told_from_none(tmp_path, refuse, error):
+    refuse(errno.ENOLCK, "flock")
+    refuse(error, "lockf")
+    with (tmp_path / "file").open("wb") as file:
+        assert not files.try_lock(file.fileno())
 
 
 def test_long_and_odd_names_can_be_written(tmp_path):

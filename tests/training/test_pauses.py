@@ -8,7 +8,8 @@ from support import read_json, read_metrics
 from cnn_trainer.config.load import load_config
 from cnn_trainer.errors import DivergedError, RunDirectoryError
 from cnn_trainer.runs import store
-from cnn_trainer.training.run import Feedback, resume_run, train_config, train_until
+from cnn_trainer.training.prepare import Feedback
+from cnn_trainer.training.run import resume_run, train_config, train_until
 
 THREADS = {"runtime.towers": 2, "runtime.intra_op_threads": 1, "runtime.inter_op_threads": 2}
 EVERYTHING_RANDOM = {

@@ -1,8 +1,10 @@
 """``cnn-train train`` as a person has it: from a config to a run directory."""
 
 import csv
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from support import read_json, read_metrics, settings
 
+from cnn_trainer.data import Split, load_training, split_digest
 from cnn_trainer.errors import DataError
-from cnn_trainer.evaluation.evaluate import evaluate_run
+from cnn_trainer.evaluation.evaluate import evaluate_result, load_result
 from cnn_trainer.network.fits import load_checked
 from cnn_trainer.runs import store
+from cnn_trainer.storage.strict_json import changed
+from cnn_trainer.training.prepare import Feedback
 from cnn_trainer.training.run import resume_run, train_config
 
 ROOT = Path(__file__).parents[2]
@@ -150,12 +156,14 @@ def test_json_is_one_object_on_stdout_and_words_are_on_stderr(fallback_run):
         "status",
         "data",
         "requested_data",
+        "data_location",
         "epochs",
         "best_epoch",
         "train_seconds",
         "test_loss",
         "test_accuracy",
         "test_accuracy_interval",
+        "test_balanced_accuracy",
         "test_examples",
         "test_images_sha256",
         "weights_sha256",
@@ -407,18 +415,41 @@ def test_a_last_step_that_ruins_the_weights_is_no_result(cnn_train, small_config
     assert cnn_train("evaluate", run_dir).code == 8
 
 
-def test_the_test_split_is_opened_by_the_final_evaluation_alone(cnn_train, small_config, strokes, tmp_path):
-    """Training and validation go through where there is no readable test image at all."""
+THREADS = {"runtime.towers": 2, "runtime.intra_op_threads": 1, "runtime.inter_op_threads": 2}  # as this process has
+
+
+@pytest.mark.parametrize("word", ["--dry-run", "--json"])
+def test_a_broken_test_split_is_found_before_the_first_step(cnn_train, small_config, strokes, tmp_path, word):
     path = tmp_path / "strokes.npz"
-    np.savez(path, x_train=strokes["x_train"], y_train=strokes["y_train"], x_test="broken", y_test="broken")
-    answer = cnn_train("train", small_config, "--set", "data.validation_fraction=0.25", "--json", cwd=tmp_path)
+    np.savez(path, **{**strokes, "x_test": strokes["x_test"] / 255 - 0.5})
+    answer = cnn_train("train", small_config, word, cwd=tmp_path)
     assert (answer.code, answer.out) == (4, "")
-    assert len(re.findall("^epoch ", answer.err, re.MULTILINE)) == 2
-    last = answer.err.splitlines()[-1]
-    assert last.startswith(f"error: {path}: ")
+    (line,) = answer.err.splitlines()
+    assert line.startswith(f"error: {path}: x_test: the pixels are float64 from -0.5 to 0.4")
+    assert run_dirs(tmp_path) == []
+
+
+def test_the_test_split_decides_nothing_of_training(cnn_train, small_config, strokes, tmp_path):
+    words = ["--set", "data.validation_fraction=0.25", "--json"]
+    answers = []
+    for images in strokes["x_test"], strokes["x_test"][::-1] // 2:
+        np.savez(tmp_path / "strokes.npz", **{**strokes, "x_test": images})
+        answers.append(cnn_train("train", small_config, *words, cwd=tmp_path).json)
+    first, second = answers
+    assert first["weights_sha256"] == second["weights_sha256"]
+    assert first["test_images_sha256"] != second["test_images_sha256"]
+
+
+def test_a_test_split_that_breaks_while_a_run_trains_leaves_the_result(small_config, strokes, tmp_path, cnn_train):
+    path = tmp_path / "strokes.npz"
+    broken = {**strokes, "x_test": "broken", "y_test": "broken"}
+    feedback = Feedback(created=lambda _: np.savez(path, **broken))
+    with pytest.raises(DataError) as caught:
+        train_config(load_checked(small_config, THREADS), tmp_path / "runs", feedback)
     (run_dir,) = run_dirs(tmp_path)
-    assert last.endswith(
-        f"the run keeps its result; once that is repaired, score it with: cnn-train resume runs/{run_dir.name}"
+    assert caught.value.place == f"{path}: x_test"
+    assert caught.value.remedy.endswith(
+        f"the run keeps its result; once that is repaired, score it with: cnn-train resume {run_dir}"
     )
     record = read_json(run_dir / "run.json")
     assert (record["status"], record["epochs_done"]) == ("failed", 2)
@@ -432,6 +463,148 @@ def test_the_test_split_is_opened_by_the_final_evaluation_alone(cnn_train, small
     assert resumed.code == 0, resumed.err
     assert resumed.json["status"] == "finished"
     assert (resumed.json["weights_sha256"], resumed.json["test_loss"]) == (digest, scores.json["loss"])
+
+
+def with_own_validation(strokes):
+    """The arrays with the last 20 training examples as a validation split of their own."""
+    parts = {name: (strokes[name][:-20], strokes[name][-20:]) for name in ("x_train", "y_train")}
+    own = {"x_val": parts["x_train"][1], "y_val": parts["y_train"][1]}
+    return {**strokes, **{name: part[0] for name, part in parts.items()}, **own}
+
+
+def test_the_sources_own_validation_split_chooses_the_result(cnn_train, small_config, strokes, tmp_path):
+    path = tmp_path / "strokes.npz"
+    arrays = with_own_validation(strokes)
+    np.savez(path, **arrays)
+    words = settings("training.early_stopping={patience: 1, min_delta: 100.0}", "training.epochs=5")
+    trained = cnn_train("train", small_config, *words, "--json", cwd=tmp_path)
+    assert trained.code == 0, trained.err
+    assert f"from {path}, which has its own validation split" in trained.err
+    run = tmp_path / trained.run
+    assert [line["epoch"] for line in read_metrics(run)] == [1, 2]  # early stopping after one epoch of patience
+    record = read_json(run / "run.json")
+    data = record["data"]
+    assert (data["num_train"], data["num_validation"]) == (len(arrays["y_train"]), 20)
+    assert data["validation_from"] == "own"
+    losses = [line["validation_loss"] for line in read_metrics(run)]
+    assert record["best_epoch"] == losses.index(min(losses)) + 1
+    scored = cnn_train("evaluate", run, "--split", "validation", "--json").json
+    assert (scored["num_examples"], scored["images_sha256"]) == (20, data["validation_sha256"])
+    assert scored["loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert cnn_train("evaluate", run, "--split", "train", "--json").json["images_sha256"] == data["train_sha256"]
+
+    for other, problem in (
+        ({**arrays, "x_val": arrays["x_val"][::-1]}, "not the images that the run was validated on"),
+        ({name: array for name, array in arrays.items() if "val" not in name}, "has no validation split any more"),
+    ):
+        np.savez(path, **other)
+        resumed = cnn_train("resume", run, "--epochs", "6", cwd=tmp_path)
+        assert resumed.code in (4, 6)
+        assert problem in resumed.err.splitlines()[-1]
+
+
+def test_what_needs_a_validation_split_says_so_once_the_data_has_none(cnn_train, small_config, tmp_path):
+    words = settings("training.early_stopping={patience: 1}", "training.schedule={name: plateau}")
+    answer = cnn_train("train", small_config, *words, cwd=tmp_path)
+    assert answer.code == 3
+    assert "training.early_stopping: needs a validation split; set data.validation_fraction" in answer.err
+    assert "training.schedule: plateau needs a validation split; set data.validation_fraction" in answer.err
+    assert run_dirs(tmp_path) == []
+
+
+def as_before(run):
+    """Write the run's record as it was before a source could have a validation split, and pixels a scale."""
+    record = read_json(run / "run.json")
+    for name in ("validation_from", "validation_sha256", "pixel_dtype", "white"):
+        del record["data"][name]
+    (run / "run.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_a_run_from_before_resumes_with_the_validation_split_that_it_had(
+    cnn_train, small_config, strokes, tmp_path, fraction
+):
+    words = ["--set", f"data.validation_fraction={fraction}", "--json"]
+    run = tmp_path / cnn_train("train", small_config, *words, cwd=tmp_path).run
+    whole = cnn_train("train", small_config, *words, "--set", "training.epochs=3", cwd=tmp_path).json
+    as_before(run)
+    own = {"x_val": strokes["x_test"], "y_val": strokes["y_test"]}
+    np.savez(tmp_path / "strokes.npz", **strokes, **own)  # which was passed over
+    scored = cnn_train("evaluate", run, "--split", "validation")
+    assert scored.code == (0 if fraction else 4)
+    resumed = cnn_train("resume", run, "--epochs", "3", "--json")
+    assert resumed.code == 0, resumed.err
+    assert resumed.json["weights_sha256"] == whole["weights_sha256"]
+
+
+def test_a_run_from_before_with_pixels_on_a_wrong_scale_is_still_scored_and_resumed(
+    cnn_train, small_config, strokes, tmp_path
+):
+    run = tmp_path / cnn_train("train", small_config, "--json", cwd=tmp_path).run
+    dark = {name: array // 16 if name[0] == "x" else array for name, array in strokes.items()}
+    np.savez(tmp_path / "strokes.npz", **dark)
+    refused = cnn_train("train", small_config, cwd=tmp_path)
+    assert refused.code == 4
+    assert "the brightest pixel" in refused.err
+    as_before(run)
+    record = read_json(run / "run.json")
+    whole = Split(dark["x_train"][..., None], dark["y_train"].astype(np.int32))
+    record["data"]["train_sha256"] = split_digest(whole)
+    (run / "run.json").write_text(json.dumps(record))
+    assert cnn_train("evaluate", run).code == 0
+    assert cnn_train("resume", run, "--epochs", "3").code == 0
+
+
+def test_a_run_from_before_keeps_the_order_of_its_classes(cnn_train, tmp_path):
+    """Its classes 10 and 2 were sorted by code point; a new run sorts them by number."""
+    random = np.random.default_rng(3)
+    for name in ("2", "10"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = random.integers(0, 256, (8, 8), np.uint8) // (1 if name == "2" else 4)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
+    config = tmp_path / "pictures.yaml"
+    config.write_text(
+        "data: {source: folder, path: pictures, image_size: 8}\nmodel: {builder: mlp, hidden_units: [4]}\n"
+        "training: {epochs: 2, batch_size: 4}\n"
+    )
+    new = tmp_path / cnn_train("train", config, "--json", cwd=tmp_path).run
+    assert read_json(new / "run.json")["data"]["class_names"] == ["2", "10"]
+
+    opened = store.open_run(new)
+    known = changed(opened.record.data, class_names=["10", "2"])
+    was = load_training(opened.experiment.data, 1, print, trained_on=known).record
+    assert was.train_sha256 != known.train_sha256
+    old = tmp_path / "runs" / "20250101-000000-old"
+    shutil.copytree(new, old)
+    record = read_json(old / "run.json")
+    record["data"] |= {"class_names": ["10", "2"], "train_sha256": was.train_sha256}
+    (old / "run.json").write_text(json.dumps(record))
+    as_before(old)
+    scores = [cnn_train("evaluate", run, "--json").json for run in (new, old)]
+    assert [[one["name"] for one in score["classes"]] for score in scores] == [["2", "10"], ["10", "2"]]
+    resumed = cnn_train("resume", old, "--epochs", "3")
+    assert resumed.code == 0, resumed.err
+    assert read_json(old / "run.json")["data"]["class_names"] == ["10", "2"]
+
+
+def test_pictures_that_are_broken_are_all_named_before_training(cnn_train, tmp_path):
+    """Whichever split they fall into."""
+    for name in ("ant", "bee"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("L", (8, 8), 100 + 10 * number).save(tmp_path / "pictures" / name / f"{number}.png")
+    broken = [tmp_path / "pictures" / name for name in ("ant/1.png", "ant/4.png", "bee/0.png", "bee/7.png")]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:50])
+    config = tmp_path / "pictures.yaml"
+    config.write_text("data: {source: folder, path: pictures, image_size: 8}\nmodel: {builder: mlp}\n")
+    for seed in range(3):
+        for words in (["train", config, "--dry-run"], ["train", config], ["data", "check", config]):
+            answer = cnn_train(*words, "--set", f"seed={seed}", cwd=tmp_path)
+            assert answer.code == 4
+            assert [line.split(": ")[1] for line in answer.err.splitlines()] == list(map(str, broken))
+    assert run_dirs(tmp_path) == []
 
 
 @pytest.fixture
@@ -518,12 +691,11 @@ def test_epochs_that_a_config_cannot_have_are_refused_and_the_run_is_as_it_was(
 def test_a_run_can_be_trained_without_opening_the_test_split(small_config, strokes, tmp_path):
     """There is no readable test image at all; scoring it later says so, and repairs nothing by itself."""
     np.savez(tmp_path / "strokes.npz", **{**strokes, "x_test": "broken", "y_test": "broken"})
-    threads = {"runtime.towers": 2, "runtime.intra_op_threads": 1, "runtime.inter_op_threads": 2}  # as this process has
-    outcome = train_config(load_checked(small_config, threads), tmp_path / "runs", evaluate=False)
+    outcome = train_config(load_checked(small_config, THREADS), tmp_path / "runs", evaluate=False)
     assert (outcome.status, outcome.test_accuracy, outcome.test_images_sha256) == ("trained", None, None)
     run = store.open_run(Path(outcome.run))
     with pytest.raises(DataError):
-        evaluate_run(run)
+        evaluate_result(run, load_result(run))
     np.savez(tmp_path / "strokes.npz", **strokes)
     assert resume_run(run, evaluate=False).status == "trained"
     assert resume_run(run).status == "finished"

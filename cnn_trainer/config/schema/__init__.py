@@ -6,7 +6,7 @@ NaN and infinity. Nothing here reads files or imports TensorFlow.
 
 from pydantic import Field, model_validator
 
-from cnn_trainer.config.schema.data import FashionMnist, Folder, Idx, Mnist, Mnist5k, Npz
+from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.config.schema.model import Cnn, Mlp
 from cnn_trainer.config.schema.section import KeyProblem, Section
 from cnn_trainer.config.schema.training import Runtime, Training
@@ -23,20 +23,12 @@ class Experiment(Section):
     seed: int = Field(
         1, ge=0, le=2**31 - 1, description="Seed of all that is random: weights, order, splits, augmentation, Dropout."
     )
-    data: Mnist | FashionMnist | Mnist5k | Npz | Idx | Folder = Field(
-        discriminator="source", description="What to train on."
+    data: Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet = Field(
+        Mnist(), discriminator="source", description="What to train on."
     )
-    model: Cnn | Mlp = Field(discriminator="builder", description="Which network.")
+    model: Cnn | Mlp = Field(Cnn(), discriminator="builder", description="Which network.")
     training: Training = Field(Training(), description="How to train it.")
     runtime: Runtime = Field(Runtime(), description="How to use the machine.")
-
-    @model_validator(mode="after")
-    def _some_need_validation(self) -> "Experiment":
-        if self.training.early_stopping and not self.data.validation_fraction:
-            raise KeyProblem("training.early_stopping", "needs a validation split", "set data.validation_fraction")
-        if self.training.schedule.name == "plateau" and not self.data.validation_fraction:
-            raise KeyProblem("training.schedule", "plateau needs a validation split", "set data.validation_fraction")
-        return self
 
     @model_validator(mode="after")
     def _normalization_needs_one_tower(self) -> "Experiment":

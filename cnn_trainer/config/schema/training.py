@@ -24,7 +24,7 @@ class _Schedule(Section):
 class Constant(_Schedule):
     """The learning rate stays as it is."""
 
-    name: Literal["constant"]
+    name: Literal["constant"] = "constant"
 
 
 class Step(_Schedule):
@@ -119,6 +119,10 @@ class Training(Section):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label's probability that is spread evenly over all classes."
     )
+    class_weights: Literal["balanced"] | None = Field(
+        None,
+        description="balanced: the loss of an example is multiplied by n / (k n_c), for n_c of n examples in its class of k, so that a rare class counts as much as a frequent one. null: it is not.",
+    )
     optimizer: OptimizerName = Field(
         "adam",
         description="sgd is plain gradient descent; momentum and nesterov add momentum to it; adamw is adam with decoupled decay.",
@@ -143,9 +147,7 @@ class Training(Section):
         description="Keep an exponential moving average of the weights with this decay, and make it the result. null: none.",
     )
     schedule: Constant | Step | Exponential | Cosine | OneCycle | Plateau = Field(
-        default_factory=lambda: Constant(name="constant"),
-        discriminator="name",
-        description="How the learning rate changes from step to step.",
+        Constant(), discriminator="name", description="How the learning rate changes from step to step."
     )
     augmentation: Augmentation = Field(Augmentation(), description="More data from the data there is.")
     early_stopping: EarlyStopping | None = Field(None, description="Needs a validation split. null: train all epochs.")
