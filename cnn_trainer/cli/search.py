@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -16,7 +17,6 @@ from cnn_trainer.errors import CheckFailedError, CnnTrainError, RunDirectoryErro
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch
     from cnn_trainer.search.records import SearchSummary
-    from cnn_trainer.search.run import CarryOut
 
 
 class _StartIsMeant(TyperGroup):
@@ -54,6 +54,12 @@ def search_start(
         typer.Option(metavar="SEARCH", help="Go on with a search that was stopped: its folder, its name, or latest."),
     ] = None,
     searches_dir: SearchesDir = DEFAULT_SEARCHES_DIR,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="Trials trained at a time; the result is the same. By default one for each core."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, then stop.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")] = False,
@@ -64,7 +70,7 @@ def search_start(
     """
     from cnn_trainer.cli import search_words
     from cnn_trainer.runs.paths import require_writable
-    from cnn_trainer.search import journal, run
+    from cnn_trainer.search import journal
     from cnn_trainer.search.load import load_search
 
     if (file is None) == (resume is None):
@@ -91,7 +97,7 @@ def search_start(
         say(f"search: {opened.dir}")
         if opened.record.status == "finished":
             say("the search is finished; nothing to do")
-    _search(opened, run.work_alone, quiet, as_json)
+    _search(opened, workers, quiet, as_json)
 
 
 def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
@@ -105,13 +111,18 @@ def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
     return opened
 
 
-def _search(opened: "OpenSearch", carry_out: "CarryOut", quiet: bool, as_json: bool) -> None:
+def _search(opened: "OpenSearch", workers: int | None, quiet: bool, as_json: bool) -> None:
     from cnn_trainer.cli import search_words
+    from cnn_trainer.machine import facts
     from cnn_trainer.search import run
     from cnn_trainer.search.display import SearchDisplay
+    from cnn_trainer.search.supervise import supervise
     from cnn_trainer.training.display import choose_mode
 
     display = SearchDisplay(opened.search, sys.stderr, choose_mode(sys.stderr, quiet))
+    spec = opened.search.spec
+    num_workers = workers or min(spec.lanes, max(1, facts.available_cores() // spec.trial_towers))
+    carry_out = partial(supervise, num_workers=num_workers)
     go_on = f"go on with: cnn-train search --resume {shlex.quote(str(opened.dir))}"
     try:
         summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out)

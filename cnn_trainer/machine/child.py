@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,10 +49,9 @@ def run_child(
         environment: Variables that are set besides those of this process.
         folder: What the child imports from besides ``sys.path``.
     """
-    path = [*sys.path, *([folder] if folder else [])]
     try:
         done = subprocess.run(  # noqa: S603 -- this interpreter, and words of ours
-            [sys.executable, "-P", "-c", _CHILD, json.dumps(path), function, *words],
+            _command(function, words, folder),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -66,12 +65,37 @@ def run_child(
     except OSError as error:
         return Ended(f"no process could be started: {error.strerror}", None, None, "", [])
     messages = [line for line in done.stderr.splitlines() if line.strip()]
-    code = done.returncode
+    return how_it_ended(done.returncode, messages, done.stdout)
+
+
+def _command(function: str, words: Sequence[str], folder: str | None = None) -> list[str]:
+    path = [*sys.path, *([folder] if folder else [])]
+    return [sys.executable, "-P", "-c", _CHILD, json.dumps(path), function, *words]
+
+
+def start_child(function: str, *words: str) -> "subprocess.Popen[str]":
+    """Call ``function`` in a new process, as ``run_child`` does, with pipes for stdin, stdout and stderr.
+
+    Raises OSError if no process can be started.
+    """
+    pipe = subprocess.PIPE
+    return subprocess.Popen(  # noqa: S603 -- this interpreter, and words of ours
+        _command(function, words),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+def how_it_ended(code: int, messages: list[str], stdout: str = "") -> Ended:
+    """What ``code``, negative for a signal, says of a child that has ended, and what it wrote."""
     if code < 0:
         name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
-        return Ended(f"its process was ended by {name}", None, name, done.stdout, messages)
+        return Ended(f"its process was ended by {name}", None, name, stdout, messages)
     last = f": {messages[-1][:300]}" if messages else ""
-    return Ended(f"exit code {code}{last}" if code else None, code, None, done.stdout, messages)
+    return Ended(f"exit code {code}{last}" if code else None, code, None, stdout, messages)
 
 
 def answer(compute: Callable[[], Any]) -> None:

@@ -1,0 +1,194 @@
+"""Carries out a search with worker processes, which may die, be killed, or hang: that costs time, and nothing else."""
+
+import dataclasses
+import json
+import subprocess
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from cnn_trainer.errors import CnnTrainError, DeviceError, StoppedError
+from cnn_trainer.machine import child, stopping
+from cnn_trainer.search import journal
+from cnn_trainer.search.journal import OpenSearch, trial_dir
+from cnn_trainer.search.proposals import new_schedule
+from cnn_trainer.search.run import SearchFeedback
+from cnn_trainer.search.schedule import Job
+from cnn_trainer.search.worker import Answer
+
+HANG_SECONDS = 600.0  # without a sign of life; to read large data or to compile a large network takes minutes
+MAX_DEATHS = 3  # of workers, one after the other, over one job
+STOP_SECONDS = 1.5  # for workers to write a checkpoint; what is killed then goes on from the one before
+_LOOK_SECONDS = 0.2  # how often to look whether a signal came or a worker hangs
+_FUNCTION = "cnn_trainer.search.worker:work"
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker process, as its supervisor sees it."""
+
+    process: "subprocess.Popen[str]"
+    job: Job | None = None
+    silent_seconds: float = 0.0
+    """Since it was given its job or told something. Time in which this process was stopped does not count."""
+    messages: deque[str] = field(default_factory=lambda: deque(maxlen=50))
+    """What it wrote to stderr last."""
+
+
+Heard = SimpleQueue[tuple[Worker, str | None]]
+"""Lines from workers; None says that the worker has ended."""
+
+
+def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) -> None:
+    """Do all jobs of a locked search with ``num_workers`` processes, and add each result to its journal.
+
+    Raises:
+        StoppedError: within 2 s if a signal asked to stop; the search can be resumed.
+        DeviceError: if ``MAX_DEATHS`` workers died or hung over the same job, or no process can be started.
+        CnnTrainError: what a job failed with, and would fail with again, such as a full disk.
+    """
+    schedule, results = new_schedule(opened.search), journal.read_results(opened.dir)
+    workers: list[Worker] = []
+    heard: Heard = SimpleQueue()
+    deaths: Counter[str] = Counter()
+    told: set[str] = set()
+    with stopping.stop_requests() as stop:
+        try:
+            plan = schedule.plan(results)
+            while not plan.is_done:
+                _hand_out(opened, plan.jobs, workers, num_workers, heard, feedback)
+                began = time.monotonic()
+                worker, line = _next(heard)
+                _note_silence(workers, min(_LOOK_SECONDS, time.monotonic() - began))
+                if stop.signal_number is not None:
+                    raise StoppedError("the search was stopped", stop.signal_number)
+                if worker is None:
+                    continue
+                if line is None:
+                    workers.remove(worker)
+                    _note_death(opened, worker, deaths, feedback)
+                    continue
+                worker.silent_seconds = 0.0
+                answer = Answer(**json.loads(line))
+                if answer.kind == "failed":
+                    raise _failure(answer)
+                if answer.kind == "warning" and answer.text not in told:
+                    told.add(answer.text)
+                    feedback.warn(answer.text)
+                if answer.result is not None:
+                    journal.add_result(opened.dir, answer.result)
+                    worker.job = None
+                    results.append(answer.result)
+                    feedback.display.finish(answer.result)
+                    plan = schedule.plan(results)
+        finally:
+            _end(workers)
+
+
+def _hand_out(
+    opened: OpenSearch,
+    jobs: Sequence[Job],
+    workers: list[Worker],
+    num_workers: int,
+    heard: Heard,
+    feedback: SearchFeedback,
+) -> None:
+    """Give every job that nobody works on to a worker that is idle, or to a new one, as long as there are any."""
+    taken = [worker.job for worker in workers]
+    for job in jobs:
+        if job in taken:
+            continue
+        worker = next((one for one in workers if one.job is None), None)
+        if worker is None:
+            if len(workers) >= num_workers:
+                return
+            worker = _start(opened, heard)
+            workers.append(worker)
+        worker.job, worker.silent_seconds = job, 0.0
+        feedback.display.start(job)
+        if worker.process.stdin is not None:
+            with suppress(OSError):  # it has died, which is heard soon
+                worker.process.stdin.write(f"{json.dumps(dataclasses.asdict(job))}\n")
+                worker.process.stdin.flush()
+
+
+def _start(opened: OpenSearch, heard: Heard) -> Worker:
+    try:
+        worker = Worker(child.start_child(_FUNCTION, str(opened.dir)))
+    except OSError as error:
+        problem, remedy = f"no process can be started for a worker: {error.strerror}", "use fewer with --workers"
+        raise DeviceError(problem, remedy=remedy) from None
+    threading.Thread(target=_hear, args=(worker, heard), daemon=True).start()
+    return worker
+
+
+def _hear(worker: Worker, heard: Heard) -> None:
+    """Until a worker ends: pass on what it says. A line that its death cut off is left out."""
+    process = worker.process
+    messages = threading.Thread(target=worker.messages.extend, args=(process.stderr or (),), daemon=True)
+    messages.start()
+    for line in process.stdout or ():
+        if line.endswith("\n"):
+            heard.put((worker, line))
+    process.wait()
+    messages.join()
+    heard.put((worker, None))
+
+
+def _next(heard: Heard) -> tuple[Worker | None, str | None]:
+    try:
+        return heard.get(timeout=_LOOK_SECONDS)
+    except Empty:
+        return None, None
+
+
+def _note_silence(workers: Iterable[Worker], seconds: float) -> None:
+    """Kill every worker that has a job and gave no sign of life for too long."""
+    for worker in workers:
+        if worker.job is not None:
+            worker.silent_seconds += seconds
+            if worker.silent_seconds > HANG_SECONDS:
+                worker.process.kill()
+
+
+def _note_death(opened: OpenSearch, worker: Worker, deaths: Counter[str], feedback: SearchFeedback) -> None:
+    """Say that a worker has died over a job; raise DeviceError if it is not the first one."""
+    if worker.job is None:
+        return
+    label = worker.job.label
+    deaths[label] += 1
+    messages = [line.rstrip() for line in worker.messages if line.strip()]
+    reason = child.how_it_ended(worker.process.returncode, messages).failure or "its process ended"
+    if deaths[label] < MAX_DEATHS:
+        feedback.warn(f"the worker on trial {label} is gone ({reason}); the trial goes on from its last checkpoint")
+        return
+    for line in messages:
+        feedback.warn(line)
+    place = trial_dir(opened.dir, opened.search, worker.job)
+    remedy = "if memory is short, use fewer with --workers"
+    raise DeviceError(
+        f"{MAX_DEATHS} workers are gone over this trial, the last one so: {reason}", place=place, remedy=remedy
+    )
+
+
+def _failure(answer: Answer) -> CnnTrainError:
+    error = CnnTrainError(answer.text, place=answer.place, remedy=answer.remedy)
+    if answer.exit_code is not None:
+        error.exit_code = answer.exit_code
+    return error
+
+
+def _end(workers: Iterable[Worker]) -> None:
+    """Let all workers write a checkpoint and end, and kill those that take too long."""
+    for worker in workers:
+        worker.process.terminate()
+    give_up = time.monotonic() + STOP_SECONDS
+    for worker in workers:
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(max(0.0, give_up - time.monotonic()))
+        worker.process.kill()
+        worker.process.wait()

@@ -1,0 +1,128 @@
+"""A process that trains trials, one after the other: jobs come as lines of JSON on stdin, answers go to stdout.
+
+TensorFlow is imported once, with the first job. The process ends when stdin does, at once and wherever it is: then
+nobody is there who could use its result, and the trial's checkpoints are all that is needed to go on.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Literal, TextIO
+
+from cnn_trainer.config.load import change_experiment
+from cnn_trainer.errors import CnnTrainError, ConfigError, DivergedError, StoppedError
+from cnn_trainer.machine import streams
+from cnn_trainer.runs import store
+from cnn_trainer.runs.records import EpochMetrics
+from cnn_trainer.search.journal import OpenSearch, open_search, trial_dir
+from cnn_trainer.search.records import JobResult
+from cnn_trainer.search.schedule import Job
+from cnn_trainer.storage.strict_json import Record
+from cnn_trainer.training.display import Display
+from cnn_trainer.training.prepare import Feedback
+from cnn_trainer.training.run import train_until
+
+SIGN_SECONDS = 1.0  # how often a worker that trains says so
+
+
+class Answer(Record):
+    """A line from a worker."""
+
+    kind: Literal["alive", "warning", "result", "failed"]
+    """alive: training goes on; failed: what the job came to, it would come to again."""
+    text: str = ""
+    """The warning, or what failed."""
+    place: str | None = None
+    remedy: str | None = None
+    exit_code: int | None = None
+    result: JobResult | None = None
+
+
+def work() -> None:
+    """Be a worker of the search in the folder ``sys.argv[1]``, until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the supervisor says what to do
+    jobs: SimpleQueue[str] = SimpleQueue()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, streams.redirected(1, 2):
+        threading.Thread(target=_listen, args=(sys.stdin, jobs), daemon=True).start()
+        try:
+            opened = open_search(Path(sys.argv[1]))
+            while True:
+                result = train_job(opened, Job(**json.loads(jobs.get())), partial(_tell, answers))
+                _tell(answers, Answer(kind="result", result=result))
+        except StoppedError:
+            return
+        except ConfigError as error:
+            _tell(answers, Answer(kind="failed", text="; ".join(error.lines()), exit_code=error.exit_code))
+        except CnnTrainError as error:
+            place, remedy, code = error.place, error.remedy, error.exit_code
+            _tell(answers, Answer(kind="failed", text=error.problem, place=place, remedy=remedy, exit_code=code))
+
+
+def _listen(lines: Iterable[str], jobs: "SimpleQueue[str]") -> None:
+    for line in lines:
+        jobs.put(line)
+    os._exit(0)
+
+
+def _tell(answers: TextIO, answer: Answer) -> None:
+    text = json.dumps(answer.model_dump())  # in ASCII, so that a path that is not Unicode text passes
+    answers.write(f"{text}\n")
+    answers.flush()
+
+
+class _Signs(Display):
+    """Shows nothing, and tells now and then that training goes on."""
+
+    def __init__(self, tell: Callable[[Answer], None]) -> None:
+        super().__init__()
+        self._tell, self._told = tell, 0.0
+
+    def step(self, epoch: int, step: int, loss: float, accuracy: float) -> None:
+        """Some steps are done."""
+        super().step(epoch, step, loss, accuracy)
+        if time.monotonic() - self._told >= SIGN_SECONDS:
+            self._tell(Answer(kind="alive"))
+            self._told = time.monotonic()
+
+
+def train_job(opened: OpenSearch, job: Job, tell: Callable[[Answer], None]) -> JobResult:
+    """Train a trial up to its next rung, from wherever it was left. Raises what ``train_until`` raises."""
+    began = time.monotonic()
+    base = opened.search.base
+    run_dir = trial_dir(opened.dir, opened.search, job)
+    config = replace(base, experiment=change_experiment(base.experiment, job.changes))
+    feedback = Feedback(warn=lambda line: tell(Answer(kind="warning", text=line)), display=_Signs(tell))
+    digest: str | None = None
+    with suppress(DivergedError):
+        digest = train_until(config, run_dir, job.last_epoch, feedback).weights_sha256
+    run = store.open_run(run_dir)
+    metrics = store.read_metrics(run)
+    best = next((line for line in metrics if line.epoch == run.record.best_epoch), None)
+    is_sound = digest is not None and best is not None and best.validation_loss is not None
+    return JobResult(
+        trial=job.trial,
+        final=job.final,
+        rung=job.rung,
+        changes=dict(job.changes),
+        status="ok" if is_sound else "diverged",
+        epochs=len(metrics),
+        best_epoch=best.epoch if is_sound and best else None,
+        validation_loss=best.validation_loss if is_sound and best else None,
+        validation_accuracy=best.validation_accuracy if is_sound and best else None,
+        weights_sha256=digest if is_sound else None,
+        seconds=time.monotonic() - began,
+        step_seconds=_step_seconds(opened.search.num_train, metrics[job.first_epoch - 1 :]),
+    )
+
+
+def _step_seconds(num_train: int, metrics: list[EpochMetrics]) -> float:
+    return sum(num_train / line.images_per_second for line in metrics if line.images_per_second)
