@@ -111,7 +111,7 @@ def _hand_out(
         worker.job, worker.silent_seconds = job, 0.0
         feedback.display.start(job)
         if worker.process.stdin is not None:
-            with suppress(OSError):  # it has died, which is heard soon
+            with suppress(OSError, ValueError):  # it has died, which is heard soon
                 worker.process.stdin.write(f"{json.dumps(dataclasses.asdict(job))}\n")
                 worker.process.stdin.flush()
 
@@ -128,14 +128,14 @@ def _start(opened: OpenSearch, heard: Heard) -> Worker:
 
 def _hear(worker: Worker, heard: Heard) -> None:
     """Until a worker ends: pass on what it says. A line that its death cut off is left out."""
-    process = worker.process
-    messages = threading.Thread(target=worker.messages.extend, args=(process.stderr or (),), daemon=True)
-    messages.start()
-    for line in process.stdout or ():
-        if line.endswith("\n"):
-            heard.put((worker, line))
-    process.wait()
-    messages.join()
+    with suppress(OSError), worker.process as process:  # what it did not read any more cannot be written
+        messages = threading.Thread(target=worker.messages.extend, args=(process.stderr or (),), daemon=True)
+        messages.start()
+        for line in process.stdout or ():
+            if line.endswith("\n"):
+                heard.put((worker, line))
+        messages.join()
+    worker.process.wait()
     heard.put((worker, None))
 
 
