@@ -168,7 +168,7 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     path = folder / f"step-{step:09d}.safetensors"
     files.write_atomic(path, encode(checkpoint))
     paths = checkpoint_paths(folder)
-    kept = [path, *[other for other in paths if _step(other) < step][:1]]
+    kept = [path, *[other for other in paths if step_of(other) < step][:1]]
     for other in paths:
         if other not in kept:
             with suppress(OSError):  # what cannot be removed costs space, not the run
@@ -176,7 +176,7 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
     """The step in a checkpoint's name, -1 if it is no such name."""
     match = _FILE_NAME.fullmatch(path.name)
     return int(match[1]) if match else -1
@@ -193,7 +193,7 @@ def checkpoint_paths(folder: Path) -> list[Path]:
         return []
     files.require_folder(folder)
     with files.reported(folder, "read"):
-        return sorted((path for path in folder.iterdir() if _step(path) >= 0), key=_step, reverse=True)
+        return sorted((path for path in folder.iterdir() if step_of(path) >= 0), key=step_of, reverse=True)
 
 
 @raised_as(RunDirectoryError)

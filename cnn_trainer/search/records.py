@@ -25,7 +25,9 @@ class JobResult(Record):
     validation_accuracy: float | None = Field(None, description="Of best_epoch; null if it diverged.", ge=0, le=1)
     weights_sha256: str | None = Field(None, description="Digest of best_epoch's weights; null if it diverged.")
     seconds: float = Field(description="That a worker spent on the job, from its start to this result.", ge=0)
-    step_seconds: float = Field(description="Of these, those inside training steps.", ge=0)
+    step_seconds: float = Field(
+        description="Of these, those inside training steps, with the tracing of the first.", ge=0
+    )
 
 
 class SearchRecord(Record):

@@ -18,11 +18,12 @@ from cnn_trainer.search.journal import OpenSearch, trial_dir
 from cnn_trainer.search.proposals import new_schedule
 from cnn_trainer.search.run import SearchFeedback
 from cnn_trainer.search.schedule import Job
-from cnn_trainer.search.worker import Answer
+from cnn_trainer.search.worker import WorkerAnswer
 
 HANG_SECONDS = 600.0  # without a sign of life; to read large data or to compile a large network takes minutes
 MAX_DEATHS = 3  # of workers, one after the other, over one job
-STOP_SECONDS = 1.5  # for workers to write a checkpoint; what is killed then goes on from the one before
+MAX_JOBS = 50  # of a worker, which is then replaced: TensorFlow keeps 7 MB of each network that it has compiled
+GRACE_SECONDS = 1.5  # for workers to write a checkpoint; what is killed then goes on from the one before
 _LOOK_SECONDS = 0.2  # how often to look whether a signal came or a worker hangs
 _FUNCTION = "cnn_trainer.search.worker:work"
 
@@ -33,6 +34,8 @@ class Worker:
 
     process: "subprocess.Popen[str]"
     job: Job | None = None
+    num_jobs: int = 0
+    """That it has done."""
     silent_seconds: float = 0.0
     """Since it was given its job or told something. Time in which this process was stopped does not count."""
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=50))
@@ -69,11 +72,12 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
                 if worker is None:
                     continue
                 if line is None:
-                    workers.remove(worker)
-                    _note_death(opened, worker, deaths, feedback)
+                    if worker in workers:
+                        workers.remove(worker)
+                        _note_death(opened, worker, deaths, feedback)
                     continue
                 worker.silent_seconds = 0.0
-                answer = Answer(**json.loads(line))
+                answer = WorkerAnswer(**json.loads(line))
                 if answer.kind == "failed":
                     raise _failure(answer)
                 if answer.kind == "warning" and answer.text not in told:
@@ -81,7 +85,10 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
                     feedback.warn(answer.text)
                 if answer.result is not None:
                     journal.add_result(opened.dir, answer.result)
-                    worker.job = None
+                    worker.job, worker.num_jobs = None, worker.num_jobs + 1
+                    if worker.num_jobs == MAX_JOBS:
+                        workers.remove(worker)
+                        worker.process.kill()
                     results.append(answer.result)
                     feedback.display.finish(answer.result)
                     plan = schedule.plan(results)
@@ -175,7 +182,7 @@ def _note_death(opened: OpenSearch, worker: Worker, deaths: Counter[str], feedba
     )
 
 
-def _failure(answer: Answer) -> CnnTrainError:
+def _failure(answer: WorkerAnswer) -> CnnTrainError:
     error = CnnTrainError(answer.text, place=answer.place, remedy=answer.remedy)
     if answer.exit_code is not None:
         error.exit_code = answer.exit_code
@@ -186,7 +193,7 @@ def _end(workers: Iterable[Worker]) -> None:
     """Let all workers write a checkpoint and end, and kill those that take too long."""
     for worker in workers:
         worker.process.terminate()
-    give_up = time.monotonic() + STOP_SECONDS
+    give_up = time.monotonic() + GRACE_SECONDS
     for worker in workers:
         with suppress(subprocess.TimeoutExpired):
             worker.process.wait(max(0.0, give_up - time.monotonic()))

@@ -6,6 +6,7 @@ nobody is there who could use its result, and the trial's checkpoints are all th
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -22,6 +23,8 @@ from cnn_trainer.config.load import change_experiment
 from cnn_trainer.errors import CnnTrainError, ConfigError, DivergedError, StoppedError
 from cnn_trainer.machine import streams
 from cnn_trainer.runs import store
+from cnn_trainer.runs.checkpoint import checkpoint_paths, step_of
+from cnn_trainer.runs.paths import CHECKPOINTS_DIR
 from cnn_trainer.runs.records import EpochMetrics
 from cnn_trainer.search.journal import OpenSearch, open_search, trial_dir
 from cnn_trainer.search.records import JobResult
@@ -34,7 +37,7 @@ from cnn_trainer.training.run import train_until
 SIGN_SECONDS = 1.0  # how often a worker that trains says so
 
 
-class Answer(Record):
+class WorkerAnswer(Record):
     """A line from a worker."""
 
     kind: Literal["alive", "warning", "result", "failed"]
@@ -57,14 +60,14 @@ def work() -> None:
             opened = open_search(Path(sys.argv[1]))
             while True:
                 result = train_job(opened, Job(**json.loads(jobs.get())), partial(_tell, answers))
-                _tell(answers, Answer(kind="result", result=result))
+                _tell(answers, WorkerAnswer(kind="result", result=result))
         except StoppedError:
             return
         except ConfigError as error:
-            _tell(answers, Answer(kind="failed", text="; ".join(error.lines()), exit_code=error.exit_code))
+            _tell(answers, WorkerAnswer(kind="failed", text="; ".join(error.lines()), exit_code=error.exit_code))
         except CnnTrainError as error:
             place, remedy, code = error.place, error.remedy, error.exit_code
-            _tell(answers, Answer(kind="failed", text=error.problem, place=place, remedy=remedy, exit_code=code))
+            _tell(answers, WorkerAnswer(kind="failed", text=error.problem, place=place, remedy=remedy, exit_code=code))
 
 
 def _listen(lines: Iterable[str], jobs: "SimpleQueue[str]") -> None:
@@ -73,7 +76,7 @@ def _listen(lines: Iterable[str], jobs: "SimpleQueue[str]") -> None:
     os._exit(0)
 
 
-def _tell(answers: TextIO, answer: Answer) -> None:
+def _tell(answers: TextIO, answer: WorkerAnswer) -> None:
     text = json.dumps(answer.model_dump())  # in ASCII, so that a path that is not Unicode text passes
     answers.write(f"{text}\n")
     answers.flush()
@@ -82,7 +85,7 @@ def _tell(answers: TextIO, answer: Answer) -> None:
 class _Signs(Display):
     """Shows nothing, and tells now and then that training goes on."""
 
-    def __init__(self, tell: Callable[[Answer], None]) -> None:
+    def __init__(self, tell: Callable[[WorkerAnswer], None]) -> None:
         super().__init__()
         self._tell, self._told = tell, 0.0
 
@@ -90,17 +93,19 @@ class _Signs(Display):
         """Some steps are done."""
         super().step(epoch, step, loss, accuracy)
         if time.monotonic() - self._told >= SIGN_SECONDS:
-            self._tell(Answer(kind="alive"))
+            self._tell(WorkerAnswer(kind="alive"))
             self._told = time.monotonic()
 
 
-def train_job(opened: OpenSearch, job: Job, tell: Callable[[Answer], None]) -> JobResult:
+def train_job(opened: OpenSearch, job: Job, tell: Callable[[WorkerAnswer], None]) -> JobResult:
     """Train a trial up to its next rung, from wherever it was left. Raises what ``train_until`` raises."""
     began = time.monotonic()
     base = opened.search.base
     run_dir = trial_dir(opened.dir, opened.search, job)
     config = replace(base, experiment=change_experiment(base.experiment, job.changes))
-    feedback = Feedback(warn=lambda line: tell(Answer(kind="warning", text=line)), display=_Signs(tell))
+    feedback = Feedback(warn=lambda line: tell(WorkerAnswer(kind="warning", text=line)), display=_Signs(tell))
+    steps_per_epoch = -(-opened.search.num_train // config.experiment.training.batch_size)
+    _begin_again_if_beyond(run_dir, job.last_epoch * steps_per_epoch, tell)
     digest: str | None = None
     with suppress(DivergedError):
         digest = train_until(config, run_dir, job.last_epoch, feedback).weights_sha256
@@ -122,6 +127,18 @@ def train_job(opened: OpenSearch, job: Job, tell: Callable[[Answer], None]) -> J
         seconds=time.monotonic() - began,
         step_seconds=_step_seconds(opened.search.num_train, metrics[job.first_epoch - 1 :]),
     )
+
+
+def _begin_again_if_beyond(run_dir: Path, last_step: int, tell: Callable[[WorkerAnswer], None]) -> None:
+    """Remove a run that was trained beyond a rung whose result is lost: the weights of the rung may be no more."""
+    newest = checkpoint_paths(run_dir / CHECKPOINTS_DIR)[:1]
+    if newest and step_of(newest[0]) > last_step:
+        tell(
+            WorkerAnswer(
+                kind="warning", text=f"{run_dir}: was trained beyond a rung whose result is lost; it begins again"
+            )
+        )
+        shutil.rmtree(run_dir)
 
 
 def _step_seconds(num_train: int, metrics: list[EpochMetrics]) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cnn_trainer.search.records import JobResult
 from cnn_trainer.search.schedule import Job
-from cnn_trainer.search.worker import Answer
+from cnn_trainer.search.worker import WorkerAnswer
 
 
 def computed(job, diverges=lambda changes: False):
@@ -52,7 +52,7 @@ def _tell(answer):
 
 def compute_one(job):
     """The answer to one job."""
-    return Answer(kind="result", result=computed(job))
+    return WorkerAnswer(kind="result", result=computed(job))
 
 
 def compute():
@@ -105,15 +105,15 @@ def hang_once():
 def never_end():
     """A worker that does not hear that it should end."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _tell(Answer(kind="alive"))
+    _tell(WorkerAnswer(kind="alive"))
     time.sleep(3600)
 
 
 def fail():
     """A worker whose disk is full."""
-    _answers(lambda job: Answer(kind="failed", text="No space left", place=f"trial {job.trial}", exit_code=6))
+    _answers(lambda job: WorkerAnswer(kind="failed", text="No space left", place=f"trial {job.trial}", exit_code=6))
 
 
 def warn():
     """A worker that has the same to say about every job."""
-    _answers(lambda job: _tell(Answer(kind="warning", text="slow")) or compute_one(job))
+    _answers(lambda job: _tell(WorkerAnswer(kind="warning", text="slow")) or compute_one(job))

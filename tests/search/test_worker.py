@@ -1,7 +1,9 @@
 """Workers that train: whatever becomes of them, trials come to the same bits as runs of their own."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +101,22 @@ def test_a_trial_that_paused_at_two_rungs_has_the_bits_of_a_run_of_its_config(un
     run = cnn_train("train", config, "--runs-dir", tmp_path, "--json")
     assert run.json["weights_sha256"] == trial["weights_sha256"]
     assert run.json["epochs"] == trial["epochs"] == 4
+
+
+def test_a_result_that_is_lost_after_its_trial_went_on_is_computed_again(undisturbed, make_home, cnn_train):
+    home, (search_dir, summary) = make_home(), undisturbed
+    copy = home / "searches" / search_dir.name
+    shutil.copytree(search_dir, copy)
+    record = {**read_json(copy / "search.json"), "status": "interrupted", "identity_sha256": None}
+    (copy / "search.json").write_text(json.dumps(record))
+    lines = (copy / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    rungs = [(one["trial"], one["rung"]) for one in map(json.loads, lines)]
+    lost = next(number for number, (trial, _) in enumerate(rungs) if (trial, 2) in rungs)
+    (copy / "journal.jsonl").write_bytes(b"".join(lines[:lost]) + lines[lost][:40])
+    end = cnn_train("search", "--resume", "latest", "--json", cwd=home)
+    assert end.code == 0, end.err
+    assert "was trained beyond a rung whose result is lost; it begins again" in end.err
+    assert end.json["identity_sha256"] == summary["identity_sha256"]
 
 
 def test_a_stop_leaves_a_search_that_goes_on_to_the_same(undisturbed, make_home, cnn_train):
