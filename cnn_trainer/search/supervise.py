@@ -85,6 +85,8 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
                     feedback.warn(answer.text)
                 if answer.result is not None:
                     journal.add_result(opened.dir, answer.result)
+                    if worker.job is not None:
+                        del deaths[worker.job.label]
                     worker.job, worker.num_jobs = None, worker.num_jobs + 1
                     if worker.num_jobs == MAX_JOBS:
                         workers.remove(worker)

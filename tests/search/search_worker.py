@@ -90,6 +90,19 @@ def die_of_trial_3():
     _answers(answer)
 
 
+def die_twice_of_each_job():
+    """A worker that every job kills when it is done for the first and the second time."""
+
+    def answer(job):
+        for number in (1, 2):
+            with suppress(FileExistsError):
+                (Path(sys.argv[1]) / f"{job.label}-{job.rung}-{number}").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return compute_one(job)
+
+    _answers(answer)
+
+
 def hang_once():
     """A worker that hangs in its first job, unless another one has done so before."""
 

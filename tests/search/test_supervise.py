@@ -82,6 +82,15 @@ def test_a_job_that_three_workers_die_of_ends_the_search(search_with, make_opene
     assert found(finished) == found(search_with("compute")[0])
 
 
+def test_deaths_on_the_way_to_an_earlier_rung_do_not_count(search_with):
+    opened, warnings, _ = search_with(
+        "die_twice_of_each_job", trials=2, rungs="{first: 1, factor: 2, last: 4}", final={"trials": 1, "seeds": 1}
+    )
+    results = journal.read_results(opened.dir)
+    assert max(result.rung for result in results if result.final is None) > 1
+    assert len(warnings) == 2 * len(results)
+
+
 def test_a_worker_that_hangs_is_replaced(search_with, monkeypatch):
     monkeypatch.setattr(supervise, "HANG_SECONDS", 5.0)
     opened, warnings, processes = search_with("hang_once", trials=3, rungs="null")
