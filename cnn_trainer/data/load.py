@@ -89,6 +89,8 @@ def load_training(
     own = _own_validation(data, seed, whole.known(), trained_on)
     test = _read(data, seed, "test", whole.known(), no_progress).split if check_test else None
     for name, other in ("validation", own), ("test", test):
+        if other and trained_on is None:
+            refuse_black(data, whole.location, name, other)
         if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
             warn(warning)
     test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
@@ -137,13 +139,19 @@ def _known(record: DataRecord) -> _Known:
     return _Known(record.class_names, record.image_shape, record.white)
 
 
+def refuse_black(data: Data, where: str, name: str, split: Split) -> None:
+    """Raise DataError at ``where`` if a validation or test split of the user's own arrays is black throughout."""
+    if data.source not in PUBLISHED and not isinstance(data, Folder):
+        scale.check_brightness(where, name, split.images, split.source_white, may_be_black=False)
+
+
 def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
     """Refuse training images that are all black, and warn of what is not certain. Published images are as they are."""
     if data.source in PUBLISHED:
         return
     images, where = whole.split.images, whole.location
     is_folder = isinstance(data, Folder)
-    if warning := scale.check_brightness(where, images, whole.split.source_white, may_be_black=is_folder):
+    if warning := scale.check_brightness(where, "training", images, whole.split.source_white, may_be_black=is_folder):
         warn(warning)
     _, height, width, channels = images.shape
     if isinstance(data, Csv) and data.image_shape is None and channels == 3:
@@ -213,7 +221,10 @@ def load_split(
         known = _known(trained_on)
         known = known if path is None else replace(known, white=None)
     if split == "test":
-        return _read(data, seed, split, known, no_progress).split
+        whole = _read(data, seed, split, known, no_progress)
+        if path is not None:  # nothing else has looked at it
+            refuse_black(data, whole.location, split, whole.split)
+        return whole.split
     own = _own_validation(data, seed, known, trained_on)
     if split == "validation" and own:
         return own
@@ -274,7 +285,7 @@ def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
         raise DataError(problem, place=whole.location, remedy="give all of them the same size and channels")
     if known.white is not None and white != known.white:
         problem = f"the {split} images have values from 0 to {white}, the training images from 0 to {known.white}"
-        raise DataError(problem, place=whole.location, remedy="give all of them on the same scale")
+        raise DataError(problem, place=whole.location, remedy=scale.other_scale(split, white))
 
 
 def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
@@ -289,7 +300,8 @@ def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
             shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
             parts.append(f"{word} {shown}")
     problem = " and ".join(parts) or "has them in another order"
-    raise DataError(f"not the {len(known.class_names)} classes of the training split: {problem}", place=where)
+    problem = f"not the {len(known.class_names)} classes of the training split: {problem}"
+    raise DataError(problem, place=where, remedy="give every split the same classes, called alike")
 
 
 def _path(text: str) -> Path:
