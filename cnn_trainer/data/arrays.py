@@ -61,6 +61,8 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except FileNotFoundError:
         raise DataError("no such file", place=path, remedy=f"expected {expected}") from None
+    except IsADirectoryError:
+        raise DataError("is a folder", place=path, remedy=f"expected {expected}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         problem = getattr(error, "strerror", None) or error
         raise DataError(f"cannot be opened: {problem}", place=path, remedy=f"expected {expected}") from None

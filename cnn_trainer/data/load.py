@@ -146,9 +146,20 @@ def refuse_black(data: Data, where: str, name: str, split: Split) -> None:
 
 
 def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
-    """Refuse training images that are all black, and warn of what is not certain. Published images are as they are."""
+    """Refuse training images that are all black, and warn of what is not certain, or not used.
+
+    Published images are as they are.
+    """
     if data.source in PUBLISHED:
         return
+    unused = []
+    if isinstance(data, Folder):
+        unused = folder.unused_pictures(_path(data.path))
+    elif isinstance(data, Npz):
+        unused = npz.unused_images(_path(data.path), _keys(data))
+    if unused:
+        shown = ", ".join(unused[:10]) + (", …" if len(unused) > 10 else "")
+        warn(f"{whole.location}: holds images of no split, which are not used: {shown}")
     images, where = whole.split.images, whole.location
     is_folder = isinstance(data, Folder)
     if warning := scale.check_brightness(where, "training", images, whole.split.source_white, may_be_black=is_folder):

@@ -541,3 +541,10 @@ def test_another_place_may_have_a_name_that_is_no_text(npz_file, tmp_path):
     place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.npz"))
     npz_file.rename(place)
     assert len(data.load_split(npz_section(npz_file), 1, "test", place)) > 0
+
+
+def test_images_that_are_not_used_are_warned_of(npz_file, small_arrays):
+    change(npz_file, x_more=small_arrays["x_test"])
+    said = []
+    data.load_training(npz_section(npz_file), 1, said.append)
+    assert said == [f"{npz_file}: holds images of no split, which are not used: x_more"]

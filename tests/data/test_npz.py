@@ -176,7 +176,7 @@ def test_a_table_of_contents_of_more_than_a_mebibyte_is_not_read(tmp_path):
 
 def test_missing_file_and_folder_are_refused(tmp_path):
     assert "no such file" in refused(tmp_path / "a.npz")
-    assert "Is a directory" in refused(tmp_path)
+    assert "is a folder" in refused(tmp_path)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
@@ -342,3 +342,18 @@ def test_medmnist_is_read_as_it_is(tmp_path, small_arrays):
     np.savez(tmp_path / "breastmnist.npz", **arrays_of_it)
     for split, ours in ("train", "train"), ("validation", "test"), ("test", "test"):
         assert npz.read_npz(tmp_path / "breastmnist.npz", split).labels.tolist() == small_arrays[f"y_{ours}"].tolist()
+
+
+def test_images_of_no_split_are_named(tmp_path, small_arrays):
+    extra = {"X_holdout": small_arrays["x_test"], "y_holdout": small_arrays["y_test"], "names": np.array(["a", "b"])}
+    path = save(tmp_path / "a.npz", small_arrays, **extra)
+    assert npz.unused_images(path) == ["X_holdout"]
+    assert npz.unused_images(path, {"x_val": "X_holdout"}) == []
+    assert npz.unused_images(save(tmp_path / "b.npz", small_arrays, x_dev=extra["X_holdout"])) == []
+
+
+def test_errors_name_an_array_as_the_file_does(tmp_path, small_arrays):
+    images = small_arrays["x_train"] - 128.0
+    path = tmp_path / "a.npz"
+    np.savez(path, trainX=images, train_labels=small_arrays["y_train"][:5])
+    assert refused(path).startswith(f"{path}: train_labels: 5 labels for the 24 images of {path}: trainX")
