@@ -45,9 +45,14 @@ class Listing:
 
 
 class BrokenPicturesError(DataError):
-    """One picture or more cannot be read; ``lines`` names the first 20, each with what is wrong with it."""
+    """One picture or more cannot be read; ``lines`` names the first 20, each with what is wrong with it.
+
+    Attributes:
+        broken: the faults, one for each picture.
+    """
 
     def __init__(self, broken: Sequence[DataError]) -> None:
+        self.broken = broken
         names = ", ".join(str(error.place) for error in broken[:MAX_NAMED])
         more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
         if len(broken) == 1:
@@ -70,8 +75,8 @@ def list_pictures(
     """The pictures of a split; None for validation if there is no folder for it.
 
     If ``folder`` has sub-folders train and test, these are the splits, and val is the validation split; other usual
-    names of these are known. A folder in which there is only one folder of folders stands for that one. Else the sub-folders are the classes, and ``test_fraction`` of each class, chosen by
-    ``seed``, are the test split.
+    names of these are known. Else the sub-folders are the classes, and ``test_fraction`` of each class, chosen by
+    ``seed``, are the test split. A folder that holds one folder of folders only, as archives do, stands for that one.
 
     Args:
         folder: where to look.

@@ -135,7 +135,7 @@ def test_folders_of_folders_that_are_no_splits_are_refused_with_the_names_of_spl
     for name in names:
         make_classes(tmp_path / name)
     with pytest.raises(
-        DataError, match="holds folders, such as ant, and no picture; .*if they are splits: expected tra"
+        DataError, match=r"holds folders, such as ant, and no picture; .*if they are splits: expected tra"
     ):
         folder.list_pictures(tmp_path, "train", 0.2, 1)
 
