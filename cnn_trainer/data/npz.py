@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cnn_trainer.config.schema.data import Npz
 from cnn_trainer.data import arrays
 from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName
 from cnn_trainer.errors import DataError
@@ -43,6 +44,11 @@ _LETTER_WORDS = {
     "x": ("x", "xs", "image", "images", "img", "imgs", "data", "features"),
     "y": ("y", "ys", "label", "labels", "target", "targets", "class", "classes"),
 }
+
+
+def keys_of(data: Npz) -> dict[str, str]:
+    """The names that the section of a config gives."""
+    return {name: key for name, key in dict(data.keys).items() if key is not None}
 
 
 def read_npz(path: Path, split: SplitName, keys: Keys = MappingProxyType({})) -> Split | None:
