@@ -561,8 +561,8 @@ def test_dark_data_elsewhere_is_warned_of(npz_file, small_arrays, tmp_path):
 
 def test_the_remedy_for_two_scales_is_of_the_split_that_is_named(npz_file, small_arrays):
     for change_of, remedy in (
-        ({"x_test": small_arrays["x_test"] / 255}, r"bring the test images to 0 to 255: \(x \* 255.0\).round\(\)"),
-        ({"x_train": small_arrays["x_train"] / 255}, r"bring the test images to 0 to 1: x / 255"),
+        ({"x_test": small_arrays["x_test"] / 255}, r"convert the test images to 0 to 255: \(x \* 255.0\).round\(\)"),
+        ({"x_train": small_arrays["x_train"] / 255}, r"convert the test images to 0 to 1: x / 255"),
     ):
         np.savez(npz_file, **{**small_arrays, **change_of})
         with pytest.raises(DataError, match=remedy):
