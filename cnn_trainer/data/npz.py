@@ -74,9 +74,16 @@ def unused_images(path: Path, keys: Keys = MappingProxyType({})) -> list[str]:
             with open_archive(str(path), file) as archive:
                 splits = [f"x_{part}" for part in _PARTS.values()]
                 used = {keys.get(name) or next(iter(_candidates(archive, name, str(path))), None) for name in splits}
-                return [name for name in _names(archive) if name not in used and _dimensions(archive, name) >= 3]
+                return [name for name in _names(archive) if name not in used and _is_image(archive, name)]
         except BROKEN as error:
             raise _broken(str(path), error) from None
+
+
+def _is_image(archive: zipfile.ZipFile, name: str) -> bool:
+    try:
+        return _dimensions(archive, name) >= 3
+    except (DataError, *BROKEN):  # whatever it is, it is not used
+        return False
 
 
 def read_npz_array(path: Path, name: str, keys: Keys = MappingProxyType({})) -> NDArray[np.integer]:
