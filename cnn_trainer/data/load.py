@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
-from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale, table_files
+from cnn_trainer.data import arrays, doubts, folder, idx, named, npz, places, scale, table_files
+from cnn_trainer.data.doubts import Data
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
 from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
+from cnn_trainer.data.table_files import expand
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
-
-Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,13 @@ def load_training(
     requested = data.source
     data, whole = _read_training(data, seed, trained_on, warn, progress)
     if trained_on is None:
-        _look_at_pixels(data, whole, warn)
+        doubts.look_at_training(data, whole.location, whole.split, warn)
     own = _own_validation(data, seed, whole.known(), trained_on)
     test = _read(data, seed, "test", whole.known(), no_progress).split if check_test else None
-    for name, other in ("validation", own), ("test", test):
-        if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
-            warn(warning)
+    others: list[tuple[SplitName, Split | None]] = [("validation", own), ("test", test)]
+    for name, other in others:
+        if other and trained_on is None:
+            doubts.look_at_other(data, whole.location, name, other, whole.split, warn)
     test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
     del test
     train, carved = carve_validation(whole.split, data.validation_fraction, seed)
@@ -137,20 +138,6 @@ def _known(record: DataRecord) -> _Known:
     return _Known(record.class_names, record.image_shape, record.white)
 
 
-def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
-    """Refuse training images that are all black, and warn of what is not certain. Published images are as they are."""
-    if data.source in PUBLISHED:
-        return
-    images, where = whole.split.images, whole.location
-    is_folder = isinstance(data, Folder)
-    if warning := scale.check_brightness(where, images, whole.split.source_white, may_be_black=is_folder):
-        warn(warning)
-    _, height, width, channels = images.shape
-    if isinstance(data, Csv) and data.image_shape is None and channels == 3:
-        read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
-        warn(f"{where}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
-
-
 def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord | None) -> Split | None:
     """The source's own validation split, if a run uses it: a new one always does, if there is one."""
     if trained_on is not None:
@@ -191,6 +178,7 @@ def load_split(
     path: Path | None = None,
     *,
     trained_on: DataRecord | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Split:
     """Read one split to measure on. There is no fallback here: give what ``data_used`` gives.
 
@@ -201,12 +189,20 @@ def load_split(
         path: where to look, as ``at_path`` does, in place of ``data.path`` or of the places of a named data set.
         trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
             the same place is read for it.
+        warn: called with a line if the images at ``path`` are dark.
 
     Raises:
         DataError: if the data is missing, broken, not what it is said to be, or does not fit.
     """
-    if path is not None:
-        data = at_path(data, path)
+    if path is None:
+        return _load_split(data, seed, split, path, trained_on)
+    data = at_path(data, path)
+    found = _load_split(data, seed, split, path, trained_on)
+    doubts.look_at_other(data, str(path), split, found, None, warn)
+    return found
+
+
+def _load_split(data: Data, seed: int, split: SplitName, path: Path | None, trained_on: DataRecord | None) -> Split:
     if trained_on is None:
         known = _read(data, seed, "train", None, no_progress).known()
     else:
@@ -244,13 +240,13 @@ def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progres
             place = named.find_mnist_5k()
             whole = _named(named.read_named("mnist-5k", place, split), DIGITS, place)
         case Mnist() | MnistLike():
-            place = places.find_or_fetch(data.source, _path(data.path) if data.path else None, progress).absolute()
+            place = places.find_or_fetch(data.source, expand(data.path) if data.path else None, progress).absolute()
             names = PUBLISHED[data.source].class_names
             whole = _named(named.read_named(data.source, place, split), names, place)
         case Folder():
             whole = _find_pictures(data, seed, split, known)
         case Csv() | Parquet():
-            place = _path(data.path)
+            place = expand(data.path)
             found = table_files.read_table(data, place, split, seed, known.class_names if known else None)
             whole = _Whole(*found, str(place)) if found else None
         case _:
@@ -274,7 +270,7 @@ def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
         raise DataError(problem, place=whole.location, remedy="give all of them the same size and channels")
     if known.white is not None and white != known.white:
         problem = f"the {split} images have values from 0 to {white}, the training images from 0 to {known.white}"
-        raise DataError(problem, place=whole.location, remedy="give all of them on the same scale")
+        raise DataError(problem, place=whole.location, remedy=scale.other_scale(split, white))
 
 
 def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
@@ -289,19 +285,13 @@ def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
             shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
             parts.append(f"{word} {shown}")
     problem = " and ".join(parts) or "has them in another order"
-    raise DataError(f"not the {len(known.class_names)} classes of the training split: {problem}", place=where)
-
-
-def _path(text: str) -> Path:
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise DataError("no home folder known for ~", place=text, remedy="write the path out") from None
+    problem = f"not the {len(known.class_names)} classes of the training split: {problem}"
+    raise DataError(problem, place=where, remedy="give every split the same classes, called alike")
 
 
 def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Whole | None:
-    place = _path(data.path)
-    found = npz.read_npz(place, split, _keys(data)) if isinstance(data, Npz) else idx.read_idx(place, split)
+    place = expand(data.path)
+    found = npz.read_npz(place, split, npz.keys_of(data)) if isinstance(data, Npz) else idx.read_idx(place, split)
     if found is None:
         return None
     where = f"{place}: {split} labels"
@@ -314,12 +304,8 @@ def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Wh
     return _Whole(found, known.class_names, str(place))
 
 
-def _keys(data: Npz) -> dict[str, str]:
-    return {name: key for name, key in dict(data.keys).items() if key is not None}
-
-
 def _find_pictures(data: Folder, seed: int, split: SplitName, known: _Known | None) -> _Whole | None:
-    place = _path(data.path)
+    place = expand(data.path)
 
     def listed(name: SplitName) -> folder.Listing | None:
         return folder.list_pictures(place, name, data.test_fraction, seed, known.class_names if known else None)

@@ -5,6 +5,7 @@ Nothing here holds random state: a choice is a function of a seed and of what is
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
@@ -16,6 +17,12 @@ from cnn_trainer.errors import DataError
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing", "t10k"),
+}
+"""What files, folders and arrays of a split are called, in any case."""
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
@@ -48,6 +55,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def split_named(name: str) -> SplitName | None:
+    """The split that a name says: ``01_Train`` says train, ``dog`` and ``test-train`` say none."""
+    words = re.split("[^a-z]+", re.sub("(set|data)(?![a-z])", "", re.sub("t10k", "test", name.lower())))
+    found = {split for split, names in SPLIT_WORDS.items() if not set(names).isdisjoint(words)}
+    return found.pop() if len(found) == 1 else None
 
 
 def split_digest(split: Split) -> str:

@@ -148,13 +148,19 @@ WRONG = {
     ),
     "no label": (lambda x: {"image": pictures(x), "label": [None, *[0] * 23]}, "row 1: label holds nothing"),
     "fraction": (lambda x: {"image": pictures(x), "label": [0.5] * 24}, "row 1: label holds 0.5"),
-    "no picture": (lambda x: {"image": pyarrow.array([b"x"] * 24), "label": [0, 1] * 12}, "row 1: is no PNG"),
+    "no picture": (
+        lambda x: {"image": pyarrow.array([b"x"] * 24), "label": [0, 1] * 12},
+        "24 pictures cannot be read: ",
+    ),
     "path only": (
         lambda x: {"image": pyarrow.array([{"bytes": None}] * 24, STRUCT), "label": [0] * 24},
         "in a file of its own",
     ),
     "texts": (lambda x: {"image": ["a"] * 24, "label": [0] * 24}, "its images are string"),
-    "lengths": (lambda x: {"image": [[0] * 4, *[[0] * 9] * 23], "label": [0] * 24}, "lists of pixels differ in length"),
+    "lengths": (
+        lambda x: {"image": [[0] * 4, *[[0] * 9] * 23], "label": [0] * 24},
+        "row 2: holds 9 values in a list of pixels, and those before hold 4",
+    ),
     "values": (lambda x: {"image": [[300] * 9] * 24, "label": [0, 1] * 12}, "the pixels are int64 from 300 to 300"),
     "colours": (lambda x: {"image": [list(range(192))] * 24, "label": [0] * 24}, "the order of 192 values in three"),
     "no rows": (lambda x: {"image": pictures(x[:0]), "label": pyarrow.array([], pyarrow.int64())}, "holds no row"),
@@ -190,3 +196,39 @@ def test_more_than_memory_allows_is_refused(hub, small_arrays, monkeypatch):
 def test_without_the_package_the_command_that_installs_it_is_named(hub, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert f"need the package pyarrow; run: {facts.install_command('pyarrow')}" in refused(hub)
+
+
+def test_a_column_for_each_pixel_is_an_image(tmp_path, small_arrays):
+    flat = small_arrays["x_train"].reshape(24, -1)
+    columns = {"id": range(24), "label": small_arrays["y_train"].astype(float)}
+    columns |= {f"pixel{number}": flat[:, number] for number in range(flat.shape[1])}
+    read = parquet.read_parquet([write(tmp_path / "a.parquet", columns)], None, None, None)
+    assert (read.images[..., 0] == small_arrays["x_train"]).all()
+    assert read.images.dtype == np.uint8
+    assert read.labels.tolist() == small_arrays["y_train"].tolist()
+
+
+def test_tables_as_the_hub_converts_them_are_found(tmp_path, small_arrays):
+    for name, part in ("train/0000", slice(0, 10)), ("train/0001", slice(10, 24)), ("test/0000", slice(0, 10)):
+        columns = {"image": pictures(small_arrays["x_train"][part]), "label": small_arrays["y_train"][part].astype(int)}
+        write(tmp_path / "default" / f"{name}.parquet", columns)
+    assert (load(tmp_path).images[..., 0] == small_arrays["x_train"]).all()
+    assert (load(tmp_path, "test").images[..., 0] == small_arrays["x_train"][:10]).all()
+
+
+def test_broken_pictures_and_missing_ones_are_named_with_their_rows(tmp_path, small_arrays):
+    contents = [png(image) for image in small_arrays["x_train"]]
+    labels = small_arrays["y_train"].astype(int)
+    for row in 3, 20:
+        contents[row - 1] = contents[row - 1][:50]
+    message = refused(write(tmp_path / "a.parquet", {"image": contents, "label": labels}))
+    assert message.endswith(f"a.parquet: row 3, {tmp_path}/a.parquet: row 20")
+    contents[7] = None
+    assert "row 8: holds nothing in place of an image" in refused(
+        write(tmp_path / "b.parquet", {"image": contents, "label": labels})
+    )
+
+
+def test_a_test_table_without_labels_is_none(hub, small_arrays):
+    write(hub / "mnist" / "test-00000-of-00001.parquet", {"image": pictures(small_arrays["x_test"])})
+    assert len(load(hub)) + len(load(hub, "test")) == 24
