@@ -31,9 +31,9 @@ def faults_of(path: Path, *overrides: str) -> list[str]:
     return [fault.removeprefix(f"{path}:") for fault in caught.value.lines()]
 
 
-# Line 1 data, line 2 model, line 3 on: what is wrong.
+# Line 1 is data, line 2 is model; what is wrong starts at line 3.
 START = "data: {source: mnist}\nmodel: {builder: cnn}\n"
-MODEL = "data: {source: mnist}\nmodel:\n  builder: cnn\n"  # what is wrong with the network follows from line 4 on
+MODEL = "data: {source: mnist}\nmodel:\n  builder: cnn\n"  # what is wrong with the network starts at line 4
 
 WRONG = [
     # the whole file
@@ -56,7 +56,7 @@ WRONG = [
     ("data: mnist\nmodel: {builder: cnn}\n", 1, "data: got 'mnist'; expected a section of keys, such as source: mnist"),
     ("data: {source: mnist}\nmodel: [cnn]\n", 2, "model: got ['cnn']; expected a section of keys"),
     ("data: {source: null}\nmodel: {builder: cnn}\n", 1, "data.source: got null; allowed: mnist, fashion-mnist"),
-    # the unknown keys of a section that does not say its kind
+    # unknown keys in a section that does not name its kind
     ("data: {dataset: mnist}\n", 1, "data.dataset: unknown key; did you mean source?"),
     ("data:\n  dataset: mnist\n  image_size: 32\n", 3, "data.image_size: unknown key; it goes with source: folder"),
     ("model:\n  filter: [1]\n  units: 3\n", 2, "model.filter: unknown key; did you mean filters?"),
@@ -91,7 +91,7 @@ WRONG = [
     (MODEL + "  filters: 32\n", 4, "got 32; expected a list, such as [32, 64]"),
     ("data: {source: npz, path: 3}\nmodel: {builder: cnn}\n", 1, "data.path: got 3; expected text; put it in quotes"),
     ("data: {source: npz, path: null}\nmodel: {builder: cnn}\n", 1, "data.path: got null; expected text"),
-    # what is written otherwise elsewhere
+    # what other programs write differently
     (START + "training: {early_stopping: None}\n", 3, "early_stopping: got 'None'; write null, or leave the key out"),
     (START + "training: {ema_decay: none}\n", 3, "training.ema_decay: got 'none'; write null, or leave the key out"),
     (START + "training: {class_weights: off}\n", 3, "class_weights: got 'off'; write null, or leave the key out"),
@@ -121,7 +121,7 @@ WRONG = [
     (START + "name: a b\n", 3, "name: got 'a b'; expected 1 to 64 letters, digits, dots, hyphens and underscores"),
     (START + "name: ../x\n", 3, "name: got '../x'; expected 1 to 64 letters"),
     (START + f"name: {'x' * 65}\n", 3, "expected 1 to 64 letters"),
-    # words that are not known
+    # unknown words
     (START + "training: {optimizer: adma}\n", 3, "training.optimizer: got 'adma'; allowed: sgd, momentum"),
     (START + "training: {optimizer: adma}\n", 3, "did you mean adam?"),
     (START + "training: {loss: mse}\n", 3, "training.loss: got 'mse'; allowed: cross_entropy, mean_squared_error"),
@@ -129,7 +129,7 @@ WRONG = [
     ("data: {source: mnist, fallback: mnist}\nmodel: {builder: cnn}\n", 1, "got 'mnist'; allowed: mnist-5k"),
     (MODEL + "  activation: elu\n", 4, "model.activation: got 'elu'; allowed: relu"),
     (MODEL + "  padding: full\n", 4, "model.padding: got 'full'; allowed: valid, same"),
-    # what does not go together
+    # keys that do not work together
     (START + "training:\n  epochs: 3\n  early_stopping: {patience: 1}\n", 5, "needs a validation split"),
     (START + "training:\n  epochs: 3\n  schedule: {name: plateau}\n", 5, "plateau needs a validation split"),
     (MODEL + "  kernel_size: [3, 3, 3]\n", 4, "3 values for 2 filters"),
@@ -365,7 +365,7 @@ def test_a_network_that_would_take_the_machine_down_is_refused(tmp_path: Path, m
     ("side", "model", "fits"),
     [
         (10, "{builder: cnn}", True),  # 10 -3+1-> 8 /2-> 4 -> 2 -> 1
-        (9, "{builder: cnn}", False),  # 9 -> 7 -> 3 -> 1, and a pool of 2 has nothing to take
+        (9, "{builder: cnn}", False),  # 9 -> 7 -> 3 -> 1, which is too small for a pool of 2
         (4, "{builder: cnn, padding: same}", True),
         (3, "{builder: cnn, padding: same}", False),
         (5, "{builder: cnn, pool_size: 1}", True),

@@ -1,4 +1,4 @@
-"""The page in Chromium, from a trained run on: drawn on by mouse, finger and keys, and looked at by axe.
+"""The page in Chromium, on a trained run: drawn on by mouse, finger and keyboard, and checked by axe.
 
 The full form, with ``CNN_TRAIN_SOAK=1``, draws 50 digits; the quick form 10.
 """
