@@ -38,7 +38,7 @@ training:
 
 @pytest.fixture(autouse=True)
 def no_data_at_hand(tmp_path, monkeypatch):
-    """An empty folder to work in, an empty cache of Keras', and no other place to look at."""
+    """An empty folder to work in, an empty Keras cache, and no other place to look for data."""
     monkeypatch.delenv("CNN_TRAIN_DATA_DIR", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("no_proxy", "*")
@@ -75,7 +75,7 @@ def serve_from(monkeypatch, url):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A folder whose files a loopback server gives in place of the real one."""
+    """A folder whose files a loopback server delivers instead of the real server."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -203,7 +203,7 @@ print("not on the terminal")
         ) as process:
             os.close(theirs)
             shown = b""
-            with contextlib.suppress(OSError):  # Linux says so where the other end is closed
+            with contextlib.suppress(OSError):  # Linux reports this if the other end is closed
                 while part := os.read(ours, 65_536):
                     shown += part
         os.close(ours)

@@ -1,4 +1,4 @@
-"""``doctor``: what it says of this machine, and of machines on which something is wrong."""
+"""``doctor``: what it says about this machine, and about machines on which something is wrong."""
 
 import errno
 import fcntl
@@ -30,7 +30,7 @@ FAILS = DeviceError("its process was ended by SIGILL", remedy="install another")
 
 @pytest.fixture(autouse=True)
 def plain_machine(tmp_path, monkeypatch):
-    """A folder of its own, no variable set that changes TensorFlow, no data at hand but what is installed."""
+    """An empty folder, no variable that changes TensorFlow, and no data except what is installed."""
     for name in (*facts.RECORDED_ENVIRONMENT, "CNN_TRAIN_DATA_DIR", "CNN_TRAIN_RUNS_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
@@ -39,7 +39,7 @@ def plain_machine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def probes(monkeypatch):
-    """What the probes come to, by device."""
+    """The results of the probes, by device."""
     answers = {"auto": WORKS, "cpu": WORKS}
 
     def answer(device):
@@ -52,7 +52,7 @@ def probes(monkeypatch):
 
 
 def diagnose():
-    """Exit code, and the JSON object."""
+    """The exit code and the JSON object."""
     code, out, _ = support.invoke("doctor", "--json")
     return code, json.loads(out)
 
@@ -106,11 +106,11 @@ class TestBfloat16:
 
 
 class TestProbe:
-    """Against TensorFlows of our own making, which the child finds before the real one."""
+    """The probe on fake TensorFlow modules, which the child finds before the real one."""
 
     @pytest.fixture
     def failure(self, tmp_path, monkeypatch):
-        """A function from the text of tensorflow.py to what the probe raises."""
+        """A function that takes the text of tensorflow.py and returns what the probe raises."""
 
         def write(text):
             (tmp_path / "tensorflow.py").write_text(text)

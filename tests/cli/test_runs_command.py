@@ -89,7 +89,7 @@ def runs_dir(tmp_path, monkeypatch):
 
 @pytest.fixture
 def make_run(runs_dir):
-    """A function that makes a run of a status, with epochs and, if finished, an evaluation."""
+    """A function that makes a run with a status, epochs and, if it is finished, an evaluation."""
 
     def make(status="finished", epochs=3, error=None, **metrics):
         run = store.create_run(runs_dir, "digits", EXPERIMENT, RECORD)
@@ -197,7 +197,7 @@ class TestChoose:
 
     @staticmethod
     def listed(*options):
-        """Names of the runs, which text and JSON must agree on."""
+        """The names of the runs, on which text and JSON must agree."""
         code, out, err = invoke("runs", "list", *options, "--json")
         names = [found["name"] for found in json.loads(out)["runs"]]
         lines = invoke("runs", "list", *options)[1].splitlines()[1:]
@@ -414,7 +414,7 @@ def program(*words, **options):
 
 
 def on_terminal(columns, *words):
-    """What a terminal of so many columns shows of stdout."""
+    """How a terminal with so many columns shows stdout."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with program(*words, stdout=theirs, environment={"COLUMNS": "", "LINES": ""}) as process:
@@ -423,7 +423,7 @@ def on_terminal(columns, *words):
         while True:
             try:
                 part = os.read(ours, 65_536)
-            except OSError:  # Linux says so where the other end is closed
+            except OSError:  # Linux reports this if the other end is closed
                 break
             if not part:
                 break
@@ -470,7 +470,7 @@ sys.exit(f"loaded: {heavy}" if heavy else 0)
 
 
 class TestCompletion:
-    """By Typer's protocol for bash: the words so far and the number of the one at hand go in, candidates come out."""
+    """Typer's protocol for bash: it takes the words so far and the number of the current one, and gives candidates."""
 
     @staticmethod
     def offered(words, **environment):

@@ -11,7 +11,7 @@ from cnn_trainer.errors import DataError
 
 
 def text_of(images, labels=None, *, header=True, label="label", last=False, delimiter=","):
-    """A CSV file of images, as people have them."""
+    """A CSV file of images, as users have them."""
     lines = []
     flat = images.reshape(len(images), -1).tolist()
     if header:
@@ -25,7 +25,7 @@ def text_of(images, labels=None, *, header=True, label="label", last=False, deli
 
 @pytest.fixture
 def write(tmp_path, small_arrays):
-    """A function that writes the training images in one way, and gives the path."""
+    """A function that writes the training images in a given way, and returns the path."""
 
     def write(name="train.csv", split="train", **way):
         way.setdefault("labels", small_arrays[f"y_{split}"].tolist())
@@ -71,7 +71,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_images_and_labels_come_back(write, small_arrays, way):
     if not way.get("header", True):
-        small_arrays["x_train"][:, 0, 0] = small_arrays["x_train"][:, -1, -1] = 0  # as every image of MNIST has it
+        small_arrays["x_train"][:, 0, 0] = small_arrays["x_train"][:, -1, -1] = 0  # as in every image of MNIST
     table = rows.read_csv(write(**way), None, None)
     assert (table.images[..., 0] == small_arrays["x_train"]).all()
     assert table.images.dtype == np.uint8
@@ -248,7 +248,7 @@ def test_a_line_without_end_and_too_many_rows_take_no_memory(tmp_path, write, mo
 
 
 def test_classes_are_the_labels_that_there_are(write):
-    """As in the sign language MNIST, which has no J; labels from 1 and names are classes too."""
+    """As in Sign Language MNIST, which has no J. Labels from 1 and names work too."""
     for labels, names in (
         ([0, 2, 10] * 8, ["0", "2", "10"]),
         ([1, 2, 3] * 8, ["1", "2", "3"]),
@@ -297,7 +297,7 @@ def test_files_in_a_folder_are_told_by_their_names(write, small_arrays, names):
 
 
 def test_a_test_file_without_labels_is_none(write):
-    """As Kaggle's, whose labels are kept back."""
+    """Such as Kaggle's test.csv, whose labels are not published."""
     path = write()
     write("test.csv", "test", labels=None)
     assert len(load(path.parent, "test")) == round(24 * 0.2)
@@ -349,7 +349,7 @@ def test_files_of_any_name_that_were_moved_together_stay_what_they_are(write, tm
 
 
 def test_one_file_that_was_moved_into_a_folder_is_split_as_before(write, tmp_path):
-    """Also if a file is there that would be the test split of the folder."""
+    """Even if the folder holds a file that would be its test split."""
     path = write("digits.csv")
     (tmp_path / "new").mkdir()
     path.rename(tmp_path / "new" / "digits.csv")
@@ -377,7 +377,7 @@ def test_images_come_one_after_the_other(tmp_path, small_arrays, monkeypatch):
         assert (np.stack([image[..., 0] for _, image in found]) == small_arrays["x_train"]).all()
     with pytest.raises(DataError, match=r"has 784 values a row; an image of 8x8x1 takes 64"):
         next(rows.iterate_images(path, (8, 8, 1), 255))
-    path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: no square
+    path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: not a square
     assert len(list(rows.iterate_images(path, (28, 20, 1), 255))) == 24
 
 

@@ -234,7 +234,7 @@ def test_the_seed_chooses_a_stratified_test_split(tmp_path):
 def test_hidden_names_and_what_is_no_folder_of_a_class_are_skipped(tmp_path):
     make_classes(tmp_path)
     (tmp_path / ".cache").mkdir()
-    (tmp_path / "loop").symlink_to("loop")  # no folder, and so no class
+    (tmp_path / "loop").symlink_to("loop")  # not a folder, and so not a class
     (tmp_path / "ant" / ".DS_Store").write_bytes(b"x")
     assert len(listed(tmp_path, "train")) == 8
 

@@ -101,7 +101,7 @@ def test_more_than_declared_is_refused_without_unpacking_it(tmp_path, small_arra
     assert "holds more than the 18816 bytes" in refused(tmp_path)
 
 
-# Where the files are, and what they are called.
+# Places and names of the files.
 
 SPELLINGS = {
     "dots": "{split}-images.idx3-ubyte {split}-labels.idx1-ubyte",

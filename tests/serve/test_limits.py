@@ -1,4 +1,4 @@
-"""What is too much, too slow, too many at a time or for another host is refused in JSON, and the server goes on."""
+"""Requests that are too large, slow or many, or for another host, get an error in JSON; the server goes on."""
 
 import gzip
 import json
@@ -78,7 +78,7 @@ def test_a_slow_body_is_408(hasty):
 
 
 def read_answer_while_sending(connection, content):
-    """A byte every tenth of a second, until there is an answer."""
+    """Send a byte every tenth of a second until there is an answer."""
     connection.settimeout(0.1)
     for place in range(100):
         connection.sendall(content[place : place + 1])
@@ -90,7 +90,7 @@ def read_answer_while_sending(connection, content):
 
 
 def seconds_until_closed(connection, content):
-    """The same, until the other side closes the connection; it must not answer."""
+    """Send the same way until the other side closes the connection; it must not answer."""
     started = time.monotonic()
     connection.settimeout(0.1)
     for place in range(100):
@@ -340,7 +340,7 @@ def test_on_loopback_the_names_of_this_machine_are_answered(client, host):
 
 @pytest.mark.parametrize("host", ["attacker.example", "localhost.attacker.example:8501", "127.0.0.1.example", "[::2]"])
 def test_on_loopback_no_other_name_is_answered(client, host):
-    """A page could else read answers through a name that it has pointed at 127.0.0.1."""
+    """Otherwise a web page could point its own name at 127.0.0.1 and read answers."""
     for answer in client.get("/", headers={"host": host}), client.post(PREDICT, content=BLACK, headers={"host": host}):
         assert answer.status_code == 421
         assert "--allow-host" in answer.json()["error"]

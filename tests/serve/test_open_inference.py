@@ -1,4 +1,4 @@
-"""An ordinary client of the Open Inference Protocol, the package of the protocol's own project, works."""
+"""The client of the Open Inference Protocol's own project works."""
 
 import json
 
