@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +12,7 @@ from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, DeviceOption, RunArgument,
 from cnn_trainer.cli.output import print_lines, say
 
 if TYPE_CHECKING:
-    from cnn_trainer.pictures.predict import Answer
+    from cnn_trainer.pictures.predict import Answer, ImageRows, Picture
 
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:*#"
@@ -46,9 +48,6 @@ def predict_command(
     A picture that cannot be read is named and the others go on; the exit code is then 4. Rows of CSV files are taken as
     they are, and labels in them are passed over.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from cnn_trainer.cli.tables import stdout_width, table
     from cnn_trainer.config.schema.data import Csv
     from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
@@ -67,29 +66,41 @@ def predict_command(
     found = predict.find_pictures(images, lambda: sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
     result = load_result(opened, device)
     prepared = like_mnist.prepares(data) if prepare is None else prepare
-    few, console = len(found) < _MANY or not sys.stderr.isatty(), Console(file=sys.stderr)
-    shown = track(found, "predicting", console=console, transient=True, disable=few)
     rows, num_wrong = [], 0
     section = opened.experiment.data
     row_shape = section.image_shape if isinstance(section, Csv) else None
-    for answer in predict.predict(data, shown, result, prepared, row_shape):
-        if isinstance(answer, DataError):
-            num_wrong += 1
-            say(f"error: {answer}")
-            continue
-        order = (-answer.probabilities).argsort(kind="stable")[:top]  # the likeliest first
-        likely = [(data.class_names[label], float(answer.probabilities[label])) for label in order]
-        if show:
-            say(f"{answer.name}:", *_picture(answer))
-        if as_json:
-            print_lines([json.dumps(_as_json(answer, likely))])
-        else:
-            rows.append((answer.name, *(f"{name} {share:.1%}" for name, share in likely)))
+    with _bar_of_many(found) as shown:
+        for answer in predict.predict(data, shown, result, prepared, row_shape):
+            if isinstance(answer, DataError):
+                num_wrong += 1
+                say(f"error: {answer}")
+                continue
+            order = (-answer.probabilities).argsort(kind="stable")[:top]  # the likeliest first
+            likely = [(data.class_names[label], float(answer.probabilities[label])) for label in order]
+            if show:
+                say(f"{answer.name}:", *_picture(answer))
+            if as_json:
+                print_lines([json.dumps(_as_json(answer, likely))])
+            else:
+                rows.append((answer.name, *(f"{name} {share:.1%}" for name, share in likely)))
     if rows:
         heading = ("picture", "prediction", *(f"{place}." for place in range(2, len(rows[0]))))
         print_lines(table(heading, rows, stdout_width()))
     if num_wrong:
         raise DataError(f"{num_wrong} of {len(found)} pictures could not be read")
+
+
+@contextmanager
+def _bar_of_many(found: "list[Picture | ImageRows]") -> "Iterator[Iterable[Picture | ImageRows]]":
+    """Draw a bar that moves as ``found`` is gone through, if there are many and stderr is a terminal."""
+    from cnn_trainer.machine import terminal
+
+    if len(found) < _MANY or not terminal.can_draw(sys.stderr):
+        yield found
+        return
+    percentage = "{task.percentage:.0f}%"
+    with terminal.cursor_shown_when_stopped(sys.stderr), terminal.progress_bar(sys.stderr, percentage) as bar:
+        yield bar.track(found, description="predicting")
 
 
 def _as_json(answer: "Answer", likely: list[tuple[str, float]]) -> dict[str, object]:

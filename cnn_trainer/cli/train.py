@@ -93,7 +93,8 @@ def resume(
 @contextmanager
 def _feedback(quiet: bool) -> "Iterator[Feedback]":
     from cnn_trainer.cli import words
-    from cnn_trainer.training import display
+    from cnn_trainer.machine import terminal
+    from cnn_trainer.training.display import Display
     from cnn_trainer.training.run import Feedback
 
     tell = (lambda *_: None) if quiet else say
@@ -109,7 +110,7 @@ def _feedback(quiet: bool) -> "Iterator[Feedback]":
             download=download,
             prepared=prepared,
             created=lambda run: tell(f"run: {run.dir}"),
-            display=display.Display(sys.stderr, display.choose_mode(sys.stderr, quiet)),
+            display=Display(tell, sys.stderr if terminal.can_draw(sys.stderr) and not quiet else None),
         )
 
 
