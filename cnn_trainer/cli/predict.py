@@ -51,7 +51,7 @@ def predict_command(
     from cnn_trainer.cli.tables import stdout_width, table
     from cnn_trainer.config.schema.data import Csv
     from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
-    from cnn_trainer.errors import DataError, UsageError
+    from cnn_trainer.errors import DataError, UsageError, count
     from cnn_trainer.evaluation.evaluate import load_result
     from cnn_trainer.pictures import like_mnist, predict
     from cnn_trainer.runs import paths, store
@@ -87,7 +87,7 @@ def predict_command(
         heading = ("picture", "prediction", *(f"{place}." for place in range(2, len(rows[0]))))
         print_lines(table(heading, rows, stdout_width()))
     if num_wrong:
-        raise DataError(f"{num_wrong} of {len(found)} pictures could not be read")
+        raise DataError(f"{num_wrong} of {count(len(found), 'picture')} could not be read")
 
 
 @contextmanager

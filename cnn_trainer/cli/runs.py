@@ -8,7 +8,7 @@ import typer
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say
 from cnn_trainer.cli.tables import pairs, stdout_width, table
-from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.errors import RunDirectoryError, count
 
 if TYPE_CHECKING:
     from cnn_trainer.runs.details import RunDetails, RunSummary
@@ -178,17 +178,15 @@ def _describe(details: "RunDetails") -> list[str]:
 
 
 def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str, str]]:
-    from cnn_trainer.cli.words import count, data_words
+    from cnn_trainer.cli.words import data_words, parallel
     from cnn_trainer.training.display import format_seconds
 
-    threads = count(record.intra_op_threads, "thread") + " in an operation, "
-    threads += count(record.inter_op_threads, "operation") + " at a time"
     best = f", result of epoch {record.best_epoch}" if record.best_epoch else ""
     took = "" if record.status == "training" else f" in {format_seconds(record.train_seconds)}"
     rows = [
         ("data", data_words(record.data)),
         ("parameters", f"{record.num_parameters:,}"),
-        ("device", f"{record.device}, towers {record.towers}, {threads}"),
+        ("device", f"{record.device}, {parallel(record)}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
         ("environment", ", ".join(f"{name}={value}" for name, value in record.environment.items())),
         ("git commit", record.git_commit or ""),
@@ -214,5 +212,5 @@ def _epochs(metrics: "list[EpochMetrics]") -> list[str]:
         row += [f"{epoch.learning_rate:.3g}", f"{epoch.images_per_second:,.0f}", f"{epoch.seconds:.1f}"]
         rows.append(row)
     more = len(metrics) - len(rows)
-    note = [f"({more:,} earlier epochs are in metrics.jsonl)"] if more else []
+    note = [f"({count(more, 'earlier epoch')} in metrics.jsonl)"] if more else []
     return note + table(heading, rows, stdout_width())

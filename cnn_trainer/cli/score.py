@@ -3,7 +3,8 @@
 import textwrap
 
 from cnn_trainer.cli.tables import table
-from cnn_trainer.cli.words import count, data_name
+from cnn_trainer.cli.words import data_name
+from cnn_trainer.errors import count
 from cnn_trainer.runs.records import EvaluationRecord
 from cnn_trainer.training.balance import describe_imbalance, first_ten
 

@@ -318,7 +318,7 @@ class TestShow:
         out = invoke("runs", "show", "latest")[1]
         shown = re.findall(r"^ +([0-9]+) +[0-9.]+ +90.00%", out, re.MULTILINE)
         assert shown == [str(number) for number in range(4, 24)]
-        assert "(3 earlier epochs are in metrics.jsonl)" in out
+        assert "(3 earlier epochs in metrics.jsonl)" in out
 
     @pytest.mark.parametrize(
         ("status", "command"),

@@ -142,7 +142,7 @@ def test_bytes_that_no_tensor_names_and_tensors_twice_are_refused(client, batch)
     text = json.dumps({"inputs": [tensor(batch)]}).encode()
     headers = {"inference-header-content-length": str(len(text))}
     answer = client.post(INFER, content=text + b"x", headers=headers)
-    assert answer.json() == {"error": "inputs[0]: 1 bytes follow the JSON, but binary_data_size is missing"}
+    assert answer.json() == {"error": "inputs[0]: 1 byte after the JSON, but no binary_data_size"}
     both = json.dumps({"inputs": [tensor(batch, parameters={"binary_data_size": batch.nbytes})]}).encode()
     headers = {"inference-header-content-length": str(len(both))}
     answer = client.post(INFER, content=both + batch.tobytes(), headers=headers)
