@@ -7,7 +7,7 @@ import typer
 
 from cnn_trainer.cli.options import AsJson, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn, with_overrides
-from cnn_trainer.cli.tables import stdout_width, table
+from cnn_trainer.cli.tables import stdout_width, table, wrap
 from cnn_trainer.errors import DataError, UsageError, count
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def list_data(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"sources": [_as_json(status) for status in sources]})
     else:
-        heading = ("data", "at hand", "where, or how to get it")
+        heading = ("data", "at hand", "where")
         print_lines(table(heading, [_row(status) for status in sources], stdout_width()))
     mnist = sources[0]
     next_step("data", "check" if mnist.location else "fetch", mnist.source)
@@ -173,6 +173,6 @@ def _describe(report: "DataReport") -> list[str]:
         "",
     ]
     if not report.problems:
-        return [*lines, "nothing wrong: no image is there twice, none is blank, no class is empty"]
+        return [*lines, *wrap("nothing wrong: no image is there twice, none is blank, no class is empty", width)]
     title = "wrong:" if _is_wrong(report) else "as published, but worth knowing:"
-    return [*lines, title, *(f"  {problem}" for problem in report.problems)]
+    return [*lines, title, *(line for problem in report.problems for line in wrap(f"  {problem}", width, "  "))]

@@ -10,13 +10,14 @@ import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, DeviceOption, RunArgument, RunsDir
 from cnn_trainer.cli.output import print_lines, say
+from cnn_trainer.cli.tables import stderr_width, stdout_width, table
 
 if TYPE_CHECKING:
     from cnn_trainer.pictures.predict import Answer, ImageRows, Picture
 
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:*#"
-_SHOWN_SIDE = 32  # rows of characters, and twice as many columns
+_SHOWN_WIDTH = 64  # characters in a row, at most
 _MANY = 20  # pictures from which on a bar shows how far it is
 
 
@@ -48,7 +49,6 @@ def predict_command(
     A picture that cannot be read is named and the others go on; the exit code is then 4. Rows of CSV files are taken as
     they are, and labels in them are passed over.
     """
-    from cnn_trainer.cli.tables import stdout_width, table
     from cnn_trainer.config.schema.data import Csv
     from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
     from cnn_trainer.errors import DataError, UsageError, count
@@ -114,9 +114,16 @@ def _as_json(answer: "Answer", likely: list[tuple[str, float]]) -> dict[str, obj
 
 
 def _picture(answer: "Answer") -> list[str]:
-    """What the network sees in characters, two a pixel, which makes them about square."""
-    step = -(-answer.image.shape[0] // _SHOWN_SIDE)
+    """What the network sees in characters: two a pixel if there is room for them, or one for two rows of pixels.
+
+    Either makes it about square. Of an image with more columns than characters, only every second is shown, or third.
+    """
+    width = min(stderr_width() or _SHOWN_WIDTH, _SHOWN_WIDTH)
+    step = -(-answer.image.shape[1] // width)
     grey = answer.image[::step, ::step].mean(axis=2)
+    doubled = 2 if 2 * grey.shape[1] <= width else 1
+    if doubled == 1:
+        grey = grey[: len(grey) // 2 * 2].reshape(-1, 2, grey.shape[1]).mean(axis=1)
     encoding = sys.stderr.encoding or "ascii"
     shades = _SHADES if _SHADES.encode(encoding, "replace").decode(encoding) == _SHADES else _ASCII_SHADES
-    return ["".join(2 * shades[round(value / 255 * (len(shades) - 1))] for value in row).rstrip() for row in grey]
+    return ["".join(doubled * shades[round(value / 255 * (len(shades) - 1))] for value in row).rstrip() for row in grey]

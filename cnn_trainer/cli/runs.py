@@ -49,7 +49,8 @@ def runs_list(
         print_json({"runs_dir": str(runs_dir), "runs": [_as_json(summary) for summary in found]})
     elif found:
         heading = ("run", "status", "data", "epochs", "test accuracy", "trained")
-        print_lines(table(heading, [_row(summary) for summary in found], stdout_width()))
+        spare = ("trained", "epochs", "data")
+        print_lines(table(heading, [_row(summary) for summary in found], stdout_width(), spare))
     _say_reasons(found)
     elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", str(runs_dir))
     if found:
@@ -168,7 +169,7 @@ def _describe(details: "RunDetails") -> list[str]:
     if summary.record and details.experiment:
         rows += [("experiment", f"{summarize_config(details.experiment)}, seed {summary.record.seed}")]
         rows += _record_rows(summary.record, summary.epochs_done)
-    lines += pairs(rows)
+    lines += pairs(rows, width=stdout_width())
     if details.metrics:
         lines += ["", *_epochs(details.metrics)]
     if details.files:
@@ -213,4 +214,5 @@ def _epochs(metrics: "list[EpochMetrics]") -> list[str]:
         rows.append(row)
     more = len(metrics) - len(rows)
     note = [f"({count(more, 'earlier epoch')} in metrics.jsonl)"] if more else []
-    return note + table(heading, rows, stdout_width())
+    spare = ("images/s", "seconds", "learning rate", "loss", "validation loss")
+    return note + table(heading, rows, stdout_width(), spare)

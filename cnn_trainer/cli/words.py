@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cnn_trainer.cli.tables import table
+from cnn_trainer.cli.tables import stderr_width, table, wrap
 from cnn_trainer.errors import count
 from cnn_trainer.runs.records import DataRecord, RunOutcome, RunRecord
 from cnn_trainer.training.balance import first_ten
@@ -30,7 +30,7 @@ def preparation(prepared: "Prepared") -> list[str]:
     if weights := prepared.session.class_weights:
         shown = [f"{weight:.3g} ({name})" for weight, name in zip(weights, data.class_names, strict=True)]
         lines.append(f"class weights: {first_ten(shown)}")
-    return lines
+    return [part for line in lines for part in wrap(line, stderr_width(), "  ")]
 
 
 def parallel(found: "Backend | RunRecord") -> str:
@@ -65,7 +65,7 @@ def layers(model: Any) -> list[str]:
     for layer in model.layers:
         shape = "x".join(str(size) for size in layer.output.shape[1:])
         rows.append((layer.name, type(layer).__name__, shape, f"{layer.count_params():,}"))
-    return table(("layer", "type", "output", "parameters"), rows)
+    return table(("layer", "type", "output", "parameters"), rows, stderr_width())
 
 
 def outcome(found: RunOutcome) -> list[str]:
