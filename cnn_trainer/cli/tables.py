@@ -42,7 +42,7 @@ def wrap(line: str, width: int | None, indent: str = "") -> list[str]:
         break_on_hyphens=False,
         expand_tabs=False,  # control characters are escaped when they are printed
         replace_whitespace=False,
-    )
+    ) or [""]
 
 
 def table(heading: Row, rows: Sequence[Row], width: int | None = None, spare: Sequence[str] = ()) -> list[str]:
@@ -86,8 +86,9 @@ def _width(columns: Sequence[Row]) -> int:
 def pairs(rows: Sequence[tuple[str, str]], indent: str = "", width: int | None = None) -> list[str]:
     """Lines of a name and a value, the values under one another and broken at ``width``."""
     size = len(indent) + max((len(name) for name, _ in rows), default=0) + 2
-    return [
-        line
-        for name, value in rows
-        for line in wrap(f"{(indent + name).ljust(size)}{value}".rstrip(), width, " " * size)
-    ]
+    lines = []
+    for name, value in rows:
+        first, *others = wrap(value, None if width is None else max(width - size, 1))
+        lines.append(f"{(indent + name).ljust(size)}{first}".rstrip())
+        lines += [" " * size + part for part in others]
+    return lines

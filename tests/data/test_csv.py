@@ -187,7 +187,7 @@ def test_other_wrong_files_are_refused(tmp_path, write, small_arrays):
     for content, problem in (
         (b"", "is empty"),
         (b"\n\n", "holds no row of an image"),
-        (b"label,pixel0\n", "has 1 values a row|holds no row"),
+        (b"label,pixel0\n", "has 1 value a row|holds no row"),
         (b"<html>", "looks like a web page"),
         (bytes(range(256)) * 100, "a.csv"),
         (gzip.compress(b"1,2\n" * 100)[:-10], "broken file"),

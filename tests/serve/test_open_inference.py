@@ -78,7 +78,7 @@ BAD = {
     "a boolean batch": ({"inputs": [tensor(ZEROS, shape=[True, 28, 28, 1])]}, "expected [n, 28, 28, 1]"),
     "an immense batch": ({"inputs": [tensor(ZEROS, shape=[10**30, 28, 28, 1])]}, "images; send 1 to 1024"),
     "too few values": ({"inputs": [tensor(ZEROS, data=[0] * 783)]}, "783 values, but the shape has 784"),
-    "too few images": ({"inputs": [tensor(ZEROS, shape=[2, 28, 28, 1], data=ZEROS.tolist())]}, "1 images, but"),
+    "too few images": ({"inputs": [tensor(ZEROS, shape=[2, 28, 28, 1], data=ZEROS.tolist())]}, "1 image, but"),
     "a value beyond": ({"inputs": [tensor(ZEROS, data=[0] * 783 + [256])]}, "got 256"),
     "an infinite value": ({"inputs": [tensor(ZEROS, data=[0] * 783 + [1e308 * 10])]}, "not a number"),
     "an unknown output": ({"inputs": [tensor(ZEROS)], "outputs": [{"name": "logits"}]}, "outputs[0].name"),
