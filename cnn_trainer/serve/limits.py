@@ -119,7 +119,7 @@ class Guard:
         """The answer. Raises RefusedError also if there is too much to do, or no time left for it."""
         works, timeout = scope["method"] == "POST", asyncio.timeout_at(self._work_end)
         if works and self._traces.in_flight >= self._limits.max_in_flight:
-            raise _busy(f"in flight already: {count(self._limits.max_in_flight, 'request')}")
+            raise _busy(f"busy with {count(self._limits.max_in_flight, 'request')} already")
         self._traces.in_flight += works
         self._working.add(timeout)
         try:
