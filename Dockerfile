@@ -28,6 +28,7 @@ RUN python -m venv --without-pip /venv \
 FROM serve-dependencies AS package
 COPY pyproject.toml README.md LICENSE /source/
 COPY cnn_trainer /source/cnn_trainer
+COPY configs /source/configs
 RUN python -m pip --disable-pip-version-check --python /venv/bin/python install --quiet --no-cache-dir --no-compile \
         --no-deps --no-build-isolation --target /package /source \
     && /venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /package

@@ -45,11 +45,14 @@ load: .venv/.package  ## load test of cnn-train serve beside a bare application 
 UV_COMPILE = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --only-binary :all: --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
-EXTRAS = --extra offline --extra onnx --extra litert --extra serve
+EXTRAS = --extra onnx --extra litert --extra serve --group offline --group build
+# Where there is a tensorflow-cpu, it stands in for tensorflow; what only serves has neither, nor Keras.
+NO_TENSORFLOW_CPU := tensorflow>=2.21,<2.22; sys_platform != 'linux' or platform_machine != 'x86_64'
 lock: .venv-lock/.uv-$(UV_VERSION)  ## renew requirements/*.txt from pyproject.toml, at the newest versions
-	$(UV_COMPILE) pyproject.toml --extra cpu $(EXTRAS) --group build -o requirements/cpu.txt
-	$(UV_COMPILE) pyproject.toml --extra gpu $(EXTRAS) --group build -c requirements/cpu.txt -o requirements/gpu.txt
-	$(UV_COMPILE) pyproject.toml --extra serve --group build -c requirements/cpu.txt -o requirements/serve.txt
+	echo "$(NO_TENSORFLOW_CPU)" | $(UV_COMPILE) pyproject.toml --overrides - --group cpu $(EXTRAS) -o requirements/cpu.txt
+	$(UV_COMPILE) pyproject.toml --extra gpu $(EXTRAS) -c requirements/cpu.txt -o requirements/gpu.txt
+	printf 'keras\ntensorflow\n' | $(UV_COMPILE) pyproject.toml --excludes - --extra serve --group build \
+	  -c requirements/cpu.txt -o requirements/serve.txt
 	$(UV_COMPILE) --group dev -c requirements/cpu.txt -o requirements/dev.txt
 
 clean:  ## remove .venv and every cache; runs/ stays

@@ -1,6 +1,6 @@
 """Trains the documented convolutional network on MNIST, or on your own small images, from one YAML file.
 
-run = cnn_trainer.train("configs/mnist.yaml", {"training.epochs": 3})
+run = cnn_trainer.train("mnist", {"training.epochs": 3})
 run.evaluate()
 run.predict(images)
 """

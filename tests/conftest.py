@@ -19,8 +19,8 @@ from cnn_trainer.machine import backend
 
 pytest_plugins = ["finished_runs"]
 
-# A shell's background job may start the tests with Ctrl-C ignored, and what is ignored is so in every child too.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+# A parent that ignores this hides from its descendants how their own children end.
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 _RUNTIME = {"device": "cpu", "towers": 2, "intra_op_threads": 1, "inter_op_threads": 2}
 

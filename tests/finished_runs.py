@@ -67,6 +67,17 @@ def exported(cnn_train, finished_run, tmp_path_factory):
     return folder, answer
 
 
+@pytest.fixture
+def no_tflite_micro(tmp_path, monkeypatch):
+    """Processes that are started find no package tflite_micro, as on the platforms that it has no build for."""
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/sitecustomize.py").write_text(
+        "import importlib.util\nfind = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'tflite_micro' else find(name, *more)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
+
+
 @pytest.fixture(scope="session")
 def tamper():
     """A function that writes an ONNX file anew with its largest array of weights multiplied by a factor."""

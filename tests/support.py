@@ -1,6 +1,8 @@
 """Plain functions that several test files call."""
 
 import json
+import signal
+from contextlib import contextmanager
 
 from typer.testing import CliRunner
 
@@ -19,6 +21,23 @@ def invoke(*words):
     if error is not None and not isinstance(error, SystemExit):
         raise error
     return result.exit_code, result.stdout, result.stderr
+
+
+@contextmanager
+def signals_heard():
+    """A child that is started inside hears signals that these tests ignore, as nohup and a shell's ``&`` make them.
+
+    A handler is not inherited, what is ignored is. These tests and their other children go on ignoring.
+    """
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def settings(*overrides):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 
 import cnn_trainer
@@ -17,6 +18,7 @@ from cnn_trainer.cli import serve
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("cpu", "gpu", "serve", "dev")
+NOT_SERVING = {"keras", "tensorflow"}  # asked for by the project, and not by what serves
 LOCKED_LINE = re.compile(
     r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][0-9a-z.+!]*)"
     r"( ; (?P<marker>[a-z_0-9'.<>=!() ]+))?"
@@ -43,13 +45,16 @@ def pyproject() -> dict[str, Any]:
 def wanted(lock: str) -> list[str]:
     """The requirements of pyproject.toml that a lock must hold."""
     content = pyproject()
+    groups = content["dependency-groups"]
     if lock == "dev":
-        return list(content["dependency-groups"]["dev"])
+        return list(groups["dev"])
     project = content["project"]
     extras = project["optional-dependencies"]
-    more = () if lock == "serve" else ("offline", "onnx", "litert", "serve")
-    names = [*project["dependencies"], *extras[lock], *content["build-system"]["requires"]]
-    return names + [name for extra in more for name in extras[extra]]
+    names = [*project["dependencies"], *extras["serve"], *groups["build"]]
+    if lock == "serve":
+        return [name for name in names if Requirement(name).name not in NOT_SERVING]
+    of_device = groups["cpu"] if lock == "cpu" else extras["gpu"]
+    return [*names, *of_device, *groups["offline"], *extras["onnx"], *extras["litert"]]
 
 
 def instructions() -> list[str]:
@@ -97,6 +102,16 @@ def test_all_locks_agree_on_versions() -> None:
 
 def test_what_serves_needs_no_tensorflow() -> None:
     assert {"tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx"} & locked_versions("serve").keys() == set()
+
+
+def test_the_lock_for_cpus_has_one_tensorflow_for_each_machine() -> None:
+    matches = (LOCKED_LINE.fullmatch(line) for line in locked_lines("cpu"))
+    found = {match["name"]: Marker(match["marker"]) for match in matches if match and "tensorflow" in match["name"]}
+    assert found.keys() == {"tensorflow", "tensorflow-cpu"}
+    for platform, machine in ("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"):
+        here = {"sys_platform": platform, "platform_machine": machine}
+        wanted = "tensorflow-cpu" if machine == "x86_64" else "tensorflow"
+        assert [name for name, marker in found.items() if marker.evaluate(here)] == [wanted]
 
 
 def test_packages_that_nothing_imports_stay_out_of_the_locks() -> None:

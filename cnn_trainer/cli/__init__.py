@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich" if _PRETTY else None,
     pretty_exceptions_enable=False,  # a defect keeps Python's own traceback, which shows no values of variables
     help="Train and evaluate a convolutional network on MNIST, or on your own small images, from one YAML file.",
-    epilog="Begin with: cnn-train config init, or cnn-train train configs/mnist.yaml",
+    epilog="Begin with: cnn-train config init, or cnn-train train mnist",
 )
 
 

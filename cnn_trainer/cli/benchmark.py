@@ -43,7 +43,7 @@ def benchmark_command(
         print_json(found.model_dump(mode="json"))
     else:
         print_lines(_words(found))
-    next_step("train", config_file or "configs/mnist.yaml")
+    next_step("train", config_file or "mnist")
 
 
 def _words(found: "BenchmarkRecord") -> list[str]:

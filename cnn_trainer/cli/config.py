@@ -14,7 +14,9 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and start the YAML fil
 
 @app.command("check")
 def config_check(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="The experiments, YAML files.")],
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG", help="YAML files, or shipped configs, such as mnist.")
+    ],
     overrides: OverrideOptions = None,
     as_json: AsJson = False,
 ) -> None:

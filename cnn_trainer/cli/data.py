@@ -18,10 +18,10 @@ app = typer.Typer(no_args_is_help=True, help="Find, fetch and check data sets.")
 
 # The words after ``cnn-train train`` that train on a named data set.
 _NAMED = {
-    "mnist": ("configs/mnist.yaml",),
-    "fashion-mnist": ("configs/fashion-mnist.yaml",),
+    "mnist": ("mnist",),
+    "fashion-mnist": ("fashion-mnist",),
     **{
-        source: ("configs/mnist.yaml", "--set", f"data={{source: {source}}}")
+        source: ("mnist", "--set", f"data={{source: {source}}}")
         for source in ("kmnist", "qmnist", "emnist-digits", "emnist-letters", "emnist-balanced", "mnist-5k")
     },
 }
@@ -55,12 +55,15 @@ def _as_json(status: "SourceStatus") -> dict[str, object]:
 
 
 def _row(status: "SourceStatus") -> tuple[str, str, str]:
+    from cnn_trainer.data.named import install_mnist_5k
+
     if status.problem:
         return status.source, "broken", str(status.problem)
     if status.location:
         return status.source, "yes", str(status.location)
-    package = "pip install 'cnn-trainer[offline]'"
-    return status.source, "no", package if status.source == "mnist-5k" else f"cnn-train data fetch {status.source}"
+    if status.source == "mnist-5k":
+        return status.source, "no", install_mnist_5k()
+    return status.source, "no", f"cnn-train data fetch {status.source}"
 
 
 @app.command("fetch")
@@ -98,7 +101,7 @@ def data_check(
         str,
         typer.Argument(
             metavar="CONFIG|SOURCE",
-            help=f"An experiment, a YAML file; or {', '.join(_NAMED)}.",
+            help=f"An experiment, as train takes it; or {', '.join(_NAMED)}.",
             autocompletion=lambda incomplete: [name for name in _NAMED if name.startswith(incomplete)],
             show_default=False,
         ),
@@ -127,8 +130,9 @@ def data_check(
 
 
 def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
-    """What ``subject`` names: a file, or a data set."""
+    """What ``subject`` names: a data set, a file, or a shipped config."""
     from cnn_trainer.config.load import documented_config
+    from cnn_trainer.config.shipped import shipped_names
     from cnn_trainer.network.fits import load_checked
 
     if subject in _NAMED:
@@ -136,9 +140,9 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
             problem = f"changes a config, and {subject} is not one"
             raise UsageError(problem, place=f"--set {overrides[0]}", remedy="give a YAML file")
         return documented_config({"data": {"source": subject}}).experiment
-    if not Path(subject).suffix and not Path(subject).exists():
-        remedy = f"the named ones are {', '.join(_NAMED)}"
-        raise UsageError("no such file, and no such data set", place=subject, remedy=remedy)
+    if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped_names():
+        remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped_names())}"
+        raise UsageError("no such file, shipped config or data set", place=subject, remedy=remedy)
     return load_checked(Path(subject), overrides or ()).experiment
 
 

@@ -21,7 +21,8 @@ def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> Non
     say("training three steps on made-up images; this takes some seconds")
     found = examine(runs_dir)
     if as_json:
-        print_json({**found.sections, "errors": _as_json(found.errors), "warnings": _as_json(found.warnings)})
+        problems = {"errors": _as_json(found.errors), "warnings": _as_json(found.warnings)}
+        print_json({**found.sections, **problems, "hints": found.hints})
     else:
         width = stdout_width()
         for title, section in found.sections.items():
@@ -29,9 +30,10 @@ def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> Non
             print_lines([title, *pairs(rows or [("nothing", "")], "  ", width), ""])
         wrong = [line for error in (*found.errors, *found.warnings) for line in wrap(f"  {error}", width, "  ")]
         print_lines(["wrong", *(wrong or ["  nothing"])])
+        print_lines(line for hint in found.hints for line in ("", "hint", f"  {hint}"))
     if found.errors:
         raise found.errors[0]
-    next_step("train", "configs/mnist.yaml")
+    next_step("train", "mnist")
 
 
 def _as_json(errors: "list[CnnTrainError]") -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ class _Format(StrEnum):
     SAVED_MODEL = "saved-model"
     ONNX = "onnx"
     LITERT = "litert"
+    LITERT_MICRO = "litert-micro"
     KERAS = "keras"
 
 
@@ -26,7 +27,9 @@ def export(
     run: RunArgument,
     formats: Annotated[
         list[_Format] | None,
-        typer.Option("--format", help="A format; may be given many times. litert makes float32, float16 and int8."),
+        typer.Option(
+            "--format", help="A format; may be given many times. litert makes float32, float16, int8 and litert-micro."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -62,7 +65,7 @@ def export(
         for reason in others:
             say(f"error: {reason}")
         raise CheckFailedError(last)
-    if found.manifest and found.manifest.models.keys() - {"saved-model", "keras"}:
+    if found.manifest and found.manifest.models.keys() - {"saved-model", "keras", "litert-micro"}:
         next_step("serve", found.dir)
 
 
@@ -78,4 +81,9 @@ def _table(manifest: "Manifest") -> list[str]:
         rows.append((name, model.path, *cells, f"{parity.max_difference:.1e}", *speed))
     right = f"the run itself has {manifest.test_accuracy:.4f} of {count(manifest.test_examples, 'test image')} right"
     legend = "equal: predictions; difference: the largest of a probability; times: with one thread"
-    return [*table(heading, rows, stdout_width()), f"{right}; {legend}"]
+    micro = ["litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"]
+    return [
+        *table(heading, rows, stdout_width()),
+        f"{right}; {legend}",
+        *(micro if "litert-micro" in manifest.models else []),
+    ]

@@ -5,7 +5,9 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-ConfigFile: TypeAlias = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
+ConfigFile: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The experiment: a YAML file, or a shipped config, such as mnist.")
+]
 
 OverrideOptions: TypeAlias = Annotated[
     list[str] | None,

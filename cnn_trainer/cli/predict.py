@@ -27,7 +27,8 @@ def predict_command(
         list[str],
         typer.Argument(
             metavar="IMAGE...",
-            help="PNG, JPEG or BMP files, folders of them, CSV files with an image in each row, or - for stdin.",
+            help="PNG, JPEG, WebP, TIFF, GIF or BMP files, folders of them, CSV files with an image in each row, or - "
+            "for stdin.",
         ),
     ],
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,

@@ -60,7 +60,7 @@ def runs_list(
         next_step("runs", "list", *elsewhere)
     else:
         say(f"no runs in {runs_dir}")
-        next_step("train", "configs/mnist.yaml", *elsewhere)
+        next_step("train", "mnist", *elsewhere)
 
 
 def _say_reasons(found: "list[RunSummary]") -> None:

@@ -46,11 +46,12 @@ def serve(
     """
     from cnn_trainer.cli import words
     from cnn_trainer.errors import DeviceError, count
+    from cnn_trainer.machine.facts import install_command
 
     try:
         from cnn_trainer.serve import limits, model, server
     except ImportError as error:
-        remedy = "install what serve needs with: pip install 'cnn-trainer[serve]'"
+        remedy = f"install what serve needs with: {install_command('cnn-trainer[serve]')}"
         raise DeviceError(f"{error.name} is not installed", remedy=remedy) from None
     limits.check_names(allow_host or [], allow_origin or [])
     served = model.open_export(model.find_export(run_or_export, runs_dir))

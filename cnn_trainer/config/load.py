@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cnn_trainer.config import faults, strict_yaml
+from cnn_trainer.config import faults, shipped, strict_yaml
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.strict_yaml import KeyPath, Value
 from cnn_trainer.errors import ConfigError, Fault, count
@@ -35,11 +35,12 @@ class Config:
 
 
 def load_config(path: Path, overrides: Overrides = ()) -> Config:
-    """Read the experiment at ``path``, with ``overrides`` on top.
+    """Read the experiment at ``path``, or the shipped one of that name, with ``overrides`` on top.
 
     Raises:
         ConfigError: with every fault of the file and of the overrides, in the order of the file.
     """
+    path = shipped.find_config(path)
     document = strict_yaml.read_file(path)
     if not isinstance(document.value, dict):
         raise ConfigError(Fault(f"{path}:1", "a config is a mapping of keys", "start one with: cnn-train config init"))

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from cnn_trainer.config import shipped
 from cnn_trainer.errors import ConfigError, Fault
 
 MAX_DEPTH = 20
@@ -51,7 +52,7 @@ def read_file(path: Path) -> Document:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(Fault(str(path), "there is no such file", "start one with: cnn-train config init")) from None
+        raise ConfigError(Fault(str(path), "there is no such file", shipped.remedy_for_missing(path))) from None
     except OSError as error:
         raise ConfigError(Fault(str(path), f"cannot be read: {error.strerror or error}")) from None
     if len(data) > MAX_BYTES:

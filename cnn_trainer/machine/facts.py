@@ -1,10 +1,14 @@
 """Facts about this machine that a run records."""
 
 import contextlib
+import importlib.util
 import os
 import platform
 import re
+import shlex
+import shutil
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -60,6 +64,18 @@ def machine() -> dict[str, str]:
 def environment() -> dict[str, str]:
     """The recorded environment variables that are set."""
     return {name: os.environ[name] for name in RECORDED_ENVIRONMENT if name in os.environ}
+
+
+def install_command(*packages: str) -> str:
+    """The shell command that installs ``packages``, with options of pip's, for the Python that runs this program."""
+    pip = shutil.which("pip")
+    if pip is not None and Path(pip).parent == Path(sys.executable).parent:
+        words = ["pip", "install"]
+    elif importlib.util.find_spec("pip"):
+        words = [sys.executable, "-m", "pip", "install"]
+    else:  # uv makes environments without pip
+        words = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*words, *packages])
 
 
 def git_commit() -> str | None:

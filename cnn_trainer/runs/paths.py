@@ -74,7 +74,7 @@ def _latest(runs_dir: Path) -> Path:
         stamped = _STAMPED.fullmatch(run_dir.name) and not run_dir.is_symlink()
         if stamped and os.path.lexists(run_dir / RECORD_FILE):
             return run_dir
-    remedy = "start one with: cnn-train train configs/mnist.yaml"
+    remedy = "start one with: cnn-train train mnist"
     raise RunDirectoryError(f"there is no run under {runs_dir} yet", place="latest", remedy=remedy)
 
 

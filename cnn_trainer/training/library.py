@@ -87,7 +87,7 @@ def train(
     """Train an experiment, as ``cnn-train train`` does, in a new run directory.
 
     Args:
-        config: A YAML file.
+        config: A YAML file, or the name of a shipped config, such as ``mnist``.
         overrides: Values by dotted key, such as ``{"training.epochs": 3}``.
         runs_dir: Where the run directory is created.
         evaluate: Whether to score the result on the test split in the end.

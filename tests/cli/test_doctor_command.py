@@ -16,7 +16,15 @@ from cnn_trainer.doctor import examine
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.machine import facts
 
-WORKS = {"trains_on": "cpu", "gpus": [], "towers": 2, "intra_op_threads": 1, "inter_op_threads": 2, "messages": []}
+WORKS = {
+    "trains_on": "cpu",
+    "gpus": [],
+    "towers": 2,
+    "intra_op_threads": 1,
+    "inter_op_threads": 2,
+    "bfloat16_gain": 1.0,
+    "messages": [],
+}
 FAILS = DeviceError("its process was ended by SIGILL", remedy="install another")
 
 
@@ -64,9 +72,10 @@ class TestThisMachine:
         assert found["machine"]["trains_on"]
         assert found["machine"]["cores"] == facts.available_cores()
         assert found["machine"]["intra_op_threads"] >= 1
+        assert found["machine"]["bfloat16_gain"] > 0
         assert found["versions"]["python"]
         assert found["versions"]["keras"]
-        assert ended.stderr.splitlines()[-1] == "next: cnn-train train configs/mnist.yaml"
+        assert ended.stderr.splitlines()[-1] == "next: cnn-train train mnist"
         assert len(ended.stderr.splitlines()) == 2, "nothing of TensorFlow's chatter"
 
     def test_every_section_is_shown_and_nothing_is_written(self, probes, tmp_path):
@@ -77,8 +86,23 @@ class TestThisMachine:
         assert re.search("^  trains_on +cpu$", out, re.MULTILINE)
         assert re.search("^  fashion-mnist +none$", out, re.MULTILINE)
         assert re.search("^  mnist: not at hand; .*cnn-train data fetch mnist", out, re.MULTILINE)
-        assert err.splitlines()[-1] == "next: cnn-train train configs/mnist.yaml"
+        assert err.splitlines()[-1] == "next: cnn-train train mnist"
         assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+
+
+class TestBfloat16:
+    @pytest.mark.parametrize("gain", [1.2, 1.58])
+    def test_what_is_measured_to_be_faster_is_a_hint(self, probes, gain):
+        probes["auto"] = WORKS | {"bfloat16_gain": gain}
+        code, out, _ = support.invoke("doctor")
+        words = f"{gain:.1f} times as fast in bfloat16 as in float32; try: --set runtime.precision=bfloat16"
+        assert (code, f"\nhint\n  the products of the documented network are {words}\n" in out) == (0, True)
+
+    @pytest.mark.parametrize("gain", [1.19, 0.4, None])
+    def test_what_is_not_is_none(self, probes, gain):
+        probes["auto"] = WORKS | {"bfloat16_gain": gain}
+        code, found = diagnose()
+        assert (code, found["hints"], found["machine"]["bfloat16_gain"]) == (0, [], gain)
 
 
 class TestProbe:
@@ -100,7 +124,7 @@ class TestProbe:
     def test_a_tensorflow_that_cannot_be_imported_is_told_with_its_own_remedy(self, failure):
         found = failure("import os\nos.write(1, b'chatter')\nraise ImportError('libfoo.so.1 is missing')")
         assert "libfoo.so.1 is missing" in found.problem
-        assert found.remedy == "install it with: pip install 'cnn-trainer[cpu]', or [gpu]"
+        assert found.remedy == f"install it with: {facts.install_command('tensorflow')}"
 
     def test_a_tensorflow_that_is_broken_in_another_way_is_told(self, failure):
         assert failure("raise AttributeError('no x')").problem.endswith("exit code 1: AttributeError: no x")
@@ -168,12 +192,12 @@ class TestWhatIsWrong:
 
     def test_packages_that_are_missing_or_too_many_are_told(self, probes, monkeypatch):
         real = examine._version
-        missing = ("rich", "mlxtend")
+        missing = ("rich", "onnx")
         monkeypatch.setattr(examine, "_version", lambda name: None if name in missing else real(name))
         both = {"python": "3.11.7", "tensorflow": "2.21.0", "tensorflow-cpu": "2.21.0"}
         monkeypatch.setattr(facts, "versions", lambda: both)
         code, found = diagnose()
-        assert (code, found["versions"]["mlxtend"]) == (0, None)
+        assert (code, found["versions"]["onnx"]) == (0, None)
         only(found["warnings"], "the package rich is missing")
         assert only(found["warnings"], "both installed")["remedy"].startswith("pip uninstall tensorflow tensorflow-cpu")
-        assert not [error for error in found["warnings"] if "mlxtend is missing" in error["problem"]], "it is an extra"
+        assert not [error for error in found["warnings"] if "onnx is missing" in error["problem"]], "it is an extra"

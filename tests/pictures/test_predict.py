@@ -43,6 +43,31 @@ def test_pictures_as_people_take_them_are_read(cnn_train, digits_run, digits, tm
     assert sum(line["class_name"] == labels[line["picture"]] for line in found) >= 36
 
 
+def test_drawings_with_a_thin_pen_are_read_at_every_size(cnn_train, digits_run, tmp_path):
+    for name in photographs.STROKES:
+        small = photographs.drawn(name)
+        for times in (1, 10):
+            image = Image.fromarray(np.kron(small, np.ones((times, times), np.uint8)))
+            image.save(tmp_path / f"{name}-{times}.png")
+            Image.eval(image, lambda level: 255 - level).save(tmp_path / f"{name}-{times}-light.jpg")
+    answer = cnn_train("predict", digits_run, tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    found = {line["picture"][len(str(tmp_path)) + 1 :]: line["class_name"] for line in lines(answer)}
+    assert len(found) == 4 * len(photographs.STROKES)
+    wrong = [name for name, class_name in found.items() if name[0] != class_name]
+    assert len(wrong) <= 1, wrong
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tif", "tiff", "gif", "jfif", "WEBP"])
+def test_pictures_of_every_format_are_read(cnn_train, digits_run, digits, tmp_path, suffix):
+    for number in range(10):
+        image = Image.fromarray(255 - digits.images[number * 100, ..., 0]).resize((280, 280))
+        image.save(tmp_path / f"{number}.{suffix}")
+    found = [line["label"] for line in lines(cnn_train("predict", digits_run, tmp_path, "--json"))]
+    assert len(found) == 10
+    assert np.mean(found == digits.labels[::100]) >= 0.9
+
+
 def test_images_of_the_data_set_itself_are_taken_as_they_are(cnn_train, digits_run, digits, tmp_path):
     with (digits_run / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))

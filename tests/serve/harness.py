@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import support
 from onnx import TensorProto, helper, numpy_helper
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -97,7 +98,7 @@ class Server:
         self.log_path = Path(log)
         program = f"{patch}\nfrom cnn_trainer.__main__ import main\nmain()"
         words = [sys.executable, "-c", program, "serve", export, "--port", "0", *options]
-        with self.log_path.open("wb") as stderr:
+        with self.log_path.open("wb") as stderr, support.signals_heard():
             self.process = subprocess.Popen([str(word) for word in words], stderr=stderr, stdin=subprocess.DEVNULL)
         self.url = self._wait_for_url()
         self.port = int(self.url.rsplit(":", 1)[1])

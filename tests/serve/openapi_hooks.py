@@ -23,7 +23,7 @@ def pictures(kind):
     return st.builds(picture, st.just(kind), st.integers(28, 60), st.integers(28, 60), st.integers(0, 50))
 
 
-for kind in "PNG", "JPEG", "BMP":
+for kind in "PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP":
     schemathesis.openapi.media_type(f"image/{kind.lower()}", pictures(kind))
 schemathesis.openapi.format("picture", pictures("PNG").map(lambda content: base64.b64encode(content).decode()))
 schemathesis.openapi.format("binary", pictures("PNG"))

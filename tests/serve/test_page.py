@@ -67,7 +67,7 @@ def test_a_picture_is_answered_with_probabilities_and_what_was_seen(client, batc
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "status"), [(b"x", "image/png", 400), (b"", "image/png", 400), (b"x", "image/gif", 415)]
+    ("content", "kind", "status"), [(b"x", "image/png", 400), (b"", "image/png", 400), (b"x", "image/svg+xml", 415)]
 )
 def test_what_is_no_picture_is_refused(client, content, kind, status):
     answer = client.post("/page/picture", content=content, headers={"content-type": kind})

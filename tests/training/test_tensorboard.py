@@ -8,6 +8,7 @@ import pytest
 
 from cnn_trainer.config.load import load_config
 from cnn_trainer.errors import ConfigError, RunDirectoryError
+from cnn_trainer.machine import facts
 from cnn_trainer.training import tensorboard
 from cnn_trainer.training.run import Feedback, prepare
 
@@ -81,7 +82,7 @@ def test_a_missing_extra_is_refused_before_any_work(small_config, tmp_path, monk
         prepare(loaded, Feedback())
     assert str(refused.value) == (
         "--set runtime.tensorboard=true: runtime.tensorboard: got true, and TensorBoard is not installed; "
-        "install it with: pip install 'cnn-trainer[tensorboard]', or set false"
+        f"install it with: {facts.install_command('tensorboard')}, or set false"
     )
 
 

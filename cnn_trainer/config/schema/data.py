@@ -134,7 +134,7 @@ class Parquet(_Tables):
 
 
 class Folder(_Data):
-    """Your own pictures (PNG, JPEG, BMP) in one sub-folder a class."""
+    """Your own pictures (PNG, JPEG, WebP, TIFF, GIF, BMP) in one sub-folder a class."""
 
     source: Literal["folder"]
     path: str = Field(

@@ -8,7 +8,7 @@ const paper = canvas.parentElement;
 const SIDE = 280; // pixels of the drawing as it is sent
 const PEN = 1 / 13; // width of a stroke, as a share of the paper: about that of MNIST's where a digit fills it
 const SHOWN = 12; // classes; of more, the likeliest
-const SENT_AS_IT_IS = ["image/png", "image/jpeg", "image/bmp"];
+const SENT_AS_IT_IS = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"];
 const MAX_BYTES = 2 ** 20;
 
 // The drawing. Coordinates are shares of the paper's side. A state is never changed but replaced, so undo is a stack.

@@ -1,0 +1,34 @@
+"""The configs that come with the program, which every command finds by their names: ``cnn-train train mnist``."""
+
+import difflib
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def _folder() -> Path:
+    """Where the configs are: a wheel installs them inside the package; in a checkout they are beside it."""
+    installed = _PACKAGE / "configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+
+
+def shipped_names() -> list[str]:
+    """The names of the shipped configs, sorted."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def find_config(path: Path) -> Path:
+    """``path`` itself, or the shipped config of that name if there is no such file."""
+    return path if os.path.isfile(path) or str(path) not in shipped_names() else _folder() / f"{path}.yaml"  # noqa: PTH113
+
+
+def remedy_for_missing(path: Path) -> str:
+    """What to do if there is neither a file ``path`` nor a shipped config of that name."""
+    names = shipped_names()
+    if path.stem in names:  # such as mnist.yaml
+        return f"did you mean {path.stem}, which comes with the program?"
+    if path.suffix or len(path.parts) > 1:
+        return "start one with: cnn-train config init"
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"the shipped configs are {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
