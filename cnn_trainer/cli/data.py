@@ -7,8 +7,8 @@ import typer
 
 from cnn_trainer.cli.options import AsJson, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn, with_overrides
-from cnn_trainer.cli.tables import stdout_width, table
-from cnn_trainer.errors import DataError, UsageError
+from cnn_trainer.cli.tables import stdout_width, table, wrap
+from cnn_trainer.errors import DataError, UsageError, count
 
 if TYPE_CHECKING:
     from cnn_trainer.config.schema import Experiment
@@ -39,7 +39,7 @@ def list_data(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"sources": [_as_json(status) for status in sources]})
     else:
-        heading = ("data", "at hand", "where, or how to get it")
+        heading = ("data", "at hand", "where")
         print_lines(table(heading, [_row(status) for status in sources], stdout_width()))
     mnist = sources[0]
     next_step("data", "check" if mnist.location else "fetch", mnist.source)
@@ -115,7 +115,6 @@ def data_check(
     The exit code is 4 if something is wrong.
     """
     from cnn_trainer import data
-    from cnn_trainer.cli import words
 
     experiment = _experiment(subject, overrides)
     with shown_download() as progress:
@@ -125,7 +124,7 @@ def data_check(
     else:
         print_lines(_describe(report))
     if _is_wrong(report):
-        found = words.count(len(report.problems), "problem")
+        found = count(len(report.problems), "problem")
         raise DataError(f"{found}, see above", place=subject, remedy="correct the data, or the config")
     next_step("train", *(_NAMED[subject] if subject in _NAMED else (subject, *with_overrides(overrides))))
 
@@ -164,7 +163,7 @@ def _describe(report: "DataReport") -> list[str]:
     ]
     counts = zip(*(split.counts for split in report.splits.values()), strict=True)
     classes = [
-        (str(label), name, *(f"{count:,}" for count in row))
+        (str(label), name, *(f"{number:,}" for number in row))
         for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
     ]
     converted = conversion(report.pixel_dtype, report.white)
@@ -178,6 +177,6 @@ def _describe(report: "DataReport") -> list[str]:
         "",
     ]
     if not report.problems:
-        return [*lines, "nothing wrong: no image is there twice, none is blank, no class is empty"]
+        return [*lines, *wrap("nothing wrong: no image is there twice, none is blank, no class is empty", width)]
     title = "wrong:" if _is_wrong(report) else "as published, but worth knowing:"
-    return [*lines, title, *(f"  {problem}" for problem in report.problems)]
+    return [*lines, title, *(line for problem in report.problems for line in wrap(f"  {problem}", width, "  "))]

@@ -8,6 +8,7 @@ import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
 from cnn_trainer.cli.output import next_step, print_json, say
+from cnn_trainer.errors import count
 
 if TYPE_CHECKING:
     from cnn_trainer.export.manifest import Manifest
@@ -78,7 +79,7 @@ def _table(manifest: "Manifest") -> list[str]:
         cells = (f"{model.num_bytes:,}", f"{parity.accuracy:.4f}", f"{parity.equal_predictions:.2%}")
         speed = (f"{parity.latency_seconds * 1000:.3f}", f"{parity.images_per_second:,.0f}")
         rows.append((name, model.path, *cells, f"{parity.max_difference:.1e}", *speed))
-    right = f"the run itself has {manifest.test_accuracy:.4f} of {manifest.test_examples:,} test images right"
+    right = f"the run itself has {manifest.test_accuracy:.4f} of {count(manifest.test_examples, 'test image')} right"
     legend = "equal: predictions; difference: the largest of a probability; times: with one thread"
     micro = ["litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"]
     return [

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.section import KeyProblem
 from cnn_trainer.config.strict_yaml import KeyPath, Value
-from cnn_trainer.errors import Fault
+from cnn_trainer.errors import Fault, count
 
 _Item = TypeVar("_Item")
 
@@ -41,7 +41,7 @@ def describe(error: ValidationError, tree: Value, places: Mapping[KeyPath, str],
     details: list[Any] = error.errors(include_url=False, include_input=False)
     found = in_order([(_path_in_file(fault, tree), fault) for fault in details], places)
     shown = [_fault(fault, path, tree, place_of(path, places, file)) for path, fault in found[:MAX_FAULTS]]
-    more = [Fault(file, f"and {len(found) - MAX_FAULTS} more faults")] if len(found) > MAX_FAULTS else []
+    more = [Fault(file, f"and {count(len(found) - MAX_FAULTS, 'more fault')}")] if len(found) > MAX_FAULTS else []
     return [*dict.fromkeys(shown), *more]
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from cnn_trainer.config import faults, shipped, strict_yaml
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.strict_yaml import KeyPath, Value
-from cnn_trainer.errors import ConfigError, Fault
+from cnn_trainer.errors import ConfigError, Fault, count
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """Values for dotted keys: a mapping, or words of the form ``training.epochs=3`` whose values are read as YAML."""
@@ -136,5 +136,5 @@ def summarize_config(experiment: Experiment) -> str:
     """The experiment in a few words: ``mnist-cnn: cnn on mnist, adam, 10 epochs in batches of 128``."""
     training = experiment.training
     network = f"{experiment.name}: {experiment.model.builder} on {experiment.data.source}"
-    epochs = f"{training.epochs} epoch{'' if training.epochs == 1 else 's'}"
+    epochs = count(training.epochs, "epoch")
     return f"{network}, {training.optimizer}, {epochs} in batches of {training.batch_size}"

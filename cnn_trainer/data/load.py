@@ -11,7 +11,7 @@ from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
 from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
 from cnn_trainer.data.table_files import expand
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 from cnn_trainer.runs.records import DataRecord
 
 
@@ -145,7 +145,7 @@ def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord
         return _read(data, seed, "validation", known, no_progress).split if own else None
     found = _find(data, seed, "validation", known, no_progress)
     if found and (fraction := data.validation_fraction):
-        problem = f"got {fraction}, but {found.location} has a validation split of {len(found.split)} images"
+        problem = f"got {fraction}, but {found.location} has a validation split of {count(len(found.split), 'image')}"
         raise DataError(problem, place="data.validation_fraction", remedy="set 0 to use it, or remove it from there")
     return found.split if found else None
 
@@ -285,7 +285,7 @@ def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
             shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
             parts.append(f"{word} {shown}")
     problem = " and ".join(parts) or "has them in another order"
-    problem = f"not the {len(known.class_names)} classes of the training split: {problem}"
+    problem = f"not the {count(len(known.class_names), 'class', 'classes')} of the training split: {problem}"
     raise DataError(problem, place=where, remedy="give every split the same classes, called alike")
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -143,7 +143,8 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
     quotas = _quotas(counts, fraction)
     wanted = round(len(labels) * fraction)
     if wanted == 0 or sum(quotas) < wanted:
-        asked = f"a share of {fraction} of {len(labels)} examples in {len(counts)} classes is {wanted}"
+        examples, classes = count(len(labels), "example"), count(len(counts), "class", "classes")
+        asked = f"a share of {fraction} of {examples} in {classes} is {wanted}"
         problem = f"{asked}, of which {sum(quotas)} can be taken with one of each class left"
         raise DataError(problem, remedy="give more examples or another fraction")
     order = permutation(len(labels), seed, stream)

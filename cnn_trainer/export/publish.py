@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cnn_trainer import data
 from cnn_trainer.config.load import change_experiment
 from cnn_trainer.data import splits
-from cnn_trainer.errors import CheckFailedError, RunDirectoryError, UsageError, raised_as
+from cnn_trainer.errors import CheckFailedError, RunDirectoryError, UsageError, count, raised_as
 from cnn_trainer.evaluation.evaluate import load_result, refuse_small, score_split
 from cnn_trainer.export import folder, formats, parity
 from cnn_trainer.export.manifest import (
@@ -197,7 +197,7 @@ def _write_all(
     passed: Models = {}
     refused: dict[Format, str] = {}
     for name in wanted:
-        say(f"{name}: writing it, then running it on {len(expected.labels):,} test images")
+        say(f"{name}: writing it, then running it on {count(len(expected.labels), 'test image')}")
         path = staging / PATHS[name]
         with files.reported(path, "written"):
             path.parent.mkdir(exist_ok=True)

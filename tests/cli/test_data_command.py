@@ -235,7 +235,7 @@ class TestCheck:
         np.savez("own.npz", **arrays)
         code, out, err = invoke("data", "check", config)
         assert code == 4
-        assert "\nwrong:\n  2 images of the test split are in the train split too\n" in out
+        assert "\nwrong:\n  the test split shares 2 images with the train split\n" in out
         assert err == "error: own.yaml: 1 problem, see above; correct the data, or the config\n"
         code, out, _ = invoke("data", "check", config, "--json")
         report = json.loads(out)
@@ -250,7 +250,7 @@ class TestCheck:
         monkeypatch.setenv("CNN_TRAIN_DATA_DIR", str(tmp_path))
         code, out, err = invoke("data", "check", "mnist")
         assert code == 0
-        assert "as published, but worth knowing:\n  1 images of the train split are there twice" in out
+        assert "as published, but worth knowing:\n  the train split holds 1 repeated image\n" in out
         assert err == "next: cnn-train train mnist\n"
 
     def test_the_fallback_is_wrong(self, monkeypatch):

@@ -111,14 +111,14 @@ WRONG = [
     # what does not go together
     (START + "training:\n  epochs: 3\n  early_stopping: {patience: 1}\n", 5, "needs a validation split"),
     (START + "training:\n  epochs: 3\n  schedule: {name: plateau}\n", 5, "plateau needs a validation split"),
-    (MODEL + "  kernel_size: [3, 3, 3]\n", 4, "3 values for 2 filters"),
-    (MODEL + "  dropout: [0.1, 0.2]\n", 4, "2 values for 1 dense_units"),
+    (MODEL + "  kernel_size: [3, 3, 3]\n", 4, "3 values for 2 entries of filters"),
+    (MODEL + "  dropout: [0.1, 0.2]\n", 4, "2 values for 1 entry"),
     ("data: {source: mnist}\nmodel: {builder: cnn, dense_units: [], dropout: 0.5}\n", 2, "dense_units is empty"),
     ("data: {source: mnist}\nmodel: {builder: mlp, hidden_units: [], dropout: 0.5}\n", 2, "hidden_units is empty"),
     # what cannot work on these images
     (START + "training:\n  batch_size: 60001\n", 4, "training.batch_size: got 60001; at most 60000"),
     (START.replace("}", "-5k, validation_fraction: 0.5}", 1) + "training: {batch_size: 2001}\n", 3, "at most 2000"),
-    ("data: {source: mnist, validation_fraction: 1e-6}\nmodel: {builder: cnn}\n", 1, "which is none of 60000 examples"),
+    ("data: {source: mnist, validation_fraction: 1e-6}\nmodel: {builder: cnn}\n", 1, "none of 60,000 examples"),
     (MODEL + "  kernel_size: 29\n", 4, "block 1, but the image that reaches it is 28x28"),
     (MODEL + "  filters: [1, 1, 1, 1]\n", 2, "block 4, but the image that reaches it is 1x1"),
     (MODEL + "  pool_size: [2, 12]\n", 4, "block 2, but the image that reaches it is 11x11"),

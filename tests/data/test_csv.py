@@ -126,7 +126,7 @@ def test_shape_can_be_given_and_planes_are_put_together(tmp_path):
     assert (rows.read_csv(path, None, [8, 5, 3]).images == values).all()
     path.write_text(text_of(values.transpose(0, 3, 1, 2), [0, 1]))
     assert (rows.read_csv(path, None, [3, 8, 5]).images == values).all()
-    assert "a.csv: has 120 values a row, which is no square image" in refused(path)
+    assert "a.csv: has 120 values a row, which is not a square image" in refused(path)
     assert "set data.image_shape: [height, width, 1 or 3]" in refused(path)
     assert "has 120 values a row, and data.image_shape 8x8x1 is 64" in refused(path, image_shape=[8, 8, 1])
 
@@ -194,7 +194,7 @@ def test_other_wrong_files_are_refused(tmp_path, write, small_arrays):
     for content, problem in (
         (b"", "is empty"),
         (b"\n\n", "holds no row of an image"),
-        (b"label,pixel0\n", "has 1 values a row|holds no row"),
+        (b"label,pixel0\n", "has 1 value a row|holds no row"),
         (b"<html>", "looks like a web page"),
         (bytes(range(256)) * 100, "a.csv"),
         (gzip.compress(b"1,2\n" * 100)[:-10], "broken file"),

@@ -98,7 +98,7 @@ def test_more_than_declared_is_refused_without_unpacking_it(tmp_path, small_arra
     write_idx(tmp_path, small_arrays, packed=True)
     content = sized([0, 0, 8, 3], 24, 28, 28) + bytes(2**24)
     (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(content))
-    assert "holds more than the 18816 bytes" in refused(tmp_path)
+    assert "holds more than the 18,816 bytes" in refused(tmp_path)
 
 
 # Places and names of the files.

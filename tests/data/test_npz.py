@@ -237,8 +237,8 @@ WRONG_HEADERS = {
     "pickled objects": (npy_bytes(header("|O"), bytes(64)), "images are Python objects"),
     "records": (npy_bytes(header([("a", "|u1")]), bytes(8)), "images are void"),
     "negative side": (npy_bytes(header(shape=(-2, -2, 2)), bytes(8)), "holds nothing"),
-    "more than there is": (npy_bytes(header(shape=(2, 2, 3)), bytes(8)), "8 bytes stand behind its header"),
-    "less than there is": (npy_bytes(header(shape=(2, 2, 1)), bytes(8)), "8 bytes stand behind its header"),
+    "more than there is": (npy_bytes(header(shape=(2, 2, 3)), bytes(8)), "8 bytes behind its header"),
+    "less than there is": (npy_bytes(header(shape=(2, 2, 1)), bytes(8)), "8 bytes behind its header"),
     "64 GiB": (npy_bytes(header(shape=(2**16, 2**10, 2**10)), bytes(8)), "at most 4294967296"),
     "overflow": (npy_bytes(header(shape=(2**40, 2**40, 2**40)), bytes(8)), "at most 4294967296"),
 }

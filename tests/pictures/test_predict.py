@@ -28,7 +28,7 @@ def lines(answer):
 
 
 def test_pictures_as_people_take_them_are_read(cnn_train, digits_run, digits, tmp_path):
-    """40 pictures of seven kinds: scans, photographs, in shadow, small on a page, on ruled paper, a blackboard, a desk."""
+    """40 pictures of seven kinds: scans, photographs, shadows, small on a page, ruled paper, a blackboard, a desk."""
     kinds = list(photographs.KINDS)
     labels = {}
     for number in range(40):
@@ -206,4 +206,4 @@ def test_a_wrong_row_of_a_csv_file_is_named(cnn_train, digits_run, tmp_path):
     assert answer.code == 4
     assert f"{path}:2: column 784 holds 'x'; expected a number" in answer.err
     path.write_text("label,pixel0\n1,2\n")
-    assert "has 1 values a row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err
+    assert "has 1 value a row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err
