@@ -30,8 +30,8 @@ def export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="saved-model, onnx, litert (float32, float16, int8 and micro), litert-micro, keras, or all; may be given "
-            "many times.",
+            help="saved-model, onnx, litert (float32, float16, int8 and micro), litert-micro, keras, or all; may be "
+            "given many times.",
         ),
     ] = None,
     output: Annotated[
