@@ -205,7 +205,9 @@ def test_broken_pictures_are_named_together_the_first_20_of_many(tmp_path):
     with pytest.raises(folder.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     names = sorted(map(str, listing.paths[:3]))
-    assert caught.value.lines() == [f"{name}: is no PNG, JPEG or BMP; remove or convert it" for name in names]
+    assert caught.value.lines() == [
+        f"{name}: is no PNG, JPEG, WebP, TIFF, GIF or BMP; remove or convert it" for name in names
+    ]
     assert caught.value.problem == f"3 pictures cannot be read: {', '.join(names)}"
     for path in listing.paths:
         path.write_bytes(b"broken")
