@@ -17,22 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.pictures import CHANNELS, Color, read_picture
+from cnn_trainer.data.pictures import CHANNELS, BrokenPicturesError, Color, read_picture
 from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
 from cnn_trainer.errors import DataError
 
-MAX_NAMED = 20  # broken pictures
 _SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
     "train": ("train", "training"),
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }  # in any case, also with _set or _data behind
+_EXPECTED_SPLITS = "train or training, test or testing, and for validation val, valid, validation or dev"
 # Folders that must be there if a split is asked for: what is trained is scored on the test split in the end.
 _NEEDED: dict[SplitName, tuple[SplitName, ...]] = {"train": ("train", "test"), "validation": (), "test": ("test",)}
-# What Windows, macOS and Synology's servers leave in folders, in lower case.
+# What systems, servers and programs leave in folders of pictures, in lower case.
 _JUNK = {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "icon\r",
-    "@eadir",
+    "@eadir", "#recycle", "lost+found", "picasa.ini",
 }  # fmt: skip
 
 
@@ -43,26 +43,6 @@ class Listing:
     class_names: list[str]
     paths: list[Path]
     labels: NDArray[np.int32]
-
-
-class BrokenPicturesError(DataError):
-    """One picture or more cannot be read; ``lines`` names the first 20, each with what is wrong with it."""
-
-    def __init__(self, broken: Sequence[DataError]) -> None:
-        names = ", ".join(str(error.place) for error in broken[:MAX_NAMED])
-        more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
-        if len(broken) == 1:
-            super().__init__(broken[0].problem, place=broken[0].place, remedy=broken[0].remedy)
-        else:
-            super().__init__(f"{len(broken)} pictures cannot be read: {names}{more}")
-        self._lines = [str(error) for error in broken[:MAX_NAMED]]
-        self._lines += (
-            [f"{len(broken)} pictures cannot be read, {len(broken) - MAX_NAMED} of them not named"] if more else []
-        )
-
-    def lines(self) -> list[str]:
-        """A line for each picture, 20 at most, and how many more there are."""
-        return self._lines
 
 
 def list_pictures(
@@ -123,8 +103,8 @@ def _require_splits(folder: Path, found: dict[SplitName, Path], wanted: Sequence
     for split in wanted:
         if split not in found:
             there = " and ".join(path.name for path in found.values())
-            expected = "expected train or training, test or testing, and for validation val, valid, validation or dev"
-            raise DataError(f"has {there}, but no folder for the {split} split", place=folder, remedy=expected)
+            problem = f"has {there}, but no folder for the {split} split"
+            raise DataError(problem, place=folder, remedy=f"expected {_EXPECTED_SPLITS}")
 
 
 def _require_folder(folder: Path) -> None:
@@ -169,6 +149,9 @@ def _list_classes(folder: Path, class_names: Sequence[str] | None, may_lack: boo
         pictures = _visible(folder / name) if name in found else []
         if not pictures and not may_lack:
             raise DataError("holds no picture", place=folder / name, remedy="put some in, or remove the class")
+        if pictures and all(map(arrays.is_folder, pictures)):
+            remedy = f"expected the pictures of a class; if it is a split, it should be {_EXPECTED_SPLITS}"
+            raise DataError("holds folders and no picture", place=folder / name, remedy=remedy)
         paths += pictures
         labels += [label] * len(pictures)
     if not paths:

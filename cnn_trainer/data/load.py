@@ -79,8 +79,7 @@ def load_training(
             stays shut otherwise.
 
     Raises:
-        DataError: if the data is missing, broken or not what it is said to be, or if ``data.validation_fraction`` is
-            set and the source has a validation split of its own.
+        DataError: if the data is missing, broken or not what it is said to be.
     """
     requested = data.source
     data, whole = _read_training(data, seed, trained_on, warn, progress)
@@ -93,7 +92,7 @@ def load_training(
             warn(warning)
     test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
     del test
-    train, carved = carve_validation(whole.split, data.validation_fraction, seed)
+    train, carved = carve_validation(whole.split, 0.0 if own else data.validation_fraction, seed)
     validation = own or carved
     record = DataRecord(
         source=data.source,
@@ -138,17 +137,30 @@ def _known(record: DataRecord) -> _Known:
 
 
 def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
-    """Refuse training images that are all black, and warn of what is not certain. Published images are as they are."""
-    if data.source in PUBLISHED:
-        return
-    images, where = whole.split.images, whole.location
-    is_folder = isinstance(data, Folder)
-    if warning := scale.check_brightness(where, images, whole.split.source_white, may_be_black=is_folder):
+    """Refuse training images that are all black, and warn of what is not certain."""
+    where = whole.location
+    if warning := check_scale(data, where, whole.split, "training"):
         warn(warning)
-    _, height, width, channels = images.shape
+    _, height, width, channels = whole.split.images.shape
     if isinstance(data, Csv) and data.image_shape is None and channels == 3:
         read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
         warn(f"{where}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
+
+
+def check_scale(data: Data, where: str, split: Split, words: str) -> str | None:
+    """What to warn of if the images of ``split``, which ``words`` name, are dark. Published images are as they are.
+
+    Raises DataError at ``where`` if they can only be on a wrong scale.
+    """
+    if data.source in PUBLISHED:
+        return None
+    may_be_black = isinstance(data, Folder)  # pictures say what their scale is
+    return scale.check_brightness(where, split.images, split.source_white, may_be_black, words)
+
+
+def unused_fraction(location: str, num_validation: int) -> str:
+    """What to say if ``data.validation_fraction`` is set, and the source has its own validation split."""
+    return f"data.validation_fraction is not used: {location} has its own validation split of {num_validation:,} images"
 
 
 def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord | None) -> Split | None:
@@ -157,9 +169,6 @@ def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord
         own = trained_on.validation_from == "own"
         return _read(data, seed, "validation", known, no_progress).split if own else None
     found = _find(data, seed, "validation", known, no_progress)
-    if found and (fraction := data.validation_fraction):
-        problem = f"got {fraction}, but {found.location} has a validation split of {len(found.split)} images"
-        raise DataError(problem, place="data.validation_fraction", remedy="set 0 to use it, or remove it from there")
     return found.split if found else None
 
 

@@ -38,7 +38,11 @@ Keys = Mapping[str, str]
 """Names in the file for x_train, y_train, x_val, y_val, x_test and y_test, where they are not found by themselves."""
 
 _PARTS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
-_SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 _LETTER_WORDS = {
     "x": ("x", "xs", "image", "images", "img", "imgs", "data", "features"),
     "y": ("y", "ys", "label", "labels", "target", "targets", "class", "classes"),

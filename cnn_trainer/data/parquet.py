@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnn_trainer.data import arrays, tables
-from cnn_trainer.data.pictures import CHANNELS, Color, decode_picture, resize_picture
+from cnn_trainer.data.pictures import CHANNELS, BrokenPicturesError, Color, decode_picture, resize_picture
 from cnn_trainer.errors import DataError
 from cnn_trainer.machine import facts
 
@@ -35,19 +35,25 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
         color: what pictures are made; None: what the first one is.
 
     Raises:
+        BrokenPicturesError: if pictures cannot be decoded; it names those of all files.
         DataError: if the package pyarrow is not installed, a file is missing, broken or too large, or does not hold
             what it should.
     """
     images: NDArray[Any] | None = None
     labels: list[Any] = []
     names: list[str] | None = None
+    broken: list[DataError] = []
     done = 0
     with _opened(paths) as files:
         num_rows = sum(file.metadata.num_rows for _, file in files)
         for path, file in files:
             image_column, label_column, names = _columns(path, file, label)
             for row, values, batch_labels in _batches(path, file, image_column, label_column):
-                pixels = _pixels(values, path, row, image_size, color)
+                try:
+                    pixels = _pixels(values, path, row, image_size, color)
+                except BrokenPicturesError as error:
+                    broken += error.broken
+                    continue
                 if images is None:
                     color = color or ("grey" if pixels.shape[3] == 1 else "rgb")
                     images = _allocate(path, num_rows, pixels)
@@ -60,6 +66,8 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
                 images[done : done + len(pixels)] = pixels
                 labels += batch_labels
                 done += len(pixels)
+    if broken:
+        raise BrokenPicturesError(broken)
     if images is None:
         raise DataError("holds no row", place=paths[0], remedy="expected one row an image")
     if any(isinstance(value, str) for value in labels):
@@ -157,6 +165,7 @@ def _decode(
     contents: list[bytes | None], path: Path, row: int, image_size: int | None, color: Color | None
 ) -> NDArray[np.uint8]:
     pictures: list[NDArray[np.uint8]] = []
+    broken: list[DataError] = []
     for number, content in enumerate(contents, row):
         place = f"{path}: row {number}"
         if content is None:
@@ -164,12 +173,18 @@ def _decode(
             raise DataError(problem, place=place, remedy="write the table with its pictures in it")
         if color is None:
             color = "grey" if _is_grey(content) else "rgb"
-        picture = decode_picture(content, place, color)
+        try:
+            picture = decode_picture(content, place, color)
+        except DataError as error:
+            broken.append(error)
+            continue
         shape = (image_size or picture.shape[0], image_size or picture.shape[1], CHANNELS[color])
         if pictures and shape != pictures[0].shape:
             problem = f"is {shape[1]}x{shape[0]} pixels, and those before {pictures[0].shape[1]}x{pictures[0].shape[0]}"
             raise DataError(problem, place=place, remedy="set data.image_size, to resize all of them")
         pictures.append(resize_picture(picture, shape) if image_size else picture.reshape(shape))
+    if broken:
+        raise BrokenPicturesError(broken)
     return np.stack(pictures)
 
 

@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.data import arrays, npz, tables
+from cnn_trainer.data import arrays, folder, npz, tables
 from cnn_trainer.errors import DataError
 
 CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.zip", ".tsv", ".tsv.gz")
@@ -150,7 +150,8 @@ def _open(path: Path) -> Iterator[Iterator[tuple[int, str]]]:
                 stream = gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[assignment]
             elif head == b"PK\x03\x04":
                 archive = npz.open_archive(str(path), file)
-                members = [name for name in archive.namelist() if name.lower().endswith((".csv", ".tsv"))]
+                names = [name for name in archive.namelist() if not any(map(folder.is_junk, name.split("/")))]
+                members = [name for name in names if name.lower().endswith((".csv", ".tsv"))]
                 if len(members) != 1:
                     problem = f"a zip file with {len(members)} CSV files"
                     raise DataError(problem, place=path, remedy="unpack it")
@@ -296,7 +297,9 @@ def _fault(path: Path, chunk: list[_Line], layout: Layout, columns: list[int]) -
         for column in columns:
             if not _is_number(cells[column]) or not math.isfinite(float(cells[column])):
                 shown = repr(cells[column][:40]) if cells[column] else "nothing"
-                return DataError(f"{layout.column(column)} holds {shown}", place=place, remedy="expected a number")
+                is_bool = cells[column].lower() in ("true", "false")
+                remedy = "write 255 for True and 0 for False" if is_bool else "expected a number"
+                return DataError(f"{layout.column(column)} holds {shown}", place=place, remedy=remedy)
     return DataError("has a cell that is no number", place=f"{path}:{chunk[0][0]}", remedy="expected numbers")
 
 

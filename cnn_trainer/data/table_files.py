@@ -12,8 +12,8 @@ from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
 from cnn_trainer.errors import DataError
 
 _SUFFIXES = {"csv": rows.CSV_SUFFIXES, "parquet": (".parquet",)}
-_SPLIT_WORD = re.compile(r"(?<![a-z])(train|training|test|testing|t10k|val|valid|validation)(?![a-z])")
-_SPLITS: dict[str, SplitName] = {"tra": "train", "tes": "test", "t10": "test", "val": "validation"}
+_SPLIT_WORD = re.compile(r"(?<![a-z])(train|training|test|testing|t10k|val|valid|validation|dev)(?![a-z])")
+_SPLITS: dict[str, SplitName] = {"tra": "train", "tes": "test", "t10": "test", "val": "validation", "dev": "validation"}
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
 
 

@@ -117,9 +117,15 @@ def refuse_small(run: Run, weight_files: Sequence[Path]) -> None:
 
 
 def score_split(
-    run: Run, result: Result, split_name: SplitName = "test", path: Path | None = None
+    run: Run,
+    result: Result,
+    split_name: SplitName = "test",
+    path: Path | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[EvaluationRecord, Score, Split]:
     """Score the result of a run on one split of its data, read at ``path``, or where the run's config says.
+
+    ``warn`` is told if the images at ``path`` are dark.
 
     Returns:
         What to record, the score of every example, and the split.
@@ -130,6 +136,9 @@ def score_split(
     """
     experiment, record = run.experiment, run.record.data
     split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record)
+    words = {"train": "training"}.get(split_name, split_name)
+    if path is not None and (dark := data.check_scale(experiment.data, str(path), split, words)):
+        warn(dark)
     score = result.score(split.images, split.labels)
     if not math.isfinite(score.loss):  # weights that the very last steps made too large
         raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
@@ -201,7 +210,7 @@ def evaluate_result(
         RunDirectoryError: if the run has other weights by now.
     """
     try:
-        evaluation, score, split = score_split(run, result, split_name, path)
+        evaluation, score, split = score_split(run, result, split_name, path, warn)
     except DataError as error:
         raise (missing_data(error, run, "evaluate") if path is None else error) from None
     if path is not None:

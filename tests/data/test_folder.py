@@ -105,6 +105,19 @@ def test_a_split_that_is_missing_or_there_twice_is_refused(tmp_path, names, prob
     assert str(caught.value) == f"{tmp_path}: {problem}"
 
 
+@pytest.mark.parametrize("nested", ["{split}/{split}", "{split}"])
+def test_folders_of_splits_with_other_names_are_told_what_is_expected(tmp_path, nested):
+    for split in "seg_train", "seg_test":
+        make_classes(tmp_path / nested.format(split=split))
+    with pytest.raises(DataError) as caught:
+        folder.list_pictures(tmp_path, "train", 0.2, 1)
+    assert caught.value.place == str(tmp_path / "seg_test")
+    assert caught.value.problem == "holds folders and no picture"
+    assert caught.value.remedy == (
+        f"expected the pictures of a class; if it is a split, it should be {EXPECTED.removeprefix('expected ')}"
+    )
+
+
 def test_to_be_scored_on_a_test_split_takes_no_other(tmp_path):
     make_classes(tmp_path / "test")
     assert len(listed(tmp_path, "test")) == 10
@@ -129,8 +142,10 @@ def test_what_systems_leave_in_folders_is_skipped(tmp_path):
     make_classes(tmp_path / "train")
     make_classes(tmp_path / "test")
     for place in tmp_path, tmp_path / "train", tmp_path / "train" / "ant":
-        for name in "Thumbs.db", "desktop.ini", "Desktop.ini", "._0.png", ".DS_Store", "ehthumbs.db":
+        for name in "Thumbs.db", "desktop.ini", "Desktop.ini", "._0.png", ".DS_Store", "ehthumbs.db", "Picasa.ini":
             (place / name).write_bytes(b"x")
+        for name in "@eaDir", "lost+found", ".ipynb_checkpoints":
+            (place / name).mkdir()
         (place / "__MACOSX" / "train" / "ant").mkdir(parents=True)
         (place / "__MACOSX" / "train" / "ant" / "._0.png").write_bytes(b"x")
     listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
@@ -143,14 +158,14 @@ def test_broken_pictures_are_named_together_the_first_20_of_many(tmp_path):
     listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
     for path in listing.paths[:3]:
         path.write_bytes(b"broken")
-    with pytest.raises(folder.BrokenPicturesError) as caught:
+    with pytest.raises(pictures.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     names = sorted(map(str, listing.paths[:3]))
     assert caught.value.lines() == [f"{name}: is no PNG, JPEG or BMP; remove or convert it" for name in names]
     assert caught.value.problem == f"3 pictures cannot be read: {', '.join(names)}"
     for path in listing.paths:
         path.write_bytes(b"broken")
-    with pytest.raises(folder.BrokenPicturesError) as caught:
+    with pytest.raises(pictures.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     assert len(caught.value.lines()) == 21
     assert caught.value.lines()[-1] == "24 pictures cannot be read, 4 of them not named"
