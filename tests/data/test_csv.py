@@ -83,6 +83,7 @@ def test_packings_and_line_ends_do_not_matter(write, small_arrays, packing):
     if packing == "zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("train.csv", text)
+            archive.writestr("__MACOSX/._train.csv", b"\0\5\26\7")
     else:
         quoted = "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in text.splitlines())
         path.write_bytes(
@@ -165,6 +166,7 @@ WRONG_CELLS = {
     "word": ("x", "train.csv:4: column 3 (pixel1) holds 'x'; expected a number"),
     "nothing": ("", "train.csv:4: column 3 (pixel1) holds nothing; expected a number"),
     "nan": ("nan", "train.csv:4: column 3 (pixel1) holds 'nan'; expected a number"),
+    "boolean": ("True", "train.csv:4: column 3 (pixel1) holds 'True'; write 255 for True and 0 for False"),
     "one more": ("1,2", "train.csv:4: has 786 cells; expected 785, as in the first row"),
 }
 

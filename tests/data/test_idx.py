@@ -71,7 +71,10 @@ WRONG = {
     "text": (b"hello world, this is text", "opens with the bytes 68 65 6c 6c; expected 00 00 08 03"),
     "labels": (sized([0, 0, 8, 1], 24) + bytes(24), "opens with the bytes 00 00 08 01"),
     "type without a meaning": (sized([0, 0, 10, 3], 24, 28, 28), "opens with the bytes 00 00 0a 03"),
-    "floats cut short": (sized([0, 0, 13, 3], 2, 2, 2) + bytes(8), "holds 8 bytes behind its header, which declares 32"),
+    "floats cut short": (
+        sized([0, 0, 13, 3], 2, 2, 2) + bytes(8),
+        "holds 8 bytes behind its header, which declares 32",
+    ),
     "header cut short": (sized([0, 0, 8, 3], 24), "ends inside its header"),
     "cut short": (sized([0, 0, 8, 3], 24, 28, 28) + bytes(100), "holds 100 bytes behind its header"),
     "too long": (sized([0, 0, 8, 3], 2, 2, 2) + bytes(9), "holds 9 bytes behind its header"),

@@ -148,7 +148,10 @@ WRONG = {
     ),
     "no label": (lambda x: {"image": pictures(x), "label": [None, *[0] * 23]}, "row 1: label holds nothing"),
     "fraction": (lambda x: {"image": pictures(x), "label": [0.5] * 24}, "row 1: label holds 0.5"),
-    "no picture": (lambda x: {"image": pyarrow.array([b"x"] * 24), "label": [0, 1] * 12}, "row 1: is no PNG"),
+    "no picture": (
+        lambda x: {"image": pyarrow.array([b"x"] * 24), "label": [0, 1] * 12},
+        "24 pictures cannot be read: ",
+    ),
     "path only": (
         lambda x: {"image": pyarrow.array([{"bytes": None}] * 24, STRUCT), "label": [0] * 24},
         "in a file of its own",
@@ -190,3 +193,29 @@ def test_more_than_memory_allows_is_refused(hub, small_arrays, monkeypatch):
 def test_without_the_package_the_command_that_installs_it_is_named(hub, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert f"need the package pyarrow; run: {facts.install_command('pyarrow')}" in refused(hub)
+
+
+def test_all_pictures_of_a_table_that_are_broken_are_named(hub, small_arrays, monkeypatch):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 5)
+    contents = [png(image) for image in small_arrays["x_train"]]
+    for row in 0, 1, 11:
+        contents[row] = contents[row][:-100]
+    (path,) = hub.glob("mnist/train-*")
+    column = pyarrow.array([{"bytes": content, "path": None} for content in contents], STRUCT)
+    write(path, {"image": column, "label": small_arrays["y_train"].astype(np.int64)})
+    with pytest.raises(DataError) as caught:
+        load(hub / "mnist")
+    lines = caught.value.lines()
+    assert [line.split(": broken picture")[0] for line in lines] == [f"{path}: row {row}" for row in (1, 2, 12)]
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_the_scale_of_a_table_is_decided_over_all_of_its_rows(tmp_path, small_arrays, monkeypatch, white):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 5)
+    images = small_arrays["x_train"]
+    images[:5] = 0  # the first rows fit every scale
+    column = pyarrow.array([(image * (white / 255)).reshape(-1).tolist() for image in images])
+    path = write(tmp_path / "a.parquet", {"image": column, "label": small_arrays["y_train"].astype(np.int64)})
+    table = data.load_training(Parquet(source="parquet", path=str(path)), 1, pytest.fail)
+    assert table.record.white == white
+    assert int(table.train.images.max()) == 255
