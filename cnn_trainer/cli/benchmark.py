@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, DeviceOption, OverrideOptions
+from cnn_trainer.cli.options import AsJson, DeviceOption, OverrideOptions, checked_config
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download
 
 if TYPE_CHECKING:
@@ -32,10 +32,9 @@ def benchmark_command(
     """
     from cnn_trainer.benchmark import compare
     from cnn_trainer.config.load import documented_config
-    from cnn_trainer.network.fits import load_checked
 
     changes = [*(overrides or ()), *([f"runtime.device={device}"] if device else [])]
-    loaded = load_checked(config_file, changes) if config_file else documented_config(changes)
+    loaded = checked_config(config_file, changes) if config_file else documented_config(changes)
     with shown_download() as download:
         found = compare.benchmark(loaded, rounds, epochs, say, download)
     if as_json:

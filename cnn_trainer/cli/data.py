@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, OverrideOptions
+from cnn_trainer.cli.options import AsJson, OverrideOptions, checked_config
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn, with_overrides
 from cnn_trainer.cli.tables import stdout_width, table
 from cnn_trainer.errors import DataError, UsageError
@@ -136,7 +136,6 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
     """What ``subject`` names: a data set, a file, or a shipped config."""
     from cnn_trainer.config.load import documented_config
     from cnn_trainer.config.shipped import shipped_names
-    from cnn_trainer.network.fits import load_checked
 
     if subject in _NAMED:
         if overrides:
@@ -146,7 +145,7 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
     if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped_names():
         remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped_names())}"
         raise UsageError("no such file, shipped config or data set", place=subject, remedy=remedy)
-    return load_checked(Path(subject), overrides or ()).experiment
+    return checked_config(Path(subject), overrides).experiment
 
 
 def _is_wrong(report: "DataReport") -> bool:

@@ -28,6 +28,8 @@ class Config:
     experiment: Experiment
     file: str
     places: dict[KeyPath, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What a person should know: which keys of the file an override dropped."""
 
     def fault(self, key: str, problem: str, remedy: str | None = None) -> Fault:
         """What is wrong with the dotted ``key``, at the file and line that set it."""
@@ -74,9 +76,14 @@ def change_experiment(experiment: Experiment, changes: Mapping[str, Any], file: 
 
 def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overrides: Overrides) -> Config:
     override_faults: list[Fault] = []
+    notes: list[str] = []
+    set_before: list[KeyPath] = []
     for override in overrides.items() if isinstance(overrides, Mapping) else overrides:
         try:
-            _override(tree, places, override)
+            path, value, place = _split_override(override)
+            notes += _drop_keys_of_old_kind(tree, places, path, value, set_before)
+            _override(tree, places, path, value, place)
+            set_before.append(path)
         except ConfigError as error:
             override_faults += error.faults
     try:
@@ -85,11 +92,11 @@ def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overri
         raise ConfigError(*faults.describe(error, tree, places, file), *override_faults) from None
     if override_faults:
         raise ConfigError(*override_faults)
-    return Config(experiment, file, places)
+    return Config(experiment, file, places, notes)
 
 
-def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str | tuple[str, Value]) -> None:
-    """Set one dotted key in ``tree``, given as ``key=value`` or as key and value."""
+def _split_override(override: str | tuple[str, Value]) -> tuple[tuple[str, ...], Value, str]:
+    """The path, the value and the place, for messages, of an override: ``key=value``, or key and value."""
     if isinstance(override, str):
         place = f"--set {override}"
         key, equals, text = override.partition("=")
@@ -102,9 +109,41 @@ def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str 
         raise ConfigError(Fault(place, "not of the form key=value, such as training.epochs=3"))
     if len(path) > strict_yaml.MAX_DEPTH:
         raise ConfigError(Fault(place, f"nested more than {strict_yaml.MAX_DEPTH} levels deep"))
+    return path, value, place
+
+
+def _drop_keys_of_old_kind(
+    tree: dict[str, Value], places: dict[KeyPath, str], path: tuple[str, ...], value: Value, set_before: list[KeyPath]
+) -> list[str]:
+    """Remove the keys of a section that its new kind does not have, if ``path`` sets the kind, such as data.source.
+
+    What an override has set before stays, to be refused.
+
+    Returns:
+        A note that names what was removed; empty if nothing was.
+    """
+    section, known = faults.keys_of_kind(path, value)
+    tree_section = faults.value_at(tree, section)
+    if not isinstance(tree_section, dict) or not known or tree_section.get(path[-1]) == value:
+        return []
+    dropped = [name for name in tree_section if name not in known and (*section, name) not in set_before]
+    for name in dropped:
+        del tree_section[name]
+        for old in [place for place in places if place[: len(path)] == (*section, name)]:
+            del places[old]
+    names = ", ".join(".".join([*path[:-1], name]) for name in dropped)
+    return [f"{names} of the file: not used with {'.'.join(path)}={value}"] if dropped else []
+
+
+def _override(
+    tree: dict[str, Value], places: dict[KeyPath, str], path: tuple[str, ...], value: Value, place: str
+) -> None:
+    """Set one key in ``tree``."""
     section = tree
     for word in path[:-1]:
-        child = section.setdefault(word, {})
+        if section.get(word) is None:
+            section[word] = {}  # left empty, as in training:
+        child = section[word]
         if not isinstance(child, dict):
             raise ConfigError(Fault(place, f"{word} is a value, not a section"))
         section = child

@@ -1,1 +1,1 @@
-"""A server for one exported model: two standard interfaces, a page to draw on, and bounds on all that comes in."""
+"""A server for one exported model: two standard interfaces, a page to draw on, and bounds on every request."""

@@ -1,4 +1,4 @@
-"""The application: a table of paths, what becomes of requests for anything else, and the list of all for programs."""
+"""The application: a table of paths, the answer to requests for any other, and a list of them all for programs."""
 
 import json
 from collections import defaultdict
@@ -21,7 +21,7 @@ from cnn_trainer.serve.traces import Traces
 
 
 def build_app(served: Served, traces: Traces, limits: Limits) -> tuple[ASGIApp, Guard]:
-    """The whole application for one model, and the guard inside, which is to be told when the server stops."""
+    """The whole application for one model, and its guard, which must be told when the server stops."""
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(traces.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
@@ -60,7 +60,7 @@ def build_app(served: Served, traces: Traces, limits: Limits) -> tuple[ASGIApp, 
 
 
 def _dispatcher(routes: Iterable[Route], name: str) -> Callable[[Scope], Awaitable[Response]]:
-    """Hands each request to the route at its path. Raises RefusedError for what there is not."""
+    """Hands each request to the route at its path. Raises RefusedError if there is none."""
     paths: dict[str, dict[str, Route]] = defaultdict(dict)
     for route in routes:
         paths[route.path][route.method] = route

@@ -1,6 +1,6 @@
-"""What stands in the body of a request: strict JSON, and images as nested lists of pixels.
+"""The body of a request: strict JSON, and images as nested lists of pixels.
 
-Every fault of a body is a RefusedError with a status of 400.
+Every fault in a body is a RefusedError with status 400.
 """
 
 import json
@@ -19,13 +19,13 @@ _Batch = NDArray[np.uint8]
 
 MAX_IMAGES = 1024
 
-_MAX_REST_BYTES = 300  # around an array of images; the names of a request's keys take less
+_MAX_REST_BYTES = 300  # around an array of images; the keys of a request take less
 _DIGITS = b"0123456789"
 _NUM_DIGITS = np.array([len(str(value)) if value < 256 else -1 for value in range(1000)])
 
 
 def check_media_type(request: Request, known: Sequence[str]) -> str:
-    """The media type of a body, which must be one of ``known``; an empty one there stands for a missing type."""
+    """The media type of a body, which must be one of ``known``; an empty string there allows a missing type."""
     headers = dict(request.scope["headers"])
     given = headers[b"content-type"].decode("latin-1") if b"content-type" in headers else ""
     media_type = given.partition(";")[0].strip().lower()
@@ -37,13 +37,14 @@ def check_media_type(request: Request, known: Sequence[str]) -> str:
 
 
 def parse_object(body: bytes, image_shape: Sequence[int] | None = None) -> dict[str, Any]:
-    """The JSON object that a body is.
+    """Parse a body as a JSON object.
 
-    If ``image_shape`` (height, width and channels) is given, an array of such images that is nearly all of the body is
-    read without making an object of every pixel, several times as fast, and stands in the mapping as uint8 (images,
-    height, width, channels). If it is not written as programs write it, or is wrong, it stands there as lists.
+    If ``image_shape`` (height, width and channels) is given, and an array of such images makes up nearly all of the
+    body, it is read without creating an object for each pixel, which is several times as fast. Its value is then uint8
+    (images, height, width, channels). If it is wrong, or not written as programs write it, its value is lists.
 
-    Raises RefusedError if it is no JSON object, has a key twice, NaN or infinity, or is nested too deeply.
+    Raises RefusedError if the body is not a JSON object, repeats a key, contains NaN or infinity, or is nested too
+    deeply.
     """
     if image_shape is not None and (quick := _parse_quickly(body, tuple(image_shape))) is not None:
         return quick
@@ -67,12 +68,12 @@ def _refuse_constant(word: str) -> None:
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        raise ValueError("a key stands twice in an object")
+        raise ValueError("an object repeats a key")
     return mapping
 
 
 def _parse_quickly(body: bytes, image_shape: tuple[int, ...]) -> dict[str, Any] | None:
-    """The object with its one array as uint8, or None if there is more to it."""
+    """The object with its one array as uint8, or None if it holds anything else."""
     start, end = body.find(b"["), body.rfind(b"]") + 1
     if not 0 <= start < end or (rest := _parse_rest(body[:start] + b"NaN" + body[end:])) is None:
         return None
@@ -82,7 +83,7 @@ def _parse_quickly(body: bytes, image_shape: tuple[int, ...]) -> dict[str, Any] 
 
 @lru_cache(maxsize=8)
 def _parse_rest(text: bytes) -> tuple[dict[str, Any], str] | None:
-    """An object with NaN, which is not JSON, in the place of its array, and its key. None if there is more to it."""
+    """An object with NaN, which is not JSON, instead of its array, and the key. None if it holds anything else."""
     words: list[str] = []
     try:
         mapping = json.loads(text[:_MAX_REST_BYTES].decode(), parse_constant=words.append, object_pairs_hook=_mapping)
@@ -93,12 +94,12 @@ def _parse_rest(text: bytes) -> tuple[dict[str, Any], str] | None:
 
 
 def _read_canonical(text: bytes, image_shape: tuple[int, ...]) -> _Batch | None:
-    """The array that ``text`` is, or None if it is not written as ``json.dumps`` writes it, with or without spaces.
+    """Parse ``text`` as an array, or return None if it is not what ``json.dumps`` writes, with or without spaces.
 
-    Nothing else is taken: without its digits, the text is that of such an array; the digits stand where the numbers do,
-    and nowhere else; and they are the digits of a number from 0 to 255.
+    Nothing else is accepted: apart from its digits, the text equals that of such an array; there are digits exactly
+    where the numbers are; and each number is from 0 to 255.
     """
-    # Not by ``int`` of each number and a comparison with the text written anew: three times as slow (2026-11-25).
+    # Calling ``int`` on each number and comparing with the text written again takes three times as long (2026-11-25).
     comma = b", " if b", " in text[:100] else b","
     rest = text.translate(None, _DIGITS)
     count = (len(rest) + len(comma) - 2) // (len(_frame(1, image_shape, comma)[0]) + len(comma) - 2)
@@ -117,7 +118,7 @@ def _read_canonical(text: bytes, image_shape: tuple[int, ...]) -> _Batch | None:
 
 @lru_cache(maxsize=4)
 def _frame(count: int, image_shape: tuple[int, ...], comma: bytes) -> tuple[bytes, NDArray[np.intp]]:
-    """The text of an array of ``count`` images without its numbers, and where in it the numbers end."""
+    """The text of an array of ``count`` images without its numbers, and the offsets at which numbers end."""
     text = b"0"
     for size in (*reversed(image_shape), count):
         text = b"[" + comma.join([text] * size) + b"]"
@@ -126,13 +127,13 @@ def _frame(count: int, image_shape: tuple[int, ...], comma: bytes) -> tuple[byte
 
 
 def check_count(count: int, where: str) -> None:
-    """Refuse an empty batch, and one of more than ``MAX_IMAGES``."""
+    """Refuse an empty batch and one of more than ``MAX_IMAGES`` images."""
     if not 1 <= count <= MAX_IMAGES:
         raise RefusedError(400, f"{where}: {count} images; send 1 to {MAX_IMAGES} in a request")
 
 
 def to_images(value: object, image_shape: Sequence[int], where: str) -> _Batch:
-    """Nested lists as uint8 (images, height, width, channels). Raises RefusedError naming ``where`` and the fault."""
+    """Nested lists as uint8 (images, height, width, channels). Raises RefusedError with ``where`` and the fault."""
     if isinstance(value, np.ndarray):
         return value
     if type(value) is not list:
@@ -151,7 +152,7 @@ def _words(image_shape: Sequence[int]) -> str:
 
 
 def to_pixels(values: list[Any], where: str) -> _Batch:
-    """A flat list as uint8. Raises RefusedError naming ``where`` and the first value that is no pixel."""
+    """A flat list as uint8. Raises RefusedError with ``where`` and the first value that is not a pixel."""
     try:
         if set(map(type, values)) == {int}:
             return np.frombuffer(bytes(values), np.uint8)
@@ -165,7 +166,7 @@ def to_pixels(values: list[Any], where: str) -> _Batch:
 
 
 def format_rows(rows: NDArray[np.float32]) -> str:
-    """Finite float32 (rows, columns) as JSON: a list of lists, each number with the 9 digits that tell it from others.
+    """Finite float32 (rows, columns) as JSON: a list of lists, each number with the 9 digits that identify a float32.
 
     Twice as fast as ``json.dumps``, which writes the 17 digits of a float64.
     """

@@ -21,32 +21,32 @@ from cnn_trainer.runs.records import DataRecord
 from cnn_trainer.serve.limits import RefusedError
 
 MAX_PIXELS: Final = 2**24
-"""Of all pictures of a request together: a small file can hold very many."""
+"""For all pictures of a request together: a small file can decode to very many pixels."""
 
 _DATA_URL = re.compile(r"data:[^,]{0,100};base64,", re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/", " \t\r\n=")
 
 
 def decode_base64(text: object, where: str) -> bytes:
-    """The bytes that ``text`` stands for: base64, with or without padding and line breaks, or a ``data:`` URL.
+    """Decode base64 (ordinary or URL-safe alphabet, with or without padding and line breaks) or a ``data:`` URL.
 
-    Its alphabet is the ordinary one or that for URLs. Raises RefusedError naming ``where`` for anything else.
+    Raises RefusedError with ``where`` for anything else.
     """
     if isinstance(text, str):
         start = _DATA_URL.match(text)
         digits = text[start.end() if start else 0 :].translate(_URL_SAFE)
         try:
             return binascii.a2b_base64(digits + "=" * (-len(digits) % 4), strict_mode=True)
-        except ValueError:  # no base64, or not even ASCII: refused below, as what is no text is
+        except ValueError:  # not base64, or not even ASCII: refused below, like anything that is not text
             pass
-    raise RefusedError(400, f"{where}: expected the file of a picture in base64")
+    raise RefusedError(400, f"{where}: expected a picture file in base64")
 
 
 def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
     """The files in a form, as ``curl -F file=@7.png`` sends it: their contents, and their places for messages.
 
-    ``content_type`` is ``multipart/form-data; boundary=...``. Raises RefusedError if the body is no such form, or there
-    is no complete file in it.
+    ``content_type`` is ``multipart/form-data; boundary=...``. Raises RefusedError if the body is not such a form or
+    has no complete file in it.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
@@ -69,8 +69,8 @@ def read_form(body: bytes, content_type: str) -> tuple[list[bytes], list[str]]:
 def read_picture_files(files: Iterable[bytes], data: DataRecord, places: Sequence[str]) -> NDArray[np.uint8]:
     """The contents of files as images for a network that was trained on ``data``: uint8 (n, height, width, channels).
 
-    Each is made like MNIST or resized, as ``data`` asks. ``places`` has an entry for each; RefusedError is raised with
-    that of the first that is no picture or shows nothing, and for more than MAX_PIXELS in all.
+    Each is made like MNIST or resized, as ``data`` asks. ``places`` has an entry for each file. Raises RefusedError
+    with the place of the first file that is not a picture or shows nothing, and for more than MAX_PIXELS in all.
     """
     height, width, channels = data.image_shape
     pixels_left = MAX_PIXELS - len(places) * height * width
@@ -91,7 +91,7 @@ def read_picture_files(files: Iterable[bytes], data: DataRecord, places: Sequenc
 
 
 def read_drawing(content: bytes, data: DataRecord) -> NDArray[np.uint8]:
-    """A picture of strokes, light on black and nothing else, as uint8 (1, 28, 28, 1), or RefusedError if it is none."""
+    """A drawing of light strokes on black as uint8 (1, 28, 28, 1). Raises RefusedError if there are no strokes."""
     try:
         picture = like_mnist.decode(content, "drawing", "grey", MAX_PIXELS)
         return like_mnist.place_drawing(picture).reshape(1, *data.image_shape)
@@ -107,7 +107,7 @@ def as_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def example_picture(shape: tuple[int, int, int]) -> str:
-    """A picture of (height, width, channels) that every network of that shape takes, in base64: an upright stroke."""
+    """An example picture of (height, width, channels) in base64: an upright stroke."""
     height, width, _ = shape
     image = np.zeros(shape, np.uint8)
     image[height // 4 : height - height // 4, width // 2 - width // 8 : width // 2 + max(1, width // 8)] = 255

@@ -1,4 +1,4 @@
-"""Bounds on requests beside those that the web server keeps: how much, how fast, how many at a time, and for whom."""
+"""Bounds on requests that the web server does not set: how much, how fast, how many at a time, and from whom."""
 
 import asyncio
 import gzip
@@ -18,8 +18,8 @@ from cnn_trainer.serve.traces import Traces
 
 BODY_SECONDS: Final = 10.0
 
-# A body that is too large is read up to here and forgotten. If a connection is closed while its client still sends, it
-# is reset, and the client never reads why.
+# A body that is too large is read up to this size and dropped. If a connection is closed while its client still sends,
+# it is reset, and the client never learns why.
 _MAX_FORGOTTEN_BYTES = 2**24
 
 _MAX_HELD_BYTES = 2**23  # by the bodies of all requests together, whether they still arrive or are worked on
@@ -31,25 +31,25 @@ _ORIGIN = re.compile(r"https?://[a-z0-9._-]+(:[0-9]+)?|https?://\[[0-9a-f:.]+\](
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes, and from whom."""
+    """What a server accepts, and from whom."""
 
     max_body_bytes: int
-    """Of a body, both as it is sent and once it is decompressed."""
+    """The size of a body, both as sent and decompressed."""
     max_in_flight: int
-    """POST requests that are worked on at a time. GET is no work worth counting: a health check is always answered."""
+    """POST requests at a time. GET requests are not counted, so a health check is always answered."""
     hosts: Collection[str] | None
-    """Names that a request may give as its host, in lower case; None for any. Otherwise a page at a name that its owner
-    points to this machine could read the answers of a server on the visitor's own machine (DNS rebinding)."""
+    """Names that a request may give as its host, in lower case; None for any. Without this check, a web page whose
+    owner points its name to 127.0.0.1 could read the answers of a server on the visitor's machine (DNS rebinding)."""
     origins: Collection[str]
     """Pages from elsewhere that may read the answers, such as ``https://digits.example``."""
 
 
 def check_names(hosts: Collection[str], origins: Collection[str]) -> None:
-    """Raise UsageError for a host or an origin that no request can give."""
+    """Raise UsageError for a host or an origin that no request can have."""
     for host in hosts:
         if (found := _HOST.fullmatch(host.encode())) is None or found[1] != host.encode():
             remedy = "give a name or an address without a port, such as digits.example or [::1]"
-            raise UsageError("is not the name of a host", place=f"--allow-host {host}", remedy=remedy)
+            raise UsageError("is not a host name", place=f"--allow-host {host}", remedy=remedy)
     for origin in origins:
         if origin != "*" and _ORIGIN.fullmatch(origin) is None:
             remedy = "give scheme and host, and the port if there is one, such as https://page.example"
@@ -57,7 +57,7 @@ def check_names(hosts: Collection[str], origins: Collection[str]) -> None:
 
 
 class RefusedError(Exception):
-    """A request that is not answered as asked, for a reason that its client can act on."""
+    """A request is refused, for a reason that its client can act on."""
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
@@ -65,28 +65,28 @@ class RefusedError(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def response(self) -> Response:
-        """What its client reads: ``{"error": message}``."""
+        """The answer to the client: ``{"error": message}``."""
         return Response(json.dumps({"error": str(self)}), self.status, self.headers, "application/json")
 
 
 class Guard:
-    """Lets only bounded requests through to what answers them, each with its whole body in ``scope["body"]``.
+    """Lets only bounded requests through to the application, each with its whole body in ``scope["body"]``.
 
-    It answers itself if that raises: a RefusedError as it says, any other exception as a defect.
+    If the application raises, this answers: a RefusedError with its status, any other exception as a defect.
     """
 
     def __init__(self, answer: Callable[[Scope], Awaitable[Response]], limits: Limits, traces: Traces) -> None:
         self._answer, self._limits, self._traces = answer, limits, traces
         self._working: set[asyncio.Timeout] = set()
-        self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes that are there of each body, the oldest first
+        self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes received of each body, the oldest first
         self._held_bytes = 0
         self._max_held_bytes = max(_MAX_HELD_BYTES, 4 * limits.max_body_bytes)
-        # On the clock of the event loop, once the server stops: when the last body is there, and the last answer.
+        # Deadlines on the event loop's clock once the server stops: for the last body and for the last answer.
         self._end = float("inf")
         self._work_end: float | None = None
 
     def stop(self, body_seconds: float, answer_seconds: float) -> None:
-        """Wait for bodies that have not arrived yet, and for answers, for so long at most."""
+        """Wait for bodies that have not arrived yet and for answers, for at most this long."""
         now = asyncio.get_running_loop().time()
         self._end, self._work_end = now + body_seconds, now + answer_seconds
         for timeout in self._arriving:
@@ -116,7 +116,7 @@ class Guard:
         await response(scope, receive, send)
 
     async def _work(self, scope: Scope) -> Response:
-        """The answer. Raises RefusedError also if there is too much to do, or no time left for it."""
+        """The answer. Also raises RefusedError if the server is too busy or is stopping."""
         works, timeout = scope["method"] == "POST", asyncio.timeout_at(self._work_end)
         if works and self._traces.in_flight >= self._limits.max_in_flight:
             raise _busy(f"{self._limits.max_in_flight} requests are in flight already")
@@ -134,7 +134,7 @@ class Guard:
             self._traces.in_flight -= works
 
     async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Raises RefusedError for one that is too large, too slow or broken off."""
+        """The whole body. Raises RefusedError if it is too large, too slow or incomplete."""
         if b"content-length" not in headers and b"transfer-encoding" not in headers:
             return b""
         max_bytes = self._limits.max_body_bytes
@@ -142,7 +142,9 @@ class Guard:
         remedy = "send fewer or smaller images in a request, or start the server with a larger --max-body-bytes"
         too_large = f"the body is larger than {max_bytes} bytes; {remedy}"
         if b"expect" in headers and length > max_bytes:
-            raise RefusedError(413, too_large, connection="close")  # it waits for a word before it sends the body
+            raise RefusedError(
+                413, too_large, connection="close"
+            )  # the client waits for 100 Continue before it sends the body
         parts: list[bytes] = []
         size, more = 0, True
         timeout = asyncio.timeout_at(min(asyncio.get_running_loop().time() + BODY_SECONDS, self._end))
@@ -173,7 +175,7 @@ class Guard:
         return b"".join(parts)
 
     def _make_room(self, timeout: asyncio.Timeout, num_bytes: int) -> None:
-        """Count ``num_bytes`` for the body with this timeout; the bodies that have arrived for longest make way."""
+        """Count ``num_bytes`` for the body with this timeout; the bodies that have taken longest are dropped for it."""
         while self._held_bytes + num_bytes > self._max_held_bytes and self._arriving:
             oldest = next(iter(self._arriving))
             self._held_bytes -= self._arriving.pop(oldest)
@@ -186,19 +188,19 @@ class Guard:
         if self._end < float("inf"):
             return stopping()
         if timeout not in self._arriving:
-            return _busy("other requests fill the memory that there is for bodies", connection="close")
+            return _busy("other requests fill the memory for bodies", connection="close")
         problem = f"the body was not there within {BODY_SECONDS:g} seconds"
         return RefusedError(408, f"{problem}; send a smaller one", connection="close")
 
 
 def _hasten(timeout: asyncio.Timeout, when: float) -> None:
-    """Let it end at ``when`` at the latest. One that has just ended cannot be changed any more."""
+    """Let it end at ``when`` at the latest. A timeout that has just ended cannot be changed."""
     if not timeout.expired():
         timeout.reschedule(min(timeout.when() or when, when))
 
 
 def stopping() -> RefusedError:
-    """For a request that the end of the server cuts off."""
+    """The answer to a request that the stopping server cuts off."""
     return RefusedError(503, "the server is stopping; try again later", connection="close")
 
 
@@ -209,7 +211,7 @@ def _busy(problem: str, **headers: str) -> RefusedError:
 def _check_host(scope: Scope, hosts: Collection[str] | None) -> None:
     given = [value for name, value in scope["headers"] if name == b"host"]
     if scope["http_version"] != "1.1" and not any(given):
-        return  # HTTP/1.0 knows no host; browsers, which are led astray by names, do not speak it
+        return  # HTTP/1.0 has no Host header; browsers, which DNS rebinding targets, do not use it
     found = _HOST.fullmatch(given[0]) if len(given) == 1 else None
     if found is None:
         raise RefusedError(400, "host: expected one name or address, with or without a port", connection="close")

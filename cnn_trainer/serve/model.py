@@ -1,4 +1,4 @@
-"""The model that is served: chosen from an export, checked, and run without letting anybody wait for long."""
+"""The model that is served: chosen from an export, checked, and run so that no request waits long."""
 
 import asyncio
 import os
@@ -20,13 +20,13 @@ from cnn_trainer.runs.paths import RECORD_FILE, resolve_run
 from cnn_trainer.serve.limits import stopping
 
 VERSION: Final = "1"
-"""The only version there is, of the model that is served; as in the exported SavedModel."""
+"""The only version of the model, as in the exported SavedModel."""
 
 _SERVED: Final[tuple[Format, ...]] = ("onnx", "litert", "litert-float16", "litert-int8")
-"""From the best liked on: the first that an export has is served."""
+"""In order of preference: the first one that an export holds is served."""
 
-_CHUNK_VALUES = 100_000  # that the network is given at once: 127 images of MNIST, some 5 ms and 15 MB of activations
-_AT_ONCE_VALUES = 8_000  # that the event loop computes itself, because handing ten images of MNIST on takes as long
+_CHUNK_VALUES = 100_000  # per call of the network: 127 images of MNIST, some 5 ms and 15 MB of activations
+_AT_ONCE_VALUES = 8_000  # computed in the event loop: handing ten images of MNIST to the thread takes as long
 
 Worked = TypeVar("Worked")
 _Item = TypeVar("_Item")
@@ -65,23 +65,23 @@ class Served:
         return await self.in_worker(self._compute_all, images)
 
     async def in_worker(self, work: Callable[..., Worked], *arguments: object) -> Worked:
-        """Do what takes longer than a millisecond in the one thread for it, while the event loop goes on."""
+        """Run work of more than a millisecond in the worker thread, so that the event loop is not blocked."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
 
     def while_running(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        """The items of long work; RefusedError instead of the next one, once the model is closed."""
+        """Yield the items of long work. Raises RefusedError instead of the next one once the model is closed."""
         for item in items:
             if self._stopped.is_set():
                 raise stopping()
             yield item
 
     def close(self) -> None:
-        """Begin no further work, and let that in the worker end at its next item."""
+        """Start no further work, and let the worker stop at its next item."""
         self._stopped.set()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _compute_all(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """In pieces, so that memory stays level and the lock is never held for long."""
+        """In pieces, so that memory is bounded and the lock is never held for long."""
         size = max(1, _CHUNK_VALUES // images[0].size)
         parts = []
         for start in self.while_running(range(0, len(images), size)):
@@ -110,16 +110,16 @@ def find_export(text: str, runs_dir: Path) -> Path:
 
 
 def open_export(export_dir: Path) -> Served:
-    """Load the model of an export that is served: in ONNX, or else in LiteRT. One image is computed once, as a trial.
+    """Load the model of an export: ONNX, or else LiteRT. It is tried on one image.
 
     Raises:
-        RunDirectoryError: if there is no such export, or it is not what its manifest says.
+        RunDirectoryError: if there is no such export, or it differs from its manifest.
         DeviceError: if the model's runtime is not installed.
     """
     manifest = folder.read(export_dir)
     name = next((name for name in _SERVED if name in manifest.models), None)
     if name is None:
-        problem = f"has none of the formats that are served: {', '.join(_SERVED)}"
+        problem = f"has none of the formats that can be served: {', '.join(_SERVED)}"
         remedy = f"make one with: cnn-train export {manifest.run} --format onnx"
         raise RunDirectoryError(problem, place=export_dir, remedy=remedy)
     exported = manifest.models[name]

@@ -1,6 +1,6 @@
 """The Open Inference Protocol, version 2, over REST: https://github.com/kserve/open-inference-protocol.
 
-With Triton's extensions for binary tensors and for classification, which its clients use unless told otherwise:
+With Triton's extensions for binary tensors and for classification, which Triton's clients use by default:
 https://github.com/triton-inference-server/server/tree/main/docs/protocol.
 """
 
@@ -27,7 +27,7 @@ _TAG: Final = "Open Inference Protocol"
 
 
 def inference_routes(served: Served, traces: Traces) -> list[Route]:
-    """What is answered under ``/v2``."""
+    """The routes under ``/v2``."""
     name = served.manifest.name
 
     async def infer(request: Request) -> Response:
@@ -56,9 +56,9 @@ def inference_routes(served: Served, traces: Traces) -> list[Route]:
     model = {"name": name, "versions": [VERSION], "platform": platform, "inputs": [source], "outputs": [target]}
     server = {"name": "cnn-trainer", "version": __version__, "extensions": _EXTENSIONS}
     words = (
-        "Probabilities of the images in the tensor ``image``. Binary tensors follow the JSON, whose length the header "
-        "``Inference-Header-Content-Length`` gives. The output's parameter ``classification`` asks for so many of the "
-        "likeliest classes instead, each as ``probability:index:name``."
+        "Probabilities of the images in the tensor ``image``. Binary tensors follow the JSON; the header "
+        "``Inference-Header-Content-Length`` gives the length of the JSON. With the output's parameter "
+        "``classification``, the answer is that many of the likeliest classes, each as ``probability:index:name``."
     )
     inferred = operations.operation(words, _TAG, body=_body_schemas(served.image_shape))
     found = [
@@ -124,9 +124,9 @@ def _read_data(values: Any, shape: list[int], num_values: int) -> NDArray[np.uin
 
 
 def _read_wishes(document: dict[str, Any], num_classes: int) -> tuple[bool, int]:
-    """Whether the output is to be binary, and how many classes are asked for; 0 asks for probabilities."""
+    """Whether the output is binary, and how many classes are asked for; 0 asks for probabilities."""
     if not isinstance(document.get("id"), str | None):
-        raise RefusedError(400, "id: expected a text")
+        raise RefusedError(400, "id: expected a string")
     is_binary, count = _parameter(document, "binary_data_output"), None
     if document.get("outputs") not in (None, []):
         output = _one_of(document, "outputs", OUTPUT_NAME)
@@ -150,7 +150,7 @@ def _parameter(place: dict[str, Any], name: str) -> Any:
 def _write_tensor(
     probabilities: NDArray[np.float32], num_classes: int, names: list[str], is_binary: bool
 ) -> tuple[dict[str, Any], bytes]:
-    """The one output, and what follows the JSON. As Triton does: little-endian, and a text behind its length."""
+    """The one output, and the bytes after the JSON. As in Triton: little-endian, with each string after its length."""
     if num_classes:
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :num_classes]
         ranked = zip(probabilities, best, strict=True)
@@ -178,7 +178,7 @@ def _one_of(document: dict[str, Any], key: str, name: str) -> dict[str, Any]:
 
 
 def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
-    """What ``infer`` takes, by media type. That ``data`` has as many values as ``shape`` says cannot be written so."""
+    """What ``infer`` accepts, by media type. A schema cannot tie the length of ``data`` to ``shape``."""
     pixel = operations.PIXEL
     sizes = [{"type": "integer", "minimum": 1, "maximum": bodies.MAX_IMAGES}, *({"const": size} for size in shape)]
     num_values = int(np.prod(shape))

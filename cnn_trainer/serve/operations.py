@@ -16,13 +16,13 @@ PICTURES: Final[Schema] = {media_type: {"schema": FILE} for media_type in PICTUR
 PIXEL: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 255}
 
 _FAULTS: Final = {
-    400: "The request is not what it must be; the message says where.",
+    400: "The request is malformed; the message says where.",
     421: "The server does not answer to this host.",
 }
 _FAULTS_OF_BODIES: Final = {
     408: "The body took too long to arrive.",
     413: "The body is too large.",
-    415: "The body is of a type, or in a coding, that is not read.",
+    415: "The type or the encoding of the body is not supported.",
     500: "A defect of the server.",
     503: "Too many requests are in flight, or the server is stopping.",
 }
@@ -38,7 +38,7 @@ class Route(NamedTuple):
 
 
 def fixed_route(path: str, content: str, operation: Schema | None = None) -> Route:
-    """A route to GET a text of JSON that is always the same."""
+    """A route that answers GET with constant JSON text."""
 
     async def answer(_: Request) -> Response:
         return Response(content, media_type="application/json")
@@ -49,9 +49,9 @@ def fixed_route(path: str, content: str, operation: Schema | None = None) -> Rou
 def operation(
     description: str, tag: str, answer: Schema | None = None, kind: str = "application/json", body: Schema | None = None
 ) -> Schema:
-    """An OpenAPI operation of the interface ``tag``, which answers by the schema ``answer``, or with any object.
+    """An OpenAPI operation of the interface ``tag``, whose answer has the schema ``answer``, or is any object.
 
-    ``body`` says by media type what may be sent: its ``schema``, and an ``example`` that is answered.
+    ``body`` maps each media type to the ``schema`` of what may be sent, and a valid ``example``.
     """
     content = {kind: {"schema": answer or {"type": "object"}}}
     responses: Schema = {"200": {"description": "The answer.", "content": content}}
@@ -75,7 +75,7 @@ def images_schema(image: Schema) -> Schema:
 
 
 def array_schema(items: Schema, shape: Sequence[int | None]) -> Schema:
-    """JSON schema of lists in lists; a size of None is any."""
+    """JSON schema of nested lists; a size of None is any size."""
     for size in reversed(shape):
         items = {"type": "array", "items": items, **({} if size is None else {"minItems": size, "maxItems": size})}
     return items

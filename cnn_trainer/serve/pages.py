@@ -1,4 +1,4 @@
-"""What people see in a browser: a page to draw on, and the list of interfaces; no script or font of anybody else's."""
+"""What people see in a browser: a page to draw on, and the list of interfaces. All scripts and fonts are our own."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ _FILES = {"style.css": "text/css", "page.js": "text/javascript", "icon.svg": "im
 _DIGITS = [str(digit) for digit in range(10)]
 
 _KEYS = "Keys: arrows move the pen, Space puts it down and lifts it, Ctrl+Z undoes, Delete clears."
-# The page's words for a network that takes pictures of another kind, and for one that reads what is drawn.
+# The page's words for a network that takes other pictures, and for one that reads drawings.
 _WORDS = {
     "draws": ("false", "true"),
     "task": ("Show a picture", "Draw @"),
@@ -46,7 +46,7 @@ _WORDS = {
 
 
 def page_routes(served: Served, traces: Traces) -> list[Route]:
-    """What is answered at ``/`` and under ``/page``."""
+    """The routes ``/`` and those under ``/page``."""
     folder = resources.files(__package__) / "page"
     data = served.manifest.data
 
@@ -68,7 +68,7 @@ def page_routes(served: Served, traces: Traces) -> list[Route]:
     words = "What the network makes of a picture (PNG, JPEG, BMP): ``probabilities``, and ``seen``, a PNG of its input."
     found = [read_by(lambda content: images.read_picture_files([content], data, ["picture"]), "/page/picture", words)]
     if like_mnist.prepares(data):
-        words = "The same of a drawing: strokes, light on black, every one of which counts."
+        words = "The same for a drawing of light strokes on black, all of which count."
         found.append(read_by(lambda content: images.read_drawing(content, data), "/page/drawing", words))
     page = Template((folder / "index.html").read_text("utf-8")).substitute(_words(served))
     files = [_page(f"/page/{name}", (folder / name).read_text("utf-8"), kind) for name, kind in _FILES.items()]
@@ -76,7 +76,7 @@ def page_routes(served: Served, traces: Traces) -> list[Route]:
 
 
 def docs_route(served: Served, openapi: Mapping[str, Any]) -> Route:
-    """``/docs``: what ``openapi`` lists, for people."""
+    """``/docs``: the operations of ``openapi``, for people."""
     height, width, channels = map(str, served.image_shape)
     words = {"name": served.manifest.name, "height": height, "width": width, "classes": str(served.num_classes)}
     words["channels"] = "1 value" if channels == "1" else f"{channels} values"
@@ -92,7 +92,7 @@ def _page(path: str, content: str, kind: str) -> Route:
 
 
 def _words(served: Served) -> dict[str, str]:
-    """What the page's template leaves open, fit for HTML."""
+    """The values for the page's template, escaped for HTML."""
     manifest, data = served.manifest, served.manifest.data
     height, width, _ = served.image_shape
     source = data.source if data.source == data.requested else f"{data.source}, as {data.requested} was not at hand"

@@ -1,4 +1,4 @@
-"""The server's process: its socket, its signals, its end. HTTP itself is granian's."""
+"""The server process: socket, signals and shutdown. granian does HTTP."""
 
 import asyncio
 import gc
@@ -28,9 +28,9 @@ from cnn_trainer.serve.traces import Traces, log_time
 
 MAX_HEAD_BYTES: Final = 2**14
 HEAD_SECONDS: Final = 10.0  # a connection without a request is closed after that, too
-STOP_SECONDS: Final = 4.0  # for the requests in flight; with what comes before and after, the process ends within 5
+STOP_SECONDS: Final = 4.0  # for the requests in flight; the whole process ends within 5
 _ARRIVE_SECONDS: Final = 3.0  # of these, for bodies to arrive
-_ANSWER_SECONDS: Final = 3.7  # and for answers; what is open then is refused
+_ANSWER_SECONDS: Final = 3.7  # and for answers; requests still open then are refused
 
 _UNREAD_SECONDS: Final = 10  # that a client may leave its answer unread
 _MAX_CONNECTIONS: Final = 2048
@@ -38,9 +38,9 @@ _BACKLOG: Final = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at ``host``, a name or an address, and ``port``, of which 0 takes a free one.
+    """A socket that listens at ``host``, a name or an address, and ``port``; 0 picks a free port.
 
-    ``::`` is every address of this machine, of IP version 4 as well. Raises UsageError if there can be none.
+    ``::`` is every address of this machine, including IPv4. Raises UsageError if it cannot listen there.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     is_both = host == "::" and socket.has_dualstack_ipv6()
@@ -56,14 +56,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(listener: socket.socket) -> str:
-    """Where a browser finds what listens there."""
+    """The URL of the socket, for a browser."""
     host, port, *_ = listener.getsockname()
     name = "localhost" if ipaddress.ip_address(host).is_unspecified else host
     return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
 
 
 def is_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine reaches what listens there."""
+    """Whether only this machine can reach the socket."""
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
@@ -80,7 +80,7 @@ def answered_hosts(listener: socket.socket, allowed: Collection[str]) -> frozens
 
 
 class _Granian(embed.Server):
-    """granian with a socket that is there already, so that a port in use is found before a model is announced."""
+    """granian with a socket that is already open, so that a port in use is found before a model is announced."""
 
     def __init__(self, listener: socket.socket, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -92,7 +92,7 @@ class _Granian(embed.Server):
 
 
 class _JsonLog(logging.Handler):
-    """What granian and other packages have to say, as lines of JSON."""
+    """The messages of granian and other packages, as lines of JSON."""
 
     def __init__(self, write: Callable[..., None]) -> None:
         super().__init__()
@@ -104,19 +104,19 @@ class _JsonLog(logging.Handler):
 
 
 def run(served: Served, listener: socket.socket, limits: Limits, write: Callable[..., None]) -> None:
-    """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish, for ``STOP_SECONDS`` at most.
+    """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish, for at most ``STOP_SECONDS``.
 
-    It returns then, for the command to end with exit code 0: a signal is how a server is told that its work is done.
-    ``write`` gets lines of the log, one or more.
+    Then it returns, and the command ends with exit code 0: a signal is the ordinary way to stop a server.
+    ``write`` gets one or more lines of the log.
     """
-    warnings.simplefilter("ignore")  # Pillow warns of harmless flaws in pictures, once for each place in its code
+    warnings.simplefilter("ignore")  # Pillow warns about harmless flaws in pictures
     traces = Traces(served.manifest, served.exported.format, write)
     app, guard = build_app(served, traces, limits)
     log = {
         "handlers": {"json": {"()": lambda: _JsonLog(write)}},
         "formatters": {},
         "root": {"handlers": ["json"]},
-        # What it warns of is a malformed form, whose client is told.
+        # It warns about malformed forms, and the client is told about those anyway.
         "loggers": {"python_multipart": {"level": "CRITICAL"}},
     }
     max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -143,13 +143,13 @@ def run(served: Served, listener: socket.socket, limits: Limits, write: Callable
         await stopped.wait()
         if serving.done():
             serving.result()  # raises what it ended with
-            raise RuntimeError("the web server ended by itself; its log says more")
+            raise RuntimeError("the web server stopped by itself; see its log")
         guard.stop(_ARRIVE_SECONDS, _ANSWER_SECONDS)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=STOP_SECONDS)
 
     gc.collect()
-    gc.freeze()  # what is there now stays: there is no use in looking through it for garbage
+    gc.freeze()  # these objects stay: there is no garbage to find among them
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve())

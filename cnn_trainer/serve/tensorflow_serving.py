@@ -1,6 +1,6 @@
-"""The REST interface of TensorFlow Serving, https://www.tensorflow.org/tfx/serving/api_rest, for its clients unchanged.
+"""The REST interface of TensorFlow Serving, https://www.tensorflow.org/tfx/serving/api_rest.
 
-Beyond it, an image may be a picture's file: ``{"b64": "..."}`` in the place of its pixels, the file itself as the body,
+In addition, an image may be a picture file: ``{"b64": "..."}`` instead of its pixels, the file itself as the body,
 or files in a form. In TensorFlow Serving such a value is a string tensor, which an exported SavedModel does not take.
 """
 
@@ -20,14 +20,14 @@ from cnn_trainer.serve.model import VERSION, Served
 from cnn_trainer.serve.operations import PICTURE_TYPES, Route, Schema, array_schema, object_schema, operation
 from cnn_trainer.serve.traces import Traces
 
-# The last is what curl -d sends unless told otherwise, as in the examples of TensorFlow Serving, which reads any.
+# The last is what curl -d sends by default, as in TensorFlow Serving's own examples; TensorFlow Serving reads any type.
 _JSON_TYPES: Final = ("", "application/json", "application/x-www-form-urlencoded")
 _FORM_TYPE: Final = "multipart/form-data"
 _MEDIA_TYPES: Final = (*_JSON_TYPES, _FORM_TYPE, *PICTURE_TYPES)
 
 
 def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
-    """What is answered under ``/v1``."""
+    """The routes under ``/v1``."""
     shape = served.image_shape
     signature = json.dumps(_metadata(served))
     fine = {"error_code": "OK", "error_message": ""}
@@ -73,7 +73,7 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
 
 
 def _parse(body: bytes, shape: tuple[int, int, int]) -> tuple[str, Any]:
-    """The key of the images in a body of JSON, and what stands there. Raises RefusedError."""
+    """The key of the images in a JSON body, and its value. Raises RefusedError."""
     document = bodies.parse_object(body, shape)
     if "signature_name" in document and document["signature_name"] not in (SIGNATURE, "", None):
         raise RefusedError(400, f"signature_name: this model has only the signature {SIGNATURE}")
@@ -85,7 +85,7 @@ def _parse(body: bytes, shape: tuple[int, int, int]) -> tuple[str, Any]:
 
 
 async def _read_batch(served: Served, value: object, key: str) -> NDArray[np.uint8]:
-    """Images from what stands under ``instances`` or ``inputs``. Raises RefusedError."""
+    """The images in the value of ``instances`` or ``inputs``. Raises RefusedError."""
     if key == "inputs":
         value = _without_name(value, key)
     if isinstance(value, dict):
@@ -101,7 +101,7 @@ async def _read_batch(served: Served, value: object, key: str) -> NDArray[np.uin
 
 
 def _without_name(value: Any, where: str) -> Any:
-    """The value of the one input there is, if ``value`` is an object that gives inputs by name."""
+    """The value of the one input, if ``value`` is an object that gives inputs by name."""
     if not isinstance(value, dict) or value.keys() == {"b64"}:
         return value
     if value.keys() != {INPUT_NAME}:
@@ -111,7 +111,7 @@ def _without_name(value: Any, where: str) -> Any:
 
 def _picture(item: Any, where: str) -> bytes:
     if not isinstance(item, dict) or item.keys() != {"b64"}:
-        raise RefusedError(400, f"{where}: expected a picture in base64, as the others of this request are")
+        raise RefusedError(400, f"{where}: expected a picture in base64, like the others in this request")
     return images.decode_base64(item["b64"], where)
 
 
@@ -136,7 +136,7 @@ def _metadata(served: Served) -> dict[str, Any]:
 
 
 def _body_schemas(shape: tuple[int, int, int]) -> dict[str, Schema]:
-    """What ``predict`` takes, by media type, with examples."""
+    """What ``predict`` accepts, by media type, with examples."""
     signature = {"signature_name": {"enum": [SIGNATURE, "", None]}}
     kinds = array_schema(operations.PIXEL, shape), object_schema({"b64": {"type": "string", "format": "picture"}})
     batches = [operations.images_schema({"anyOf": [kind, object_schema({INPUT_NAME: kind})]}) for kind in kinds]

@@ -1,4 +1,4 @@
-"""What can be seen of a running server: a line of JSON for every request, and numbers for Prometheus."""
+"""The server's log, one line of JSON for each request, and its metrics for Prometheus."""
 
 import asyncio
 import json
@@ -20,11 +20,11 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Traces:
     """The log and the metrics of one server.
 
-    ``in_flight`` requests are being worked on, ``num_images`` were classified; /metrics shows the ``registry``.
+    ``in_flight`` requests are being answered, ``num_images`` were classified; /metrics shows the ``registry``.
     """
 
     def __init__(self, manifest: Manifest, format: str, write: Callable[..., None]) -> None:  # noqa: A002
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each, of when it began
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # would add a second series to each, with its creation time
         self.in_flight = 0
         self.registry = CollectorRegistry()
         self.num_images = Counter("cnn_train_images", "Images classified.", registry=self.registry)
@@ -32,10 +32,10 @@ class Traces:
         self._lines: list[str] = []
         labels: tuple[str, ...] = ("route", "status")
         self._requests = Counter("cnn_train_requests", "Requests answered.", labels, registry=self.registry)
-        name, words = "cnn_train_request_seconds", "From the head of a request to the end of its answer."
+        name, words = "cnn_train_request_seconds", "From the header of a request to the end of its answer."
         self._seconds = Histogram(name, words, ("route",), buckets=_SECONDS, registry=self.registry)
         self._of_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # a look-up by labels takes longer
-        in_flight = Gauge("cnn_train_requests_in_flight", "Requests being worked on.", registry=self.registry)
+        in_flight = Gauge("cnn_train_requests_in_flight", "Requests being answered.", registry=self.registry)
         in_flight.set_function(lambda: self.in_flight)
         labels = ("name", "format", "weights_sha256")
         model = Gauge("cnn_train_model", "Always 1; its labels say what is served.", labels, registry=self.registry)
@@ -43,7 +43,7 @@ class Traces:
         ProcessCollector(registry=self.registry)
 
     def watch(self, app: ASGIApp) -> ASGIApp:
-        """The application with a line and counts for every request."""
+        """The application, with a log line and counts for every request."""
 
         async def watched(scope: Scope, receive: Receive, send: Send) -> None:
             started, status, num_bytes = time.perf_counter(), 0, 0
@@ -64,14 +64,14 @@ class Traces:
         return watched
 
     def _record(self, scope: Mapping[str, Any], status: int, num_bytes: int, seconds: float) -> None:
-        route = scope["route"] if "route" in scope else ""  # of an unknown path: there may be any number of these
+        route = scope["route"] if "route" in scope else ""  # an unknown path: there may be any number of these
         if (route, status) not in self._of_route:
             self._of_route[route, status] = self._requests.labels(route, status), self._seconds.labels(route)
         requests, histogram = self._of_route[route, status]
         requests.inc()
         histogram.observe(seconds)
         client = scope["client"][0] if scope["client"] else ""
-        self._log(  # put together by hand, which takes a third of the time; it is done for every request
+        self._log(  # put together by hand for every request, in a third of the time
             f'{{"time": "{log_time()}", "method": {_as_json(scope["method"])}, "path": {_as_json(scope["path"])}, '
             f'"status": {status}, "seconds": {seconds:.6f}, "bytes": {num_bytes}, "client": "{client}"}}'
         )
@@ -82,7 +82,7 @@ class Traces:
         self._log(json.dumps({**fields, "traceback": traceback.format_exception(error)}))
 
     def _log(self, line: str) -> None:
-        """Write a line with all others of this turn of the event loop."""
+        """Write a line together with all others of this turn of the event loop."""
         self._lines.append(line)
         if len(self._lines) == 1:
             asyncio.get_running_loop().call_soon(self._write_lines)

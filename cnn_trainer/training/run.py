@@ -129,6 +129,8 @@ def prepare(
 
     Raises ConfigError, DataError or DeviceError.
     """
+    for note in config.notes:
+        feedback.warn(note)
     experiment = config.experiment
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
         remedy = f"install it with: {facts.install_command('tensorboard')}, or set false"

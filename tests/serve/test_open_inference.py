@@ -91,7 +91,7 @@ BAD = {
         "a number of classes",
     ),
     "parameters in a list": ({"inputs": [tensor(ZEROS)], "parameters": []}, "parameters: expected an object"),
-    "a number for an id": ({"id": 1, "inputs": [tensor(ZEROS)]}, "id: expected a text"),
+    "a number for an id": ({"id": 1, "inputs": [tensor(ZEROS)]}, "id: expected a string"),
 }
 
 

@@ -223,7 +223,7 @@ BAD = {
     "null": ({"instances": [[[[None]] * 28] * 28]}, "got null"),
     "a text": ({"instances": [[[["0"]] * 28] * 28]}, 'got "0"'),
     "another input": ({"inputs": {"images": [PIXEL]}}, "the one key image"),
-    "no base64": ({"instances": [{"b64": "%"}]}, "instances[0]: expected the file of a picture in base64"),
+    "no base64": ({"instances": [{"b64": "%"}]}, "instances[0]: expected a picture file in base64"),
     "no picture": ({"instances": [b64(b"picture")]}, "instances[0]: is no PNG, JPEG or BMP"),
     "a blank picture": ({"instances": [b64(picture_file(np.zeros((50, 50, 1), np.uint8)))]}, "nothing stands out"),
     "pictures and pixels": ({"instances": [b64(b""), PIXEL]}, "instances[1]: expected a picture"),
