@@ -5,21 +5,12 @@ Augmentation, which needs TensorFlow, is in ``cnn_trainer.training.augment`` and
 
 from cnn_trainer.data.check import DataReport, check_data
 from cnn_trainer.data.download import DownloadProgress, no_progress
-from cnn_trainer.data.load import (
-    Data,
-    TrainingData,
-    at_path,
-    check_scale,
-    data_used,
-    load_split,
-    load_training,
-    unused_fraction,
-)
+from cnn_trainer.data.load import Data, TrainingData, at_path, data_used, load_split, load_training
 from cnn_trainer.data.places import SourceStatus, fetch, list_sources
-from cnn_trainer.data.splits import Split, order_of_examples, split_digest
+from cnn_trainer.data.splits import Split, order_of_examples, split_digest, unused_fraction
 
 __all__ = [
     "Data", "DataReport", "DownloadProgress", "SourceStatus", "Split", "TrainingData", "at_path", "check_data",
-    "check_scale", "data_used", "fetch", "list_sources", "load_split", "load_training", "no_progress",
-    "order_of_examples", "split_digest", "unused_fraction",
+    "data_used", "fetch", "list_sources", "load_split", "load_training", "no_progress", "order_of_examples",
+    "split_digest", "unused_fraction",
 ]  # fmt: skip

@@ -24,6 +24,8 @@ MAX_CLASSES = 1000
 CHUNK_BYTES = 2**20
 # Deflate makes nothing more than 1032 times smaller (zlib's own documentation); the rest is for short files.
 _MAX_DEFLATE_RATIO = 1100
+# Of every split, so that a class has the same number in all.
+_NUMBER = "labels = numpy.searchsorted(numpy.unique(train_labels), labels)"
 
 
 class Readable(Protocol):
@@ -59,6 +61,8 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except FileNotFoundError:
         raise DataError("no such file", place=path, remedy=f"expected {expected}") from None
+    except IsADirectoryError:
+        raise DataError("is a folder", place=path, remedy=f"expected {expected}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         problem = getattr(error, "strerror", None) or error
         raise DataError(f"cannot be opened: {problem}", place=path, remedy=f"expected {expected}") from None
@@ -127,12 +131,16 @@ def check_header(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]
 
 
 def _check_images(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
+    if dtype.kind == "O":
+        problem, remedy = "images are Python objects", "x = numpy.stack(x.tolist()), if all are of one size"
+        raise DataError(f"{problem}; expected an array of numbers", place=where, remedy=remedy)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
         problem = f"images have the shape {shape}; expected (n, height, width) or (n, height, width, 1 or 3)"
         raise DataError(problem, place=where, remedy=_reshape(shape))
     if dtype.kind not in "buif" or dtype.itemsize > 8:
         remedy = "convert them with astype('float64')" if dtype.kind == "f" else "give numbers from 0 to 255"
-        raise DataError(f"images are {dtype.name}; expected uint8", place=where, remedy=remedy)
+        found = "text" if dtype.kind in "US" else dtype.name
+        raise DataError(f"images are {found}; expected uint8", place=where, remedy=remedy)
 
 
 def _reshape(shape: tuple[int, ...]) -> str:
@@ -154,11 +162,16 @@ def _reshape(shape: tuple[int, ...]) -> str:
 
 def _check_labels(where: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
     if len(shape) != 1:
-        convert = "labels.reshape(-1)" if shape[1:] == (1,) else "for one-hot rows use labels.argmax(axis=1)"
+        is_line = math.prod(shape) == max(shape, default=0)
+        convert = "labels.reshape(-1)" if is_line else "for one-hot rows use labels.argmax(axis=1)"
         raise DataError(f"labels have the shape {shape}; expected (n,)", place=where, remedy=convert)
     if dtype.kind not in "iu":
-        convert = "make sure that none is NaN or a fraction, then convert with astype('int64')"
-        raise DataError(f"labels are {dtype.name}; expected integers from 0", place=where, remedy=convert)
+        convert, found = "labels.astype('int64')", dtype.name
+        if dtype.kind == "f":
+            convert = f"make sure that none is NaN or a fraction, then {convert}"
+        elif dtype.kind != "b":
+            convert, found = f"number them: {_NUMBER}", "text" if dtype.kind in "US" else "Python objects"
+        raise DataError(f"labels are {found}; expected integers from 0", place=where, remedy=convert)
 
 
 def make_split(images_where: str, images: NDArray[Any], labels_where: str, labels: NDArray[np.integer]) -> Split:
@@ -170,7 +183,9 @@ def make_split(images_where: str, images: NDArray[Any], labels_where: str, label
     """
     if len(images) != len(labels):
         problem = f"{len(labels)} labels for the {len(images)} images of {images_where}"
-        raise DataError(problem, place=labels_where, remedy="expected one each")
+        is_last = images.shape[-1] == len(labels)
+        remedy = "examples come first: numpy.moveaxis(x, -1, 0)" if is_last else "expected one each"
+        raise DataError(problem, place=labels_where, remedy=remedy)
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0:
         raise DataError(f"holds the label {lowest}", place=labels_where, remedy="expected integers from 0")
@@ -187,7 +202,10 @@ def count_classes(where: str, labels: NDArray[np.integer]) -> int:
     counts = counts_per_class(labels, 0)
     if 0 in counts:
         empty = counts.index(0)
-        remedy = f"number the classes of the training examples 0 to {sum(map(bool, counts)) - 1} without a gap"
+        is_shifted = all(counts[1:])
+        remedy = (
+            "subtract 1 from the labels of every split" if is_shifted else f"number the classes 0, 1, 2, …: {_NUMBER}"
+        )
         problem = f"no training example has the label {empty}, and some have {len(counts) - 1}"
         raise DataError(problem, place=where, remedy=remedy)
     if len(counts) == 1:

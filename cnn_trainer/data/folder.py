@@ -7,7 +7,6 @@ animation the first picture.
 """
 
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,22 +17,21 @@ from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
 from cnn_trainer.data.pictures import CHANNELS, BrokenPicturesError, Color, read_picture
-from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
+from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName, Stream, choose_stratified, split_named
 from cnn_trainer.errors import DataError
 
-_SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}  # in any case, also with _set or _data behind
-_EXPECTED_SPLITS = "train or training, test or testing, and for validation val, valid, validation or dev"
+_EXPECTED = "expected train or training, test or testing, and for validation val, valid, validation, dev or eval"
+_MAX_NESTED = 3  # folders around the one that holds the splits or classes, as archives have them
 # Folders that must be there if a split is asked for: what is trained is scored on the test split in the end.
 _NEEDED: dict[SplitName, tuple[SplitName, ...]] = {"train": ("train", "test"), "validation": (), "test": ("test",)}
 # What systems, servers and programs leave in folders of pictures, in lower case.
 _JUNK = {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "icon\r",
-    "@eadir", "#recycle", "lost+found", "picasa.ini",
+    "@eadir", "#recycle", "picasa.ini", "ehthumbs_vista.db", "zbthumbnail.info", "lost+found", "network trash folder",
+    "temporary items", "__pycache__",
 }  # fmt: skip
+_JUNK_ENDS = (":zone.identifier",)
+_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def list_pictures(
 
     If ``folder`` has sub-folders train and test, these are the splits, and val is the validation split; other usual
     names of these are known. Else the sub-folders are the classes, and ``test_fraction`` of each class, chosen by
-    ``seed``, are the test split.
+    ``seed``, are the test split. A folder that holds one folder of folders only, as archives do, stands for that one.
 
     Args:
         folder: where to look.
@@ -65,7 +63,7 @@ def list_pictures(
         DataError: if there is no such folder, a split is missing, or it does not hold two classes or more of pictures.
             A folder for the validation or test split may lack classes, but not all.
     """
-    _require_folder(folder)
+    folder = _inner(folder)
     splits = _find_splits(folder)
     if splits:
         _require_splits(folder, splits, _NEEDED[split])
@@ -84,11 +82,11 @@ def list_pictures(
 def _find_splits(folder: Path) -> dict[SplitName, Path]:
     """The folders of the splits; none if the sub-folders are classes, which may have the name of a split."""
     found: dict[SplitName, list[Path]] = {}
-    folders = [path for path in _visible(folder) if arrays.is_folder(path)]
+    folders = _folders(folder)
     for path in folders:
-        for split, names in _SPLIT_FOLDERS.items():
-            if re.sub("[-_ ]?(set|data)$", "", path.name.lower()) in names:
-                found.setdefault(split, []).append(path)
+        split = split_named(path.name)
+        if split and (path.name.lower() in SPLIT_WORDS[split] or _folders(path)):  # test, or a class "test tube"
+            found.setdefault(split, []).append(path)
     if len(found) < 2 and [path for paths in found.values() for path in paths] != folders:
         return {}
     for split, paths in found.items():
@@ -103,19 +101,48 @@ def _require_splits(folder: Path, found: dict[SplitName, Path], wanted: Sequence
     for split in wanted:
         if split not in found:
             there = " and ".join(path.name for path in found.values())
+            carve = ""
+            if split == "test" and list(found) == ["train"]:
+                carve = f"; or set data.path to {found['train']}, to set aside data.test_fraction of it"
             problem = f"has {there}, but no folder for the {split} split"
-            raise DataError(problem, place=folder, remedy=f"expected {_EXPECTED_SPLITS}")
+            raise DataError(problem, place=folder, remedy=f"{_EXPECTED}{carve}")
 
 
-def _require_folder(folder: Path) -> None:
+def _inner(folder: Path) -> Path:
+    """The folder that holds the splits or the classes: ``folder``, or the one in it, as in an unpacked archive."""
     if not arrays.is_folder(folder):
-        remedy = "expected one with a sub-folder of pictures for each class"
-        raise DataError("no such folder", place=folder, remedy=remedy)
+        problem = "is a file, not a folder" if arrays.is_file(folder) else "no such folder"
+        raise DataError(problem, place=folder, remedy="expected one with a sub-folder of pictures for each class")
+    inner = folder
+    for _ in range(_MAX_NESTED):
+        folders = _folders(inner)
+        if len(folders) != 1 or split_named(folders[0].name) or not _folders(folders[0]):
+            return inner
+        inner = folders[0]
+    return inner
+
+
+def unused_pictures(folder: Path) -> list[str]:
+    """What holds pictures, and is of no split and no class: names below ``folder``. Raises DataError."""
+    inner = _inner(folder)
+    splits = list(_find_splits(inner).values())
+    others = [path for path in _folders(inner) if path not in splits] if splits else []
+    loose = [path for place in splits or [inner] for path in _visible(place) if _is_picture(path)]
+    found = [path for path in others if any(map(_is_picture, path.rglob("*")))] + loose
+    return [str(path.relative_to(folder)) for path in found]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _PICTURE_SUFFIXES and arrays.is_file(path)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if arrays.is_folder(path)]
 
 
 def is_junk(name: str) -> bool:
     """Whether a file or folder is hidden, or one that a system or a server puts among the pictures of its own."""
-    return name.startswith(".") or name.lower() in _JUNK
+    return name.startswith((".", "~$")) or name.lower() in _JUNK or name.lower().endswith(_JUNK_ENDS)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -127,12 +154,16 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _class_folders(folder: Path, least: int) -> list[Path]:
-    classes = [path for path in _visible(folder) if arrays.is_folder(path)]
+    classes = _folders(folder)
     if not least <= len(classes) <= arrays.MAX_CLASSES:
         found = f"has {len(classes)} sub-folders" if len(classes) != 1 else f"has the one sub-folder {classes[0].name}"
         wanted = f"expected one sub-folder a class, {least} to {arrays.MAX_CLASSES} of them"
         raise DataError(found, place=folder, remedy=wanted)
     for path in classes:
+        if (inside := _folders(path)) and len(inside) == len(_visible(path)):
+            problem = f"holds folders, such as {inside[0].name}, and no picture"
+            remedy = f"expected the pictures of a class; or if they are splits: {_EXPECTED}"
+            raise DataError(problem, place=path, remedy=remedy)
         if not path.name.isprintable():
             raise DataError("its name is not printable Unicode text", place=path, remedy="rename the class")
     return sorted(classes, key=lambda path: arrays.natural_order(path.name))
@@ -149,9 +180,6 @@ def _list_classes(folder: Path, class_names: Sequence[str] | None, may_lack: boo
         pictures = _visible(folder / name) if name in found else []
         if not pictures and not may_lack:
             raise DataError("holds no picture", place=folder / name, remedy="put some in, or remove the class")
-        if pictures and all(map(arrays.is_folder, pictures)):
-            remedy = f"expected the pictures of a class; if it is a split, it should be {_EXPECTED_SPLITS}"
-            raise DataError("holds folders and no picture", place=folder / name, remedy=remedy)
         paths += pictures
         labels += [label] * len(pictures)
     if not paths:

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.splits import Split, SplitName
+from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName, split_named
 from cnn_trainer.errors import DataError
 
 Kind = Literal["images", "labels"]
@@ -29,11 +30,10 @@ _GZIP = b"\x1f\x8b"
 
 # Such as train-images-idx3-ubyte, t10k-labels.idx1-ubyte.gz, emnist-letters-test-images-idx3-ubyte.
 _NAME = re.compile(
-    r"(?:(?P<prefix>.+)[-_.])?(?P<split>train|training|t10k|test|val|valid|validation|dev)[-_.](?P<kind>images|labels)"
+    rf"(?:(?P<prefix>.+)[-_.])?(?P<split>{'|'.join(chain(*SPLIT_WORDS.values()))})[-_.](?P<kind>images|labels)"
     r"(?=.*(?:idx|ubyte))(?:[-_.]idx[1-4]?)?(?:[-_.](?:ubyte|int))?(?:\.idx)?(?:\.gz)?",
     re.IGNORECASE,
 )
-_SPLITS: dict[str, SplitName] = {"tra": "train", "t10": "test", "tes": "test", "val": "validation", "dev": "validation"}
 _USUAL: dict[SplitName, str] = {"train": "train", "test": "t10k", "validation": "validation"}
 _USUAL_KINDS: dict[Kind, str] = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
 
@@ -59,10 +59,10 @@ def list_idx_files(folder: Path) -> list[IdxFile]:
     """The files right in ``folder`` that are named as idx files are, sorted by name; none if it is no folder."""
     found = []
     for path in files_in(folder):
-        if match := _NAME.fullmatch(path.name):
+        if (match := _NAME.fullmatch(path.name)) and (split := split_named(match["split"])):
             kind: Kind = "images" if match["kind"].lower() == "images" else "labels"
             prefix = (match["prefix"] or "").lower().replace("_", "-")
-            found.append(IdxFile(path, prefix, _SPLITS[match["split"].lower()[:3]], kind))
+            found.append(IdxFile(path, prefix, split, kind))
     return found
 
 
@@ -114,6 +114,8 @@ def read_idx(folder: Path, split: SplitName) -> Split | None:
 
     Raises DataError if a file is missing, there more than once, broken, or does not hold what it should.
     """
+    if arrays.is_file(folder):
+        raise DataError("is a file", place=folder, remedy=f"expected the folder of it: {folder.parent}")
     found = _search(folder)
     if split == "validation" and not any(file.split == split for file in found):
         return None

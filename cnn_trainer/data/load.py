@@ -1,6 +1,6 @@
 """From the data section of a config to splits in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +8,15 @@ from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, Mni
 from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale, table_files
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
-from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
+from cnn_trainer.data.splits import (
+    SPLITS,
+    Split,
+    SplitName,
+    carve_validation,
+    check_classes,
+    counts_per_class,
+    split_digest,
+)
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
 
@@ -88,6 +96,8 @@ def load_training(
     own = _own_validation(data, seed, whole.known(), trained_on)
     test = _read(data, seed, "test", whole.known(), no_progress).split if check_test else None
     for name, other in ("validation", own), ("test", test):
+        if other and trained_on is None:
+            check_scale(data, whole.location, name, other)
         if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
             warn(warning)
     test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
@@ -137,9 +147,16 @@ def _known(record: DataRecord) -> _Known:
 
 
 def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
-    """Refuse training images that are all black, and warn of what is not certain."""
-    where = whole.location
-    if warning := check_scale(data, where, whole.split, "training"):
+    """Refuse training images that are all black, and warn of what is not certain, or not used."""
+    where, unused = whole.location, []
+    if isinstance(data, Folder):
+        unused = folder.unused_pictures(_path(data.path))
+    elif isinstance(data, Npz):
+        unused = npz.unused_images(_path(data.path), _keys(data))
+    if unused:
+        shown = ", ".join(unused[:10]) + (", …" if len(unused) > 10 else "")
+        warn(f"{where}: holds images of no split, which are not used: {shown}")
+    if warning := check_scale(data, where, "training", whole.split):
         warn(warning)
     _, height, width, channels = whole.split.images.shape
     if isinstance(data, Csv) and data.image_shape is None and channels == 3:
@@ -147,20 +164,15 @@ def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> N
         warn(f"{where}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
 
 
-def check_scale(data: Data, where: str, split: Split, words: str) -> str | None:
-    """What to warn of if the images of ``split``, which ``words`` name, are dark. Published images are as they are.
+def check_scale(data: Data, where: str, name: str, split: Split) -> str | None:
+    """What to warn of if the images of ``split``, called ``name``, are dark. Published images are as they are.
 
     Raises DataError at ``where`` if they can only be on a wrong scale.
     """
     if data.source in PUBLISHED:
         return None
     may_be_black = isinstance(data, Folder)  # pictures say what their scale is
-    return scale.check_brightness(where, split.images, split.source_white, may_be_black, words)
-
-
-def unused_fraction(location: str, num_validation: int) -> str:
-    """What to say if ``data.validation_fraction`` is set, and the source has its own validation split."""
-    return f"data.validation_fraction is not used: {location} has its own validation split of {num_validation:,} images"
+    return scale.check_brightness(where, name, split.images, split.source_white, may_be_black)
 
 
 def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord | None) -> Split | None:
@@ -200,6 +212,7 @@ def load_split(
     path: Path | None = None,
     *,
     trained_on: DataRecord | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Split:
     """Read one split to measure on. There is no fallback here: give what ``data_used`` gives.
 
@@ -210,6 +223,7 @@ def load_split(
         path: where to look, as ``at_path`` does, in place of ``data.path`` or of the places of a named data set.
         trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
             the same place is read for it.
+        warn: called with a line if a test split at ``path`` is dark.
 
     Raises:
         DataError: if the data is missing, broken, not what it is said to be, or does not fit.
@@ -222,7 +236,10 @@ def load_split(
         known = _known(trained_on)
         known = known if path is None else replace(known, white=None)
     if split == "test":
-        return _read(data, seed, split, known, no_progress).split
+        whole = _read(data, seed, split, known, no_progress)
+        if path is not None and (dark := check_scale(data, whole.location, split, whole.split)):
+            warn(dark)  # nothing else has looked at it
+        return whole.split
     own = _own_validation(data, seed, known, trained_on)
     if split == "validation" and own:
         return own
@@ -275,7 +292,7 @@ def _named(split: Split | None, class_names: list[str], place: Path) -> _Whole |
 
 def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
     """Refuse a split that is of other classes, of another shape or on another scale than the training images."""
-    _check_classes(whole.location, whole.class_names, known)
+    check_classes(whole.location, whole.class_names, known.class_names)
     shape, white = list(whole.split.images.shape[1:]), whole.split.source_white
     if shape != known.image_shape:
         found, wanted = ("x".join(map(str, sides)) for sides in (shape, known.image_shape))
@@ -283,22 +300,7 @@ def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
         raise DataError(problem, place=whole.location, remedy="give all of them the same size and channels")
     if known.white is not None and white != known.white:
         problem = f"the {split} images have values from 0 to {white}, the training images from 0 to {known.white}"
-        raise DataError(problem, place=whole.location, remedy="give all of them on the same scale")
-
-
-def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
-    if list(found) == known.class_names:
-        return
-    parts = []
-    for word, names in (
-        ("lacks", set(known.class_names) - set(found)),
-        ("also has", set(found) - set(known.class_names)),
-    ):
-        if names:
-            shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
-            parts.append(f"{word} {shown}")
-    problem = " and ".join(parts) or "has them in another order"
-    raise DataError(f"not the {len(known.class_names)} classes of the training split: {problem}", place=where)
+        raise DataError(problem, place=whole.location, remedy=scale.other_scale(split, white))
 
 
 def _path(text: str) -> Path:
@@ -337,7 +339,7 @@ def _find_pictures(data: Folder, seed: int, split: SplitName, known: _Known | No
     if listing is None:
         return None
     if known:
-        _check_classes(f"{place}: {split}", listing.class_names, known)
+        check_classes(f"{place}: {split}", listing.class_names, known.class_names)
     later = SPLITS[SPLITS.index(split) + 1 :]
     pictures = folder.read_pictures(listing, data.image_size, data.color, lambda: map(listed, later))
     return _Whole(pictures, listing.class_names, str(place))

@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.splits import Split, SplitName
+from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName
 from cnn_trainer.errors import DataError
 
 EXPECTED = "an npz file with x_train, y_train, x_test and y_test"
@@ -38,11 +38,7 @@ Keys = Mapping[str, str]
 """Names in the file for x_train, y_train, x_val, y_val, x_test and y_test, where they are not found by themselves."""
 
 _PARTS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
-_SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
+_SPLIT_WORDS = {_PARTS[split]: words for split, words in SPLIT_WORDS.items()}
 _LETTER_WORDS = {
     "x": ("x", "xs", "image", "images", "img", "imgs", "data", "features"),
     "y": ("y", "ys", "label", "labels", "target", "targets", "class", "classes"),
@@ -61,8 +57,20 @@ def read_npz(path: Path, split: SplitName, keys: Keys = MappingProxyType({})) ->
     with arrays.open_file(path, EXPECTED) as (file, _):
         if split == "validation" and not any(_has(str(path), file, name, keys) for name in names):
             return None
-        images, labels = (read_npz_stream(str(path), file, name, keys) for name in names)
-    return arrays.make_split(f"{path}: {names[0]}", images, f"{path}: {names[1]}", labels)
+        (images_at, images), (labels_at, labels) = (_read_found(str(path), file, name, keys) for name in names)
+    return arrays.make_split(images_at, images, labels_at, labels)
+
+
+def unused_images(path: Path, keys: Keys = MappingProxyType({})) -> list[str]:
+    """The names of arrays of images that are of no split. Raises DataError if the file is missing or broken."""
+    with arrays.open_file(path, EXPECTED) as (file, _):
+        try:
+            with open_archive(str(path), file) as archive:
+                splits = [f"x_{part}" for part in _PARTS.values()]
+                used = {keys.get(name) or next(iter(_candidates(archive, name, str(path))), None) for name in splits}
+                return [name for name in _names(archive) if name not in used and _dimensions(archive, name) >= 3]
+        except BROKEN as error:
+            raise _broken(str(path), error) from None
 
 
 def read_npz_array(path: Path, name: str, keys: Keys = MappingProxyType({})) -> NDArray[np.integer]:
@@ -72,13 +80,20 @@ def read_npz_array(path: Path, name: str, keys: Keys = MappingProxyType({})) -> 
 
 
 def read_npz_stream(where: str, file: BinaryIO, name: str, keys: Keys = MappingProxyType({})) -> NDArray[np.integer]:
-    """What ``read_npz_array`` does, for an open file; ``where`` is the place that errors name."""
-    place = f"{where}: {name}"
+    """What ``read_npz_array`` does, for an open file; ``where`` opens the place that errors name."""
+    return _read_found(where, file, name, keys)[1]
+
+
+def _read_found(where: str, file: BinaryIO, name: str, keys: Keys) -> tuple[str, NDArray[np.integer]]:
+    """The place of an array, in the words of the file, and the array."""
+    place = where
     try:
         with open_archive(where, file) as archive:
-            member = _require(archive, _find_name(archive, name, keys, place), place)
+            found = _find_name(archive, name, keys, f"{where}: {name}")
+            place = f"{where}: {found}"
+            member = _require(archive, found, place)
             with archive.open(member) as stream:
-                return _read_array(stream, member, place, is_images=name.startswith("x"))
+                return place, _read_array(stream, member, place, is_images=name.startswith("x"))
     except BROKEN as error:
         raise _broken(place, error) from None
 
@@ -86,12 +101,15 @@ def read_npz_stream(where: str, file: BinaryIO, name: str, keys: Keys = MappingP
 def _has(where: str, file: BinaryIO, name: str, keys: Keys) -> bool:
     try:
         with open_archive(where, file) as archive:
-            return name in keys or bool(_candidates(archive, name))
+            return name in keys or bool(_candidates(archive, name, where))
     except BROKEN as error:
-        raise _broken(f"{where}: {name}", error) from None
+        raise _broken(where, error) from None
 
 
 def _broken(place: str, error: Exception) -> DataError:
+    if isinstance(error, zipfile.BadZipFile) and "not a zip file" in str(error):
+        problem = "is not a zip file, as npz files are, or was cut short"
+        return DataError(problem, place=place, remedy=f"expected {EXPECTED}; {_WRITE}, or get it again")
     problem = f"broken npz file: {str(error) or type(error).__name__}"
     return DataError(problem, place=place, remedy=f"{_WRITE}, or get it again")
 
@@ -122,7 +140,7 @@ class _BoundedReads:
 def _find_name(archive: zipfile.ZipFile, name: str, keys: Keys, where: str) -> str:
     """The name in the file of what is called ``name`` here, such as ``x_train``."""
     there = _names(archive)
-    found = [keys[name]] if name in keys else _candidates(archive, name)
+    found = [keys[name]] if name in keys else _candidates(archive, name, where)
     if len(found) == 1 and found[0] in there:
         return found[0]
     shown = ", ".join(there) or "nothing"
@@ -134,6 +152,8 @@ def _find_name(archive: zipfile.ZipFile, name: str, keys: Keys, where: str) -> s
     else:
         problem = f"no such array; the file holds {shown}"
     remedy = f"say which it is: data.keys: {{{name}: NAME}}"
+    if name.endswith("test"):
+        remedy += "; if there is none, move some of the training examples into x_test and y_test"
     raise DataError(problem, place=where, remedy=remedy if there else f"expected {EXPECTED}")
 
 
@@ -141,7 +161,7 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return sorted(str(entry.removesuffix(".npy")) for entry in archive.namelist())
 
 
-def _candidates(archive: zipfile.ZipFile, name: str) -> list[str]:
+def _candidates(archive: zipfile.ZipFile, name: str, where: str) -> list[str]:
     """The names in the file that are spellings of ``name``; if ``name`` itself is there, only that."""
     there = _names(archive)
     if name in there:
@@ -155,27 +175,28 @@ def _candidates(archive: zipfile.ZipFile, name: str) -> list[str]:
     }
     found = [entry for entry in there if re.sub("[^a-z0-9]", "", entry.lower()) in spellings]
     if not found and there == _UNNAMED and part != "val":
-        return [_unnamed(archive, letter)[part == "test"]]
+        return [_unnamed(archive, letter, where)[part == "test"]]
     return found
 
 
 _UNNAMED = ["arr_0", "arr_1", "arr_2", "arr_3"]  # what numpy.savez calls arrays that it is given without names
 
 
-def _unnamed(archive: zipfile.ZipFile, letter: str) -> list[str]:
+def _unnamed(archive: zipfile.ZipFile, letter: str, where: str) -> list[str]:
     """Of four arrays without names the images or the labels, which have fewer dimensions; those to train on first."""
-    dimensions = {}
-    for name in _UNNAMED:
-        with archive.open(f"{name}.npy") as stream:
-            dimensions[name] = len(_read_header(stream, name)[0])
-    images = [name for name in _UNNAMED if dimensions[name] >= 3]
+    images = [name for name in _UNNAMED if _dimensions(archive, name) >= 3]
     if len(images) != 2:
-        raise DataError(
-            "four arrays without names, of which two should be images",
-            place=archive.filename or "npz",
-            remedy=f"write them as {EXPECTED}",
-        )
+        problem = "holds four arrays without names, of which two should be images (n, height, width)"
+        raise DataError(problem, place=where, remedy="say which they are, in data.keys")
     return images if letter == "x" else [name for name in _UNNAMED if name not in images]
+
+
+def _dimensions(archive: zipfile.ZipFile, name: str) -> int:
+    """Of an array in the file; 0 for what is no array."""
+    if f"{name}.npy" not in archive.namelist():
+        return 0
+    with archive.open(f"{name}.npy") as stream:
+        return len(_read_header(stream, name)[0])
 
 
 def _require(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:

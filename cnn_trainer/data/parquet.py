@@ -1,7 +1,7 @@
 """Images in Parquet files, as the Hugging Face hub has them: a column of pictures, and one of labels.
 
 A picture is the content of a file (PNG and the like), by itself or as ``bytes`` beside its ``path``; or its pixels, as
-a list, or as lists in lists. The package pyarrow reads the files; it is an extra.
+a list, as lists in lists, or as a column each. The package pyarrow reads the files; it is an extra.
 """
 
 import io
@@ -35,7 +35,7 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
         color: what pictures are made; None: what the first one is.
 
     Raises:
-        BrokenPicturesError: if pictures cannot be decoded; it names those of all files.
+        BrokenPicturesError: if pictures are broken; it names all of the table.
         DataError: if the package pyarrow is not installed, a file is missing, broken or too large, or does not hold
             what it should.
     """
@@ -47,8 +47,8 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
     with _opened(paths) as files:
         num_rows = sum(file.metadata.num_rows for _, file in files)
         for path, file in files:
-            image_column, label_column, names = _columns(path, file, label)
-            for row, values, batch_labels in _batches(path, file, image_column, label_column):
+            image_columns, label_column, names = _columns(path, file, label)
+            for row, values, batch_labels in _batches(path, file, image_columns, label_column):
                 try:
                     pixels = _pixels(values, path, row, image_size, color)
                 except BrokenPicturesError as error:
@@ -80,6 +80,13 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
     return tables.Table(images, numbers, names)
 
 
+def has_label_column(path: Path, label: str | None) -> bool:
+    """Whether a file has a column of labels. Raises DataError if it cannot be read."""
+    with _opened([path]) as files:
+        names = files[0][1].schema_arrow.names
+    return label in names or tables.find_label(names, None, path) is not None
+
+
 @contextmanager
 def _opened(paths: Sequence[Path]) -> Iterator[list[tuple[Path, Any]]]:
     """The files, open, with what their footers say. What pyarrow raises for a broken one becomes a DataError."""
@@ -104,16 +111,21 @@ def _opened(paths: Sequence[Path]) -> Iterator[list[tuple[Path, Any]]]:
             file.close()
 
 
-def _columns(path: Path, file: Any, label: str | None) -> tuple[str, str, list[str] | None]:
-    """The columns of the images and of the labels, and the names of the classes, if the file gives them."""
+def _columns(path: Path, file: Any, label: str | None) -> tuple[list[str], str, list[str] | None]:
+    """The column of the images, or those of their pixels, that of the labels, and the names of the classes, if any."""
     columns = list(file.schema_arrow.names)
     lower = [name.lower() for name in columns]
     shown = ", ".join(columns[:10]) + (", …" if len(columns) > 10 else "")
-    image = next((columns[lower.index(name)] for name in _IMAGE_NAMES if name in lower), None)
+    image = next(([columns[lower.index(name)]] for name in _IMAGE_NAMES if name in lower), [])
     at = tables.find_label(columns, label, path)
-    if image is None or at is None:
-        missing = f"images, such as {_IMAGE_NAMES[0]}" if image is None else "labels"
-        remedy = "rename it" if image is None else "name it: data.label"
+    if not image and at is not None:  # a column for each pixel
+        pixels = [
+            name for number, name in enumerate(columns) if number != at and lower[number] not in tables.NOT_PIXELS
+        ]
+        image = pixels if len(pixels) > 1 and tables.is_square(len(pixels)) else []
+    if not image or at is None:
+        missing = f"images, such as {_IMAGE_NAMES[0]}" if not image else "labels"
+        remedy = f"call it {_IMAGE_NAMES[0]}" if not image else "name it: data.label"
         raise DataError(f"has no column of {missing}; it has {shown}", place=path, remedy=remedy)
     for index in range(file.metadata.num_row_groups):
         if (size := file.metadata.row_group(index).total_byte_size) > arrays.MAX_ARRAY_BYTES:
@@ -132,33 +144,46 @@ def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str] 
     return names if is_list else None
 
 
-def _batches(path: Path, file: Any, image: str, label: str) -> Iterator[tuple[int, Any, list[Any]]]:
+def _batches(path: Path, file: Any, image: list[str], label: str) -> Iterator[tuple[int, list[Any], list[Any]]]:
     """Some rows at a time: the number of the first, counted from 1, their images as pyarrow has them, their labels."""
     row = 1
-    for batch in file.iter_batches(_BATCH_ROWS, columns=[image, label]):
+    for batch in file.iter_batches(_BATCH_ROWS, columns=[*image, label]):
         labels = batch.column(label).to_pylist()
+        labels = [int(value) if isinstance(value, float) and value.is_integer() else value for value in labels]
         for number, value in enumerate(labels, row):
-            if not isinstance(value, str | int) or isinstance(value, bool):
+            place = f"{path}: row {number}"
+            if isinstance(value, str):
+                tables.check_name(value, place)
+            elif not isinstance(value, int) or isinstance(value, bool):
                 problem = f"{label} holds {'nothing' if value is None else repr(value)[:40]}"
-                raise DataError(problem, place=f"{path}: row {number}", remedy="expected a whole number or a name")
-        yield row, batch.column(image), labels
+                raise DataError(problem, place=place, remedy="expected a whole number or a name")
+        yield row, [batch.column(name) for name in image], labels
         row += len(labels)
 
 
-def _pixels(column: Any, path: Path, row: int, image_size: int | None, color: Color | None) -> NDArray[Any]:
-    """Images (n, height, width, channels) of some rows of a column: struct with bytes, binary, or lists of pixels."""
+def _pixels(columns: list[Any], path: Path, row: int, image_size: int | None, color: Color | None) -> NDArray[Any]:
+    """Images (n, height, width, channels) of some rows: of a struct with bytes, of bytes, of lists, or of columns."""
     from pyarrow import types
 
     where = f"{path}: row {row}"
-    if column.null_count:
-        raise DataError("holds nothing in place of an image", place=where, remedy="remove the row")
+    for column in columns:
+        if column.null_count:
+            empty = column.is_null().to_pylist().index(True)
+            problem = "holds nothing in place of an image" if len(columns) == 1 else "lacks a pixel"
+            raise DataError(problem, place=f"{path}: row {row + empty}", remedy="remove the row")
+    if len(columns) > 1:
+        if wrong := next((column.type for column in columns if not _is_numeric(column.type)), None):
+            raise DataError(f"its pixels are {wrong}", place=where, remedy="expected numbers")
+        values = np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1)
+        return _shaped(values, _shape_of(values.shape[1], where))
+    (column,) = columns
     if types.is_struct(column.type):
         if column.type.get_field_index("bytes") < 0:
             raise DataError("its pictures have no bytes", place=where, remedy="expected a column of bytes and path")
         column = column.field("bytes")
     if types.is_binary(column.type) or types.is_large_binary(column.type):
         return _decode(column.to_pylist(), path, row, image_size, color)
-    return _from_lists(column, where)
+    return _from_lists(column, path, row)
 
 
 def _decode(
@@ -197,28 +222,46 @@ def _is_grey(content: bytes) -> bool:
         return False
 
 
-def _from_lists(column: Any, where: str) -> NDArray[Any]:
+def _from_lists(column: Any, path: Path, row: int) -> NDArray[Any]:
     from pyarrow import types
 
+    where = f"{path}: row {row}"
     num_rows = len(column)
     sides: list[int] = []
     while types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
         is_fixed = types.is_fixed_size_list(column.type)
-        lengths = {column.type.list_size} if is_fixed else set(column.value_lengths().to_pylist())
-        if len(lengths) != 1 or None in lengths:
-            raise DataError("its lists of pixels differ in length", place=where, remedy="make all images of one size")
-        sides += lengths
+        lengths = [column.type.list_size] * len(column) if is_fixed else column.value_lengths().to_pylist()
+        if wrong := next((at for at, length in enumerate(lengths) if length != lengths[0]), None):
+            problem = f"holds {lengths[wrong]} values in a list of pixels, and those before hold {lengths[0]}"
+            place = f"{path}: row {row + wrong // math.prod(sides)}"
+            raise DataError(problem, place=place, remedy="make all images of one size")
+        sides += lengths[:1]
         column = column.flatten()
-    shape = tables.image_shape(sides[0], None, where) if len(sides) == 1 else (*sides, 1)[:3]
-    if len(sides) == 1 and shape[2] == 3:
-        remedy = f"write each image as {shape[0]} lists of {shape[1]} lists of 3 numbers, or as a PNG"
-        raise DataError(f"the order of {sides[0]} values in three colours is not known", place=where, remedy=remedy)
+    shape = _shape_of(sides[0], where) if len(sides) == 1 else (*sides, 1)[:3]
     is_image = len(sides) in (1, 2, 3) and (shape[2] in (1, 3) or shape[0] in (1, 3))
-    is_number = types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type)
-    if not is_image or not is_number or column.null_count:
+    if not is_image or not _is_numeric(column.type) or column.null_count:
         problem = f"its images are {'lists of ' * len(sides)}{column.type}"
         raise DataError(problem, place=where, remedy="expected pictures as bytes, or lists of numbers")
-    pixels = column.to_numpy(zero_copy_only=False).reshape(num_rows, -1)
+    return _shaped(column.to_numpy(zero_copy_only=False).reshape(num_rows, -1), shape)
+
+
+def _is_numeric(of_column: Any) -> bool:
+    from pyarrow import types
+
+    return any(is_kind(of_column) for is_kind in (types.is_integer, types.is_floating, types.is_boolean))
+
+
+def _shape_of(num_values: int, where: str) -> tuple[int, ...]:
+    """The shape of a grey image of so many values. Raises DataError if it has colours, whose order is not known."""
+    shape = tables.image_shape(num_values, None, where)
+    if shape[2] == 3:
+        remedy = f"write each image as {shape[0]} lists of {shape[1]} lists of 3 numbers, or as a PNG"
+        raise DataError(f"the order of {num_values} values in three colours is not known", place=where, remedy=remedy)
+    return shape
+
+
+def _shaped(pixels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Rows of values as images; as uint8 if they are whole numbers from 0 to 255."""
     if pixels.dtype.kind in "iu" and pixels.size and 0 <= pixels.min() <= pixels.max() <= 255:
         pixels = pixels.astype(np.uint8)
     return tables.shaped(pixels, shape)

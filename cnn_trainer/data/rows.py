@@ -1,6 +1,7 @@
 """Images as the rows of a CSV file: one number a pixel, and the label in a column of its own.
 
-With a header or without one; cells apart by commas, semicolons or tabs; plain, gzipped, or alone in a zip file.
+With a header or without one; between cells a comma, semicolon, tab, bar or space; plain, gzipped, or alone in a zip
+file.
 """
 
 import csv
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
@@ -25,11 +26,11 @@ from cnn_trainer.errors import DataError
 CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.zip", ".tsv", ".tsv.gz")
 
 _EXPECTED = "a CSV file of images, one row each"
-_NOT_PIXELS = frozenset({"", "id", "imageid", "image_id", "index"})  # columns that number the rows
 _MAX_LINE_CHARACTERS = 2**24
 _CHUNK_CELLS = 2**20
 
 _LOOKED_AT = 1000  # rows, to tell what stands where
+_MIN_NAMES = 0.1  # share of labels that are no numbers, above which all labels are names
 
 _Line = tuple[int, str]  # with its number, counted from 1
 _Labels = NDArray[np.int64] | list[str]
@@ -150,13 +151,14 @@ def _open(path: Path) -> Iterator[Iterator[tuple[int, str]]]:
                 stream = gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[assignment]
             elif head == b"PK\x03\x04":
                 archive = npz.open_archive(str(path), file)
-                names = [name for name in archive.namelist() if not any(map(folder.is_junk, name.split("/")))]
-                members = [name for name in names if name.lower().endswith((".csv", ".tsv"))]
+                members = [name for name in archive.namelist() if name.lower().endswith((".csv", ".tsv"))]
+                members = [name for name in members if not any(map(folder.is_junk, PurePosixPath(name).parts))]
                 if len(members) != 1:
                     problem = f"a zip file with {len(members)} CSV files"
-                    raise DataError(problem, place=path, remedy="unpack it")
+                    raise DataError(problem, place=path, remedy="unpack it" if members else f"expected {_EXPECTED}")
                 stream = archive.open(members[0])
-            with io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline=None) as text:
+            encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            with io.TextIOWrapper(stream, encoding, errors="replace", newline=None) as text:
                 yield _lines(path, text)
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"broken file: {error}", place=path, remedy="get it again") from None
@@ -168,6 +170,8 @@ def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
         number += 1
         if len(line) == _MAX_LINE_CHARACTERS:
             raise DataError("has a line without an end", place=f"{path}:{number}", remedy=f"expected {_EXPECTED}")
+        if "\0" in line:
+            raise DataError("is no text", place=f"{path}:{number}", remedy=f"expected {_EXPECTED}")
         if line.strip():
             yield number, line.rstrip("\n")
 
@@ -186,15 +190,21 @@ def _start(path: Path, lines: Iterator[_Line], label: str | None) -> tuple[Layou
     if not head:
         raise DataError("holds no row of an image", place=path, remedy=f"expected {_EXPECTED}")
     first = head[0][1]
-    delimiter = max(",;\t", key=first.count)
+    delimiter = max(",;\t|", key=first.count)
+    delimiter = delimiter if delimiter in first else " "  # as numpy.savetxt writes
     cells = _cells(first, delimiter)
+    if len(cells) < 2 or (delimiter == " " and not any(map(_is_number, _cells(head[-1][1], delimiter)))):
+        problem = f"opens with {first[:40]!r}, which is no row of many cells"
+        remedy = f"expected {_EXPECTED}, with commas, semicolons, tabs, bars or spaces between cells"
+        raise DataError(problem, place=f"{path}:{head[0][0]}", remedy=remedy)
     if not _is_header(cells):
         rows = [_cells(line, delimiter) for _, line in head]
         return _layout_by_values(path, rows, delimiter, label), chain(head, lines)
     if all(map(_is_number, cells)) and head[1:]:  # the header says no more than there is to see
         rows = [_cells(line, delimiter) for _, line in head[1:]]
         return _layout_by_values(path, rows, delimiter, label), chain(head[1:], lines)
-    return _layout_by_names(path, cells, delimiter, label, head[1:2]), chain(head[1:], lines)
+    rows = [_cells(line, delimiter) for _, line in head[1:]]
+    return _layout_by_names(path, cells, rows, delimiter, label), chain(head[1:], lines)
 
 
 def _is_header(cells: list[str]) -> bool:
@@ -214,30 +224,48 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _layout_by_names(path: Path, names: list[str], delimiter: str, label: str | None, first_row: list[_Line]) -> Layout:
+def _layout_by_names(path: Path, names: list[str], rows: list[list[str]], delimiter: str, label: str | None) -> Layout:
     at = tables.find_label(names, label, path)
     left_out = [
-        column for column, name in enumerate(names) if name.lower() in _NOT_PIXELS or name.startswith("Unnamed:")
+        column for column, name in enumerate(names) if name.lower() in tables.NOT_PIXELS or name.startswith("Unnamed:")
     ]
     pixels = [column for column in range(len(names)) if column != at and column not in left_out]
-    cells = _cells(first_row[0][1], delimiter) if first_row else []
-    is_text = at is not None and len(cells) > at and not _is_number(cells[at])
-    return Layout(delimiter, names, len(names), at, is_text, pixels)
+    if not tables.is_square(len(pixels)) and tables.is_square(len(pixels) - 1) and _counts(rows, pixels[0]):
+        pixels = pixels[1:]
+    return Layout(delimiter, names, len(names), at, _are_names(rows, at), pixels)
+
+
+def _are_names(rows: list[list[str]], at: int | None) -> bool:
+    """Whether the labels are names; some of them may be numbers, as in 0 to 9 and A to Z."""
+    labels = [row[at] for row in rows if len(row) > at and row[at]] if at is not None else []
+    return sum(not _is_number(label) for label in labels) > _MIN_NAMES * len(labels)
+
+
+def _counts(rows: list[list[str]], column: int) -> bool:
+    """Whether a column numbers the rows: from 0, or from any other number."""
+    cells = [row[column] for row in rows if len(row) > column]
+    if len(cells) < 3 or not cells[0].isdecimal():
+        return False
+    return cells == [str(number) for number in range(int(cells[0]), int(cells[0]) + len(cells))]
 
 
 def _layout_by_values(path: Path, rows: list[list[str]], delimiter: str, label: str | None) -> Layout:
     """Without a header, the label is in the first column, or in the last if only that one varies."""
     num_columns = len(rows[0])
-    last = num_columns - 1
+    used = [at for at in range(num_columns) if any(row[at] for row in rows if len(row) == num_columns)]
+    columns = list(range(used[-1] + 1)) if used else [0]  # rows may end in a comma
+    if tables.is_square(len(columns) - 2) and not tables.is_square(len(columns) - 1) and _counts(rows, 0):
+        columns = columns[1:]
+    first, last = columns[0], columns[-1]
     if label not in (None, "first", "last"):
         remedy = "write first or last: the file has no header with names of columns"
         raise DataError(f"has no column {label}, which data.label names", place=path, remedy=remedy)
-    if label is None and tables.is_square(num_columns) and not tables.is_square(last):
-        return Layout(delimiter, None, num_columns, None, False, list(range(num_columns)))
-    varies = [len({row[at] for row in rows if len(row) == num_columns}) > 1 for at in (0, last)]
-    at = last if label == "last" or (label is None and varies == [False, True]) else 0
-    pixels = [column for column in range(num_columns) if column != at]
-    return Layout(delimiter, None, num_columns, at, not _is_number(rows[0][at]), pixels)
+    if label is None and tables.is_square(len(columns)) and not tables.is_square(len(columns) - 1):
+        return Layout(delimiter, None, num_columns, None, False, columns)
+    varies = [len({row[at] for row in rows if len(row) == num_columns}) > 1 for at in (first, last)]
+    at = last if label == "last" or (label is None and varies == [False, True]) else first
+    pixels = [column for column in columns if column != at]
+    return Layout(delimiter, None, num_columns, at, _are_names(rows, at), pixels)
 
 
 def _chunks(lines: Iterator[_Line], layout: Layout) -> Iterator[list[_Line]]:
@@ -277,7 +305,10 @@ def _parse(path: Path, chunk: list[_Line], layout: Layout) -> tuple[NDArray[np.g
 
 def _labels(path: Path, chunk: list[_Line], layout: Layout, values: NDArray[np.generic]) -> _Labels:
     if layout.label is not None and layout.is_text:
-        return [_cells(line, layout.delimiter)[layout.label] for _, line in chunk]
+        labels = [_cells(line, layout.delimiter)[layout.label] for _, line in chunk]
+        for name in set(labels):
+            tables.check_name(name, f"{path}:{chunk[labels.index(name)][0]}")
+        return labels
     whole = values.astype(np.int64)
     if (wrong := np.flatnonzero(whole != values)).size:
         number, value = chunk[int(wrong[0])][0], values[wrong[0]]
@@ -299,6 +330,8 @@ def _fault(path: Path, chunk: list[_Line], layout: Layout, columns: list[int]) -
                 shown = repr(cells[column][:40]) if cells[column] else "nothing"
                 is_bool = cells[column].lower() in ("true", "false")
                 remedy = "write 255 for True and 0 for False" if is_bool else "expected a number"
+                if column == layout.label:
+                    remedy = f"expected a number, as in most of the first {_LOOKED_AT} rows"
                 return DataError(f"{layout.column(column)} holds {shown}", place=place, remedy=remedy)
     return DataError("has a cell that is no number", place=f"{path}:{chunk[0][0]}", remedy="expected numbers")
 

@@ -124,20 +124,17 @@ def _remedy_below_0(lowest: float, highest: float) -> str:
     for offset, factor in ((0.5, "255"), (1, "127.5")):
         if max(-lowest, highest) < offset + 0.01:
             return f"((x + {offset:g}) * {factor}){_CONVERT} converts from {-offset:g} to {offset:g}"
-    if _MAX_DARK < highest - lowest < 255.5:
-        return f"(x + mean){_CONVERT} with the mean that was subtracted"
     if lowest > -50 and 255 <= highest < 300:
         return f"x.clip(0, 255){_CONVERT} if they were 0 to 255 before they were resized"
-    return f"undo the normalisation: ((x * std + mean) * 255){_CONVERT} with the std and mean it was done with"
+    return "undo the normalisation: x * std + mean, with the std and mean that it was done with"
 
 
-def check_brightness(
-    where: str, images: NDArray[np.uint8], white: White, may_be_black: bool, split: str = "training"
-) -> str | None:
+def check_brightness(where: str, name: str, images: NDArray[np.uint8], white: White, may_be_black: bool) -> str | None:
     """Whether the images of a split can be on a scale of 0 to 255.
 
     Args:
         where: the place that errors name.
+        name: of the split, in words: ``training`` or ``test``.
         images: what ``to_uint8`` gave, or what was decoded from pictures.
         white: what ``to_uint8`` gave; 255 for pictures.
         may_be_black: whether the scale is known, as that of a picture file is, so that nothing is refused.
@@ -152,11 +149,14 @@ def check_brightness(
     highest = int(images.max())
     if highest > _MAX_DARK:
         return None
-    found = f"the brightest pixel of the {len(images):,} {split} images is {highest} of 255"
+    found = f"the brightest pixel of the {len(images):,} {name} images is {highest} of 255"
     if may_be_black and not highest:
         return f"{where}: {found}"
-    if may_be_black or highest > _MAX_BLACK:
-        return f"{where}: {found}; if the images are not dark, multiply their pixels by 255 / {highest}"
+    convert = f"use (x * (255 / {highest})){_CONVERT} if {highest} stands for white"
+    if may_be_black:
+        return f"{where}: {found}; are they so dark?"
+    if highest > _MAX_BLACK:
+        return f"{where}: {found}; {convert}"
     if highest == 0:
         remedy = "look at how they were made; floats from 0 to 1 become 0 if they are cast to integers"
     elif white == 1:
@@ -164,8 +164,15 @@ def check_brightness(
     elif highest == 1:
         remedy = "multiply by 255, and if they were floats, before the cast to integers"
     else:
-        remedy = f"use (x * (255 / {highest})){_CONVERT} if {highest} stands for white"
+        remedy = convert
     raise DataError(f"{found}, which is a wrong scale", place=where, remedy=remedy)
+
+
+def other_scale(name: str, white: White) -> str:
+    """How to bring the images of the split ``name``, whose ``white`` is not that of the training images, to theirs."""
+    if white == 1:
+        return f"bring the {name} images to 0 to 255: (x * 255.0){_CONVERT}"
+    return f"bring the {name} images to 0 to 1: x / 255"
 
 
 def compare_brightness(where: str, name: str, images: NDArray[np.uint8], train: NDArray[np.uint8]) -> str | None:

@@ -5,6 +5,8 @@ Nothing here holds random state: a choice is a function of a seed and of what is
 
 import hashlib
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
@@ -16,6 +18,12 @@ from cnn_trainer.errors import DataError
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing", "t10k"),
+}
+"""What files, folders and arrays of a split are called, in any case."""
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
@@ -48,6 +56,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def split_named(name: str) -> SplitName | None:
+    """The split that a name says: ``01_Train`` says train, ``dog`` and ``test-train`` say none."""
+    words = re.split("[^a-z]+", re.sub("(set|data)(?![a-z])", "", re.sub("t10k", "test", name.lower())))
+    found = {split for split, names in SPLIT_WORDS.items() if not set(names).isdisjoint(words)}
+    return found.pop() if len(found) == 1 else None
 
 
 def split_digest(split: Split) -> str:
@@ -157,3 +172,22 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
         replace(whole, images=whole.images[part], labels=whole.labels[part]) for part in (~chosen, chosen)
     )
     return train, validation
+
+
+def unused_fraction(location: str, num_validation: int) -> str:
+    """What to say if ``data.validation_fraction`` is set, and the source has its own validation split."""
+    return f"data.validation_fraction is not used: {location} has its own validation split of {num_validation:,} images"
+
+
+def check_classes(where: str, found: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise DataError at ``where`` if ``found`` are not the classes of the training split, ``wanted``, in order."""
+    if list(found) == list(wanted):
+        return
+    parts = []
+    for word, names in ("lacks", set(wanted) - set(found)), ("also has", set(found) - set(wanted)):
+        if names:
+            shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
+            parts.append(f"{word} {shown}")
+    problem = " and ".join(parts) or "has them in another order"
+    problem = f"not the {len(wanted)} classes of the training split: {problem}"
+    raise DataError(problem, place=where, remedy="give every split the same classes, called alike")

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from cnn_trainer.config.schema.data import Csv, Parquet
 from cnn_trainer.data import arrays, idx, parquet, rows, tables
-from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
+from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified, split_named
 from cnn_trainer.errors import DataError
 
 _SUFFIXES = {"csv": rows.CSV_SUFFIXES, "parquet": (".parquet",)}
-_SPLIT_WORD = re.compile(r"(?<![a-z])(train|training|test|testing|t10k|val|valid|validation|dev)(?![a-z])")
-_SPLITS: dict[str, SplitName] = {"tra": "train", "tes": "test", "t10": "test", "val": "validation", "dev": "validation"}
-_SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)|^(\d{4,})(?=\.)")  # the second: as the hub converts tables
 
 
 def read_table(
@@ -40,8 +38,8 @@ def read_table(
     """
     files = find_tables(data, place, split)
     tests = files if split == "test" else find_tables(data, place, "test")
-    if data.test_path is None and isinstance(data, Csv):  # as of a competition, whose labels are kept back
-        tests = [path for path in tests if rows.has_labels(path, data.label)]
+    if data.test_path is None:  # as of a competition, whose labels are kept back
+        tests = [path for path in tests if _has_labels(path, data)]
     if split == "validation" and not files:
         return None
     carved = split != "validation" and not tests
@@ -60,6 +58,10 @@ def read_table(
         raise DataError(f"data.test_fraction: {error}", place=place) from None
     chosen = is_test if split == "test" else ~is_test
     return replace(whole, images=whole.images[chosen], labels=whole.labels[chosen]), list(class_names)
+
+
+def _has_labels(path: Path, data: Csv | Parquet) -> bool:
+    return (rows.has_labels if isinstance(data, Csv) else parquet.has_label_column)(path, data.label)
 
 
 def _read(data: Csv | Parquet, files: list[Path]) -> tables.Table:
@@ -83,9 +85,10 @@ def find_tables(data: Csv | Parquet, place: Path, split: SplitName) -> list[Path
     if not arrays.is_folder(place):
         return [place] if split == "train" else []
     found = _list(place, data)
-    chosen = [path for path in found if _split_of(path) == split]
+    splits = {path: _split_of(path.relative_to(place)) for path in found}
+    chosen = [path for path in found if splits[path] == split]
     if split == "train" and not chosen:
-        chosen = [path for path in found if _split_of(path) is None]
+        chosen = [path for path in found if splits[path] is None]
         if not chosen:
             suffix = _SUFFIXES[data.source][0]
             raise DataError(f"holds no file train{suffix}", place=place, remedy="name the file: data.path")
@@ -135,17 +138,22 @@ def _list(folder: Path, data: Csv | Parquet) -> list[Path]:
 
 
 def _split_of(path: Path) -> SplitName | None:
-    match = _SPLIT_WORD.search(path.name.lower())
-    return _SPLITS[match[1][:3]] if match else None
+    """What its name says, or else that of the folder it is in."""
+    names = [path.name.partition(".")[0], *(folder.name for folder in path.parents)]
+    return next((split for name in names if (split := split_named(name))), None)
 
 
 def _one_table(paths: list[Path], folder: Path) -> list[Path]:
-    """The files, if they are the parts of one table: ``train-00000-of-00002.parquet``."""
+    """The files, if they are all parts of one table: ``train-00000-of-00002.parquet``, or ``train/0000.parquet``."""
     tables = {path.with_name(_SHARD.sub("", path.name)) for path in paths}
     if len(tables) > 1:
         names = ", ".join(str(path.relative_to(folder)) for path in paths)
         problem = f"holds more than one table that it could be: {names[:200]}"
-        raise DataError(
-            problem, place=folder, remedy="name the file: data.path, data.test_path or data.validation_path"
-        )
+        remedy = "name the file: data.path, data.test_path or data.validation_path"
+        raise DataError(problem, place=folder, remedy=remedy)
+    parts = [match for path in paths if (match := _SHARD.search(path.name)) and match[2]]
+    if parts and len(parts) != (wanted := int(parts[0][2])):
+        there = ", ".join(match.string for match in parts[:5])
+        problem = f"holds {len(parts)} of {wanted} parts of a table: {there}"
+        raise DataError(problem, place=folder, remedy="get the others too")
     return paths

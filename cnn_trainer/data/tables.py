@@ -14,6 +14,9 @@ from cnn_trainer.errors import DataError
 # What is taken for the column of the labels, in lower case; the first of them that is there.
 LABEL_NAMES = ("label", "labels", "class", "target", "y", "fine_label", "digit", "letter", "character", "category")
 
+# Columns that number the rows, in lower case.
+NOT_PIXELS = frozenset({"", "id", "imageid", "image_id", "index", "idx", "__index_level_0__"})
+
 
 @dataclass(frozen=True)
 class Table:
@@ -60,6 +63,15 @@ class Table:
         return np.array([known[name] for name in classes], np.int32)
 
 
+def check_name(name: str, where: object) -> None:
+    """Refuse what cannot be the name of a class: none at all, NaN, or what is not printable text."""
+    if not name or name.lower() == "nan":
+        raise DataError(f"holds {name or 'nothing'} as the label", place=where, remedy="write it in, or remove the row")
+    if not name.isprintable() or "\N{REPLACEMENT CHARACTER}" in name:
+        problem = f"holds the label {name}, which is not printable Unicode text"
+        raise DataError(problem, place=where, remedy="rename the class, or save the file as UTF-8")
+
+
 def join(tables: Sequence[Table], where: object) -> Table:
     """The tables of several files as one. Raises DataError at ``where`` if their images differ in shape."""
     if len(tables) == 1:
@@ -97,14 +109,15 @@ def image_shape(num_values: int, given: Sequence[int] | None, where: object) -> 
         if math.prod(given) != num_values:
             shown = "x".join(map(str, given))
             problem = f"has {num_values} values a row, and data.image_shape {shown} is {math.prod(given)}"
-            raise DataError(problem, place=where, remedy="correct data.image_shape")
+            raise DataError(problem, place=where, remedy="correct data.image_shape, or remove other columns")
         return tuple(given)
     for channels in (1, 3):
         side = math.isqrt(num_values // channels)
         if side and side * side * channels == num_values:
             return side, side, channels
     problem = f"has {num_values} values a row, which is no square image, neither grey nor in three colours"
-    raise DataError(problem, place=where, remedy="set data.image_shape: [height, width, 1 or 3]")
+    remedy = "set data.image_shape: [height, width, 1 or 3], or remove columns that are neither pixels nor the label"
+    raise DataError(problem, place=where, remedy=remedy)
 
 
 def is_square(num_values: int) -> bool:

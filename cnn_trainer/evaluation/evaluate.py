@@ -135,10 +135,7 @@ def score_split(
         DivergedError: if the loss is not finite.
     """
     experiment, record = run.experiment, run.record.data
-    split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record)
-    words = {"train": "training"}.get(split_name, split_name)
-    if path is not None and (dark := data.check_scale(experiment.data, str(path), split, words)):
-        warn(dark)
+    split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record, warn=warn)
     score = result.score(split.images, split.labels)
     if not math.isfinite(score.loss):  # weights that the very last steps made too large
         raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")

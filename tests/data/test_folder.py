@@ -60,6 +60,10 @@ SPELLINGS = [
     ("TRAIN", "DEV", "TEST"),
     ("training", "validation", "testing"),
     ("training_set", "val-set", "test_set"),
+    ("train", "eval", "test"),
+    ("01_train", "02_valid", "03_test"),
+    ("seg_train", "seg_dev", "seg_test"),
+    ("train-images", "images_val", "Test 2"),
 ]
 
 
@@ -82,7 +86,7 @@ def test_without_a_folder_for_validation_there_is_no_such_split(tmp_path):
         assert folder.list_pictures(tmp_path / root, "validation", 0.2, 1) is None
 
 
-EXPECTED = "expected train or training, test or testing, and for validation val, valid, validation or dev"
+EXPECTED = "expected train or training, test or testing, and for validation val, valid, validation, dev or eval"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,6 @@ EXPECTED = "expected train or training, test or testing, and for validation val,
     [
         (("train", "val"), f"has train and val, but no folder for the test split; {EXPECTED}"),
         (("Training", "Dev"), f"has Dev and Training, but no folder for the test split; {EXPECTED}"),
-        (("train",), f"has train, but no folder for the test split; {EXPECTED}"),
         (("test",), f"has test, but no folder for the train split; {EXPECTED}"),
         (("val", "test"), f"has test and val, but no folder for the train split; {EXPECTED}"),
         (("train", "test", "val", "valid"), "has val and valid for the validation split; keep one of them"),
@@ -105,17 +108,52 @@ def test_a_split_that_is_missing_or_there_twice_is_refused(tmp_path, names, prob
     assert str(caught.value) == f"{tmp_path}: {problem}"
 
 
-@pytest.mark.parametrize("nested", ["{split}/{split}", "{split}"])
-def test_folders_of_splits_with_other_names_are_told_what_is_expected(tmp_path, nested):
-    for split in "seg_train", "seg_test":
-        make_classes(tmp_path / nested.format(split=split))
+def test_a_training_split_without_others_can_be_divided(tmp_path):
+    make_classes(tmp_path / "train")
     with pytest.raises(DataError) as caught:
         folder.list_pictures(tmp_path, "train", 0.2, 1)
-    assert caught.value.place == str(tmp_path / "seg_test")
-    assert caught.value.problem == "holds folders and no picture"
-    assert caught.value.remedy == (
-        f"expected the pictures of a class; if it is a split, it should be {EXPECTED.removeprefix('expected ')}"
-    )
+    place = tmp_path / "train"
+    assert caught.value.problem == "has train, but no folder for the test split"
+    assert caught.value.remedy == f"{EXPECTED}; or set data.path to {place}, to set aside data.test_fraction of it"
+    assert len(folder.list_pictures(place, "train", 0.2, 1).paths) == 8
+
+
+@pytest.mark.parametrize("inside", [("train", "test"), ("",)])
+@pytest.mark.parametrize("around", ["dataset", "a/b/c"])
+def test_folders_around_that_hold_no_more_than_one_are_passed_through(tmp_path, around, inside):
+    for name in inside:
+        make_classes(tmp_path / around / name)
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "read me.txt").write_text("hello")
+    found = folder.list_pictures(tmp_path, "train", 0.2, 1)
+    assert found.class_names == ["ant", "bee"]
+    assert all(str(path).startswith(str(tmp_path / around / inside[0])) for path in found.paths)
+
+
+@pytest.mark.parametrize("names", [("tr", "te"), ("part 1", "part 2"), ("images", "labels")])
+def test_folders_of_folders_that_are_no_splits_are_refused_with_the_names_of_splits(tmp_path, names):
+    for name in names:
+        make_classes(tmp_path / name)
+    with pytest.raises(
+        DataError, match=r"holds folders, such as ant, and no picture; .*if they are splits: expected tra"
+    ):
+        folder.list_pictures(tmp_path, "train", 0.2, 1)
+
+
+def test_classes_may_have_the_name_of_a_split_in_theirs(tmp_path):
+    make_classes(tmp_path, ("test tube", "train station"))
+    assert folder.list_pictures(tmp_path, "train", 0.2, 1).class_names == ["test tube", "train station"]
+
+
+def test_pictures_of_no_split_are_named(tmp_path):
+    for name in "train", "test", "holdout":
+        make_classes(tmp_path / "inner" / name)
+    (tmp_path / "inner" / "docs").mkdir()
+    (tmp_path / "inner" / "docs" / "notes.txt").write_text("hello")
+    assert folder.unused_pictures(tmp_path) == ["inner/holdout"]
+    picture(tmp_path / "inner" / "test" / "loose.png")
+    assert folder.unused_pictures(tmp_path) == ["inner/holdout", "inner/test/loose.png"]
+    assert folder.unused_pictures(tmp_path / "inner" / "train") == []
 
 
 def test_to_be_scored_on_a_test_split_takes_no_other(tmp_path):
@@ -142,7 +180,16 @@ def test_what_systems_leave_in_folders_is_skipped(tmp_path):
     make_classes(tmp_path / "train")
     make_classes(tmp_path / "test")
     for place in tmp_path, tmp_path / "train", tmp_path / "train" / "ant":
-        for name in "Thumbs.db", "desktop.ini", "Desktop.ini", "._0.png", ".DS_Store", "ehthumbs.db", "Picasa.ini":
+        for name in (
+            "Thumbs.db",
+            "desktop.ini",
+            "Desktop.ini",
+            "._0.png",
+            ".DS_Store",
+            "a.png:Zone.Identifier",
+            "Picasa.ini",
+            "~$a.png",
+        ):
             (place / name).write_bytes(b"x")
         for name in "@eaDir", "lost+found", ".ipynb_checkpoints":
             (place / name).mkdir()

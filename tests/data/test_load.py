@@ -115,9 +115,15 @@ def test_label_that_training_does_not_know_is_refused(npz_file, is_recorded):
         data.load_split(npz_section(npz_file), 1, "test", trained_on=record)
 
 
-def test_training_labels_with_a_gap_are_refused_with_a_remedy(npz_file):
+def test_labels_from_1_are_refused_with_a_remedy(npz_file):
     change(npz_file, y_train=np.arange(24) % 3 + 1)
-    with pytest.raises(DataError, match=r"no training example has the label 0.*number the classes .* 0 to 2"):
+    with pytest.raises(DataError, match=r"no training example has the label 0.*subtract 1 from the labels of every"):
+        data.load_training(npz_section(npz_file), 1, silent)
+
+
+def test_training_labels_with_a_gap_are_refused_with_a_remedy(npz_file):
+    change(npz_file, y_train=np.arange(24) % 3 * 2)
+    with pytest.raises(DataError, match=r"no training example has the label 1.*number the classes 0, 1, 2, "):
         data.load_training(npz_section(npz_file), 1, silent)
 
 
@@ -266,11 +272,27 @@ def test_a_checked_test_split_changes_nothing(npz_file):
 
 
 def test_a_split_much_darker_than_the_training_images_is_warned_of(npz_file, small_arrays):
-    change(npz_file, x_test=small_arrays["x_test"] // 16)
+    change(npz_file, x_test=small_arrays["x_test"] // 8)
     said = []
     data.load_training(npz_section(npz_file), 1, said.append, check_test=True)
     (line,) = said
-    assert "the brightest pixel of the test images is 15 of 255, that of the training images 255" in line
+    assert "the brightest pixel of the test images is 31 of 255, that of the training images 255" in line
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_a_split_that_is_black_beside_the_training_images_is_refused(npz_file, small_arrays, name):
+    dark = {f"x_{name}": small_arrays["x_test"] // 128, f"y_{name}": small_arrays["y_test"]}
+    split = {"val": "validation", "test": "test"}[name]
+    change(npz_file, **dark)
+    with pytest.raises(DataError, match=f"the 9 {split} images is 1 of 255, which is a wrong scale; multiply by 255"):
+        data.load_training(npz_section(npz_file), 1, silent, check_test=True)
+
+
+def test_data_elsewhere_that_is_black_is_not_scored(npz_file, small_arrays, tmp_path):
+    record = data.load_training(npz_section(npz_file), 1, silent).record
+    np.savez(tmp_path / "other.npz", **{**small_arrays, "x_test": small_arrays["x_test"] // 16})
+    with pytest.raises(DataError, match=r"the 9 test images is 15 of 255, .*use \(x \* \(255 / 15\)\)"):
+        data.load_split(npz_section(npz_file), 1, "test", tmp_path / "other.npz", trained_on=record)
 
 
 # Scales.
@@ -303,7 +325,7 @@ def test_dark_arrays_are_refused_and_dark_pictures_warned_of(npz_file, small_arr
     change(npz_file, x_train=small_arrays["x_train"] // 4)
     said = []
     data.load_training(npz_section(npz_file), 1, said.append)
-    assert "is 63 of 255; if the images are not dark, multiply their pixels by 255 / 63" in said.pop()
+    assert "is 63 of 255; use (x * (255 / 63)).round().astype('uint8') if 63 stands for white" in said.pop()
     root = tmp_path / "night"
     for name in "ant", "bee":
         (root / name).mkdir(parents=True)
@@ -533,3 +555,10 @@ def test_another_place_may_have_a_name_that_is_no_text(npz_file, tmp_path):
     place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.npz"))
     npz_file.rename(place)
     assert len(data.load_split(npz_section(npz_file), 1, "test", place)) > 0
+
+
+def test_images_that_are_not_used_are_warned_of(npz_file, small_arrays):
+    change(npz_file, x_more=small_arrays["x_test"])
+    said = []
+    data.load_training(npz_section(npz_file), 1, said.append)
+    assert said == [f"{npz_file}: holds images of no split, which are not used: x_more"]

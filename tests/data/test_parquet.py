@@ -157,7 +157,10 @@ WRONG = {
         "in a file of its own",
     ),
     "texts": (lambda x: {"image": ["a"] * 24, "label": [0] * 24}, "its images are string"),
-    "lengths": (lambda x: {"image": [[0] * 4, *[[0] * 9] * 23], "label": [0] * 24}, "lists of pixels differ in length"),
+    "lengths": (
+        lambda x: {"image": [[0] * 4, *[[0] * 9] * 23], "label": [0] * 24},
+        "row 2: holds 9 values in a list of pixels, and those before hold 4",
+    ),
     "values": (lambda x: {"image": [[300] * 9] * 24, "label": [0, 1] * 12}, "the pixels are int64 from 300 to 300"),
     "colours": (lambda x: {"image": [list(range(192))] * 24, "label": [0] * 24}, "the order of 192 values in three"),
     "no rows": (lambda x: {"image": pictures(x[:0]), "label": pyarrow.array([], pyarrow.int64())}, "holds no row"),

@@ -20,7 +20,7 @@ def refused(images):
 def applied(remedy, x, **names):
     """What the expression in front of the remedy makes of ``x``."""
     expression = (
-        remedy.split(" converts")[0].split(" if ")[0].split(" with ")[0].removeprefix("undo the normalisation: ")
+        remedy.split(" converts")[0].split(" if ")[0].split(", with ")[0].removeprefix("undo the normalisation: ")
     )
     return eval(expression, {"x": x, **names})  # noqa: S307 -- our own message, as a user would type it
 
@@ -84,10 +84,10 @@ def test_the_remedy_for_floats_around_0_gives_the_images_back(images):
 
 
 def test_the_remedy_for_normalised_floats_gives_the_images_back():
-    images = (IMAGES / 255 - 0.1307) / 0.3081
-    error = refused(images)
-    assert "from -0.424213 to 2.82149" in error.problem
-    assert (applied(error.remedy, images, mean=0.1307, std=0.3081) == IMAGES).all()
+    for images, mean, std in ((IMAGES / 255 - 0.1307) / 0.3081, 0.1307, 0.3081), (IMAGES - 33.3, 33.3, 1):
+        error = refused(images.astype(np.float32))
+        undone = applied(error.remedy, images.astype(np.float32), mean=mean, std=std)
+        assert (scale.to_uint8("", undone)[0] == IMAGES).all()
 
 
 @pytest.mark.parametrize("num_bits", [10, 12, 16])
@@ -122,13 +122,6 @@ def test_images_on_two_scales_are_refused(monkeypatch, slab):
     assert refused(images).remedy == "some images are from 0 to 1 and others to 255: multiply the former by 255"
 
 
-def test_the_remedy_for_a_mean_that_was_subtracted_gives_the_images_back():
-    mean = IMAGES.mean()
-    error = refused(IMAGES - mean)
-    assert (applied(error.remedy, IMAGES - mean, mean=mean) == IMAGES).all()
-    assert "(x + mean)" in refused(IMAGES - 128.0).remedy
-
-
 @pytest.mark.parametrize(
     ("images", "remedy"),
     [
@@ -160,7 +153,7 @@ def test_what_is_no_number_is_refused(value):
 def test_levels_that_are_all_black_are_refused(highest, remedy):
     images = (IMAGES * (highest / 255)).round().astype(np.uint8)
     with pytest.raises(DataError) as caught:
-        scale.check_brightness("x.npz", images, 255, may_be_black=False)
+        scale.check_brightness("x.npz", "training", images, 255, may_be_black=False)
     assert caught.value.problem == (
         f"the brightest pixel of the 50 training images is {highest} of 255, which is a wrong scale"
     )
@@ -169,24 +162,24 @@ def test_levels_that_are_all_black_are_refused(highest, remedy):
 
 def test_black_images_and_floats_that_were_divided_twice_have_remedies_of_their_own():
     with pytest.raises(DataError, match="floats from 0 to 1 become 0 if they are cast"):
-        scale.check_brightness("x", np.zeros_like(IMAGES), 255, may_be_black=False)
+        scale.check_brightness("x", "training", np.zeros_like(IMAGES), 255, may_be_black=False)
     twice, white = scale.to_uint8("x", IMAGES / 255 / 255)
     with pytest.raises(DataError, match="were they divided by 255 twice"):
-        scale.check_brightness("x", twice, white, may_be_black=False)
+        scale.check_brightness("x", "training", twice, white, may_be_black=False)
 
 
 @pytest.mark.parametrize("highest", [17, 63, 100, 127])
 def test_dark_images_are_warned_of_not_refused(highest):
     images = (IMAGES * (highest / 255)).round().astype(np.uint8)
-    line = scale.check_brightness("x.npz", images, 255, may_be_black=False)
+    line = scale.check_brightness("x.npz", "training", images, 255, may_be_black=False)
     assert line.startswith(f"x.npz: the brightest pixel of the 50 training images is {highest} of 255; ")
 
 
 @pytest.mark.parametrize("images", [IMAGES, (IMAGES > 100) * np.uint8(255), IMAGES // 2 + 1])
 def test_bright_images_are_right_however_few_their_levels(images):
-    assert scale.check_brightness("x", images, 255, may_be_black=False) is None
+    assert scale.check_brightness("x", "training", images, 255, may_be_black=False) is None
 
 
 def test_the_split_is_named():
     with pytest.raises(DataError, match="of the 50 test images is 1 of 255"):
-        scale.check_brightness("x", IMAGES // 255, 255, may_be_black=False, split="test")
+        scale.check_brightness("x", "test", IMAGES // 255, 255, may_be_black=False)
