@@ -67,7 +67,9 @@ def list_pictures(
     splits = _find_splits(folder)
     if splits:
         _require_splits(folder, splits, _NEEDED[split])
-        return _list_classes(splits[split], class_names, may_lack=split != "train") if split in splits else None
+        if split not in splits:
+            return None
+        return _list_classes(_inner(splits[split], in_split=True), class_names, may_lack=split != "train")
     if split == "validation":
         return None
     whole = _list_classes(folder, class_names)
@@ -108,15 +110,18 @@ def _require_splits(folder: Path, found: dict[SplitName, Path], wanted: Sequence
             raise DataError(problem, place=folder, remedy=f"{_EXPECTED}{carve}")
 
 
-def _inner(folder: Path) -> Path:
-    """The folder that holds the splits or the classes: ``folder``, or the one in it, as in an unpacked archive."""
+def _inner(folder: Path, in_split: bool = False) -> Path:
+    """The folder that holds the splits or the classes: ``folder``, or the one in it, as in an unpacked archive.
+
+    With ``in_split``, ``folder`` is that of a split, and the one in it may have the name of a split, too.
+    """
     if not arrays.is_folder(folder):
         problem = "is a file, not a folder" if arrays.is_file(folder) else "no such folder"
         raise DataError(problem, place=folder, remedy="expected one with a sub-folder of pictures for each class")
     inner = folder
     for _ in range(_MAX_NESTED):
         folders = _folders(inner)
-        if len(folders) != 1 or split_named(folders[0].name) or not _folders(folders[0]):
+        if len(folders) != 1 or not _folders(folders[0]) or (split_named(folders[0].name) and not in_split):
             return inner
         inner = folders[0]
     return inner

@@ -63,6 +63,8 @@ WAYS = {
     "y": {"label": "y"},
     "semicolons": {"delimiter": ";"},
     "tabs": {"delimiter": "\t"},
+    "bars": {"delimiter": "|"},
+    "spaces, as of numpy.savetxt": {"delimiter": " ", "header": False},
 }
 
 
@@ -76,20 +78,24 @@ def test_images_and_labels_come_back(write, small_arrays, way):
     assert table.labels.tolist() == small_arrays["y_train"].tolist()
 
 
-@pytest.mark.parametrize("packing", ["gz", "zip", "bom", "crlf", "quoted", "blank lines", "no last line feed"])
+@pytest.mark.parametrize(
+    "packing", ["gz", "zip", "zip of a Mac", "utf-16", "bom", "crlf", "quoted", "blank lines", "no last line feed"]
+)
 def test_packings_and_line_ends_do_not_matter(write, small_arrays, packing):
     path = write()
     text = path.read_text()
-    if packing == "zip":
+    if packing.startswith("zip"):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("train.csv", text)
-            archive.writestr("__MACOSX/._train.csv", b"\0\5\26\7")
+            if packing == "zip of a Mac":
+                archive.writestr("__MACOSX/._train.csv", "x")
     else:
         quoted = "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in text.splitlines())
         path.write_bytes(
             {
                 "gz": gzip.compress(text.encode()),
                 "bom": b"\xef\xbb\xbf" + text.encode(),
+                "utf-16": text.encode("utf-16"),
                 "crlf": text.replace("\n", "\r\n").encode(),
                 "quoted": quoted.encode(),
                 "blank lines": text.replace("\n", "\n\n").encode(),
@@ -374,3 +380,55 @@ def test_images_come_one_after_the_other(tmp_path, small_arrays, monkeypatch):
         next(rows.iterate_images(path, (8, 8, 1), 255))
     path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: no square
     assert len(list(rows.iterate_images(path, (28, 20, 1), 255))) == 24
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_first_column_that_counts_is_no_pixel_whatever_it_is_called(write, small_arrays, header):
+    lines = write(header=header).read_text().splitlines()
+    numbered = [f"{number},{line}" for number, line in enumerate(lines[header:], 7)]
+    path = write("numbered.csv")
+    path.write_text("\n".join([f"Nr.,{lines[0]}"] * header + numbered))
+    table = rows.read_csv(path, None, None)
+    assert (table.images[..., 0] == small_arrays["x_train"]).all()
+    assert table.labels.tolist() == small_arrays["y_train"].tolist()
+
+
+def test_rows_may_end_in_a_delimiter(write, small_arrays):
+    path = write(header=False)
+    path.write_text(path.read_text().replace("\n", ",\n"))
+    assert (rows.read_csv(path, None, None).images[..., 0] == small_arrays["x_train"]).all()
+
+
+def test_labels_may_be_digits_and_letters(write):
+    assert rows.read_csv(write(labels=["0", "A", "1"] * 8), None, None).class_names("") == ["0", "1", "A"]
+    assert "train.csv:9: column 1 (label) holds '5x'" in refused(write(labels=[*"0120120", "5x", *"0120120120120120"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("", "nothing"), ("NaN", "NaN"), ("\x1b[31m", "the label"), ("\ufffd", "the la")]
+)
+def test_what_names_no_class_is_refused(write, name, shown):
+    message = refused(write(labels=["ant", "bee", name] * 8))
+    assert f"train.csv:4: holds {shown}" in message
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "hello world\nthis is text\n", "# made by me\nlabel,a,b\n"])
+def test_what_is_no_table_is_said_to_be_none(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    assert "a.csv:1: opens with " in refused(tmp_path / "a.csv")
+
+
+def test_what_is_no_text_is_said_to_be_none(tmp_path):
+    (tmp_path / "a.csv").write_bytes(bytes(range(256)))
+    assert "is no text; expected a CSV file" in refused(tmp_path / "a.csv")
+
+
+def test_folders_may_be_named_after_the_splits(write, small_arrays):
+    write("train/a.csv")
+    path = write("test/a.csv", "test").parent.parent
+    assert (load(path, "test").images[..., 0] == small_arrays["x_test"]).all()
+
+
+def test_a_table_that_lacks_a_part_is_refused(write):
+    path = write("train-00001-of-00003.csv")
+    assert "holds 1 of 3 parts of a table: train-00001-of-00003.csv; get the others too" in refused(path.parent)

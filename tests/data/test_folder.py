@@ -130,6 +130,13 @@ def test_folders_around_that_hold_no_more_than_one_are_passed_through(tmp_path, 
     assert all(str(path).startswith(str(tmp_path / around / inside[0])) for path in found.paths)
 
 
+def test_a_folder_of_a_split_may_hold_a_folder_of_the_same_name(tmp_path):
+    for name, num_each in ("seg_train", 3), ("seg_test", 2):
+        make_classes(tmp_path / name / name, num_each=num_each)
+    assert (len(listed(tmp_path, "train")), len(listed(tmp_path, "test"))) == (6, 4)
+    assert folder.unused_pictures(tmp_path) == []
+
+
 @pytest.mark.parametrize("names", [("tr", "te"), ("part 1", "part 2"), ("images", "labels")])
 def test_folders_of_folders_that_are_no_splits_are_refused_with_the_names_of_splits(tmp_path, names):
     for name in names:

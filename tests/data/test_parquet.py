@@ -222,3 +222,39 @@ def test_the_scale_of_a_table_is_decided_over_all_of_its_rows(tmp_path, small_ar
     table = data.load_training(Parquet(source="parquet", path=str(path)), 1, pytest.fail)
     assert table.record.white == white
     assert int(table.train.images.max()) == 255
+
+
+def test_a_column_for_each_pixel_is_an_image(tmp_path, small_arrays):
+    flat = small_arrays["x_train"].reshape(24, -1)
+    columns = {"id": range(24), "label": small_arrays["y_train"].astype(float)}
+    columns |= {f"pixel{number}": flat[:, number] for number in range(flat.shape[1])}
+    read = parquet.read_parquet([write(tmp_path / "a.parquet", columns)], None, None, None)
+    assert (read.images[..., 0] == small_arrays["x_train"]).all()
+    assert read.images.dtype == np.uint8
+    assert read.labels.tolist() == small_arrays["y_train"].tolist()
+
+
+def test_tables_as_the_hub_converts_them_are_found(tmp_path, small_arrays):
+    for name, part in ("train/0000", slice(0, 10)), ("train/0001", slice(10, 24)), ("test/0000", slice(0, 10)):
+        columns = {"image": pictures(small_arrays["x_train"][part]), "label": small_arrays["y_train"][part].astype(int)}
+        write(tmp_path / "default" / f"{name}.parquet", columns)
+    assert (load(tmp_path).images[..., 0] == small_arrays["x_train"]).all()
+    assert (load(tmp_path, "test").images[..., 0] == small_arrays["x_train"][:10]).all()
+
+
+def test_broken_pictures_and_missing_ones_are_named_with_their_rows(tmp_path, small_arrays):
+    contents = [png(image) for image in small_arrays["x_train"]]
+    labels = small_arrays["y_train"].astype(int)
+    for row in 3, 20:
+        contents[row - 1] = contents[row - 1][:50]
+    message = refused(write(tmp_path / "a.parquet", {"image": contents, "label": labels}))
+    assert message.endswith(f"a.parquet: row 3, {tmp_path}/a.parquet: row 20")
+    contents[7] = None
+    assert "row 8: holds nothing in place of an image" in refused(
+        write(tmp_path / "b.parquet", {"image": contents, "label": labels})
+    )
+
+
+def test_a_test_table_without_labels_is_none(hub, small_arrays):
+    write(hub / "mnist" / "test-00000-of-00001.parquet", {"image": pictures(small_arrays["x_test"])})
+    assert len(load(hub)) + len(load(hub, "test")) == 24

@@ -201,7 +201,9 @@ def test_images_elsewhere_on_a_wrong_scale_are_refused_and_dark_ones_warned_of(c
     answer = cnn_train("evaluate", plain, "--data", other)
     assert answer.code == 0
     dark = strokes["x_test"].max() // 4
-    assert re.search(rf"WARNING: .*of the \d+ test images is {dark} of 255; if the images are not dark", answer.err)
+    assert re.search(
+        rf"WARNING: .*of the \d+ test images is {dark} of 255; use .* if {dark} stands for white", answer.err
+    )
 
 
 def test_a_run_without_a_result_cannot_be_scored_and_the_remedy_is_named(cnn_train, plain, tmp_path):
