@@ -134,7 +134,7 @@ WRONG_DATA = {
     "no labels": (lambda right: npz(x_train=right["x_train"]), "y_train: no such array; the file holds x_train"),
     "two scales": (
         lambda right: npz(**right | {"x_train": right["x_train"] / 255}),
-        "test images have values from 0 to 255, the training images from 0 to 1; bring the test images to 0 to 1: x / 255",
+        "values from 0 to 255, the training images from 0 to 1; bring the test images to 0 to 1: x / 255",
     ),
     "normalised": (lambda right: npz(**right | {"x_train": right["x_train"] / 128 - 1}), r"\(\(x \+ 1\) \* 127\.5\)"),
     "dark": (lambda right: npz(**right | {"x_train": right["x_train"] // 128}), "is 1 of 255, .*multiply by 255"),
