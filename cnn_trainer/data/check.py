@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from cnn_trainer.data import scale
+from cnn_trainer.data import doubts
+from cnn_trainer.data.doubts import Data
 from cnn_trainer.data.download import DownloadProgress, no_progress
-from cnn_trainer.data.load import Data, check_scale, data_used, load_split, load_training
+from cnn_trainer.data.load import data_used, load_split, load_training
 from cnn_trainer.data.splits import Split, SplitName, counts_per_class, split_digest
 from cnn_trainer.storage.strict_json import Record
 
@@ -64,9 +65,7 @@ def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) 
     training = load_training(data, seed, problems.append, progress)
     record = training.record
     test = load_split(data_used(data, record), seed, "test", trained_on=record)
-    check_scale(data_used(data, record), record.location, "test", test)
-    if darker := scale.compare_brightness(record.location, "test", test.images, training.train.images):
-        problems.append(darker)
+    doubts.look_at_other(data_used(data, record), record.location, "test", test, training.train, problems.append)
     splits: dict[SplitName, Split] = {"train": training.train}
     if training.validation:
         splits["validation"] = training.validation

@@ -76,7 +76,7 @@ def list_pictures(
     try:
         is_test = choose_stratified(whole.labels, test_fraction, seed, Stream.FOLDER_TEST)
     except DataError as error:
-        raise DataError(f"data.test_fraction: {error}", place=folder) from None
+        raise DataError(f"data.test_fraction: {error.problem}", place=folder, remedy=error.remedy) from None
     chosen = np.flatnonzero(is_test if split == "test" else ~is_test)
     return Listing(whole.class_names, [whole.paths[index] for index in chosen], whole.labels[chosen])
 

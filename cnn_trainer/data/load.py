@@ -1,26 +1,18 @@
 """From the data section of a config to splits in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
-from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale, table_files
+from cnn_trainer.data import arrays, doubts, folder, idx, named, npz, places, scale, table_files
+from cnn_trainer.data.doubts import Data
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
-from cnn_trainer.data.splits import (
-    SPLITS,
-    Split,
-    SplitName,
-    carve_validation,
-    check_classes,
-    counts_per_class,
-    split_digest,
-)
+from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
+from cnn_trainer.data.table_files import expand
 from cnn_trainer.errors import DataError
 from cnn_trainer.runs.records import DataRecord
-
-Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet
 
 
 @dataclass(frozen=True)
@@ -92,14 +84,13 @@ def load_training(
     requested = data.source
     data, whole = _read_training(data, seed, trained_on, warn, progress)
     if trained_on is None:
-        _look_at_pixels(data, whole, warn)
+        doubts.look_at_training(data, whole.location, whole.split, warn)
     own = _own_validation(data, seed, whole.known(), trained_on)
     test = _read(data, seed, "test", whole.known(), no_progress).split if check_test else None
-    for name, other in ("validation", own), ("test", test):
+    others: list[tuple[SplitName, Split | None]] = [("validation", own), ("test", test)]
+    for name, other in others:
         if other and trained_on is None:
-            check_scale(data, whole.location, name, other)
-        if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
-            warn(warning)
+            doubts.look_at_other(data, whole.location, name, other, whole.split, warn)
     test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
     del test
     train, carved = carve_validation(whole.split, 0.0 if own else data.validation_fraction, seed)
@@ -144,35 +135,6 @@ def _read_training(
 
 def _known(record: DataRecord) -> _Known:
     return _Known(record.class_names, record.image_shape, record.white)
-
-
-def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
-    """Refuse training images that are all black, and warn of what is not certain, or not used."""
-    where, unused = whole.location, []
-    if isinstance(data, Folder):
-        unused = folder.unused_pictures(_path(data.path))
-    elif isinstance(data, Npz):
-        unused = npz.unused_images(_path(data.path), _keys(data))
-    if unused:
-        shown = ", ".join(unused[:10]) + (", …" if len(unused) > 10 else "")
-        warn(f"{where}: holds images of no split, which are not used: {shown}")
-    if warning := check_scale(data, where, "training", whole.split):
-        warn(warning)
-    _, height, width, channels = whole.split.images.shape
-    if isinstance(data, Csv) and data.image_shape is None and channels == 3:
-        read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
-        warn(f"{where}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
-
-
-def check_scale(data: Data, where: str, name: str, split: Split) -> str | None:
-    """What to warn of if the images of ``split``, called ``name``, are dark. Published images are as they are.
-
-    Raises DataError at ``where`` if they can only be on a wrong scale.
-    """
-    if data.source in PUBLISHED:
-        return None
-    may_be_black = isinstance(data, Folder)  # pictures say what their scale is
-    return scale.check_brightness(where, name, split.images, split.source_white, may_be_black)
 
 
 def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord | None) -> Split | None:
@@ -223,23 +185,27 @@ def load_split(
         path: where to look, as ``at_path`` does, in place of ``data.path`` or of the places of a named data set.
         trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
             the same place is read for it.
-        warn: called with a line if a test split at ``path`` is dark.
+        warn: called with a line if the images at ``path`` are dark.
 
     Raises:
         DataError: if the data is missing, broken, not what it is said to be, or does not fit.
     """
-    if path is not None:
-        data = at_path(data, path)
+    if path is None:
+        return _load_split(data, seed, split, path, trained_on)
+    data = at_path(data, path)
+    found = _load_split(data, seed, split, path, trained_on)
+    doubts.look_at_other(data, str(path), split, found, None, warn)
+    return found
+
+
+def _load_split(data: Data, seed: int, split: SplitName, path: Path | None, trained_on: DataRecord | None) -> Split:
     if trained_on is None:
         known = _read(data, seed, "train", None, no_progress).known()
     else:
         known = _known(trained_on)
         known = known if path is None else replace(known, white=None)
     if split == "test":
-        whole = _read(data, seed, split, known, no_progress)
-        if path is not None and (dark := check_scale(data, whole.location, split, whole.split)):
-            warn(dark)  # nothing else has looked at it
-        return whole.split
+        return _read(data, seed, split, known, no_progress).split
     own = _own_validation(data, seed, known, trained_on)
     if split == "validation" and own:
         return own
@@ -270,13 +236,13 @@ def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progres
             place = named.find_mnist_5k()
             whole = _named(named.read_named("mnist-5k", place, split), DIGITS, place)
         case Mnist() | MnistLike():
-            place = places.find_or_fetch(data.source, _path(data.path) if data.path else None, progress).absolute()
+            place = places.find_or_fetch(data.source, expand(data.path) if data.path else None, progress).absolute()
             names = PUBLISHED[data.source].class_names
             whole = _named(named.read_named(data.source, place, split), names, place)
         case Folder():
             whole = _find_pictures(data, seed, split, known)
         case Csv() | Parquet():
-            place = _path(data.path)
+            place = expand(data.path)
             found = table_files.read_table(data, place, split, seed, known.class_names if known else None)
             whole = _Whole(*found, str(place)) if found else None
         case _:
@@ -292,7 +258,7 @@ def _named(split: Split | None, class_names: list[str], place: Path) -> _Whole |
 
 def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
     """Refuse a split that is of other classes, of another shape or on another scale than the training images."""
-    check_classes(whole.location, whole.class_names, known.class_names)
+    _check_classes(whole.location, whole.class_names, known)
     shape, white = list(whole.split.images.shape[1:]), whole.split.source_white
     if shape != known.image_shape:
         found, wanted = ("x".join(map(str, sides)) for sides in (shape, known.image_shape))
@@ -303,16 +269,25 @@ def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
         raise DataError(problem, place=whole.location, remedy=scale.other_scale(split, white))
 
 
-def _path(text: str) -> Path:
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise DataError("no home folder known for ~", place=text, remedy="write the path out") from None
+def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
+    if list(found) == known.class_names:
+        return
+    parts = []
+    for word, names in (
+        ("lacks", set(known.class_names) - set(found)),
+        ("also has", set(found) - set(known.class_names)),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
+            parts.append(f"{word} {shown}")
+    problem = " and ".join(parts) or "has them in another order"
+    problem = f"not the {len(known.class_names)} classes of the training split: {problem}"
+    raise DataError(problem, place=where, remedy="give every split the same classes, called alike")
 
 
 def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Whole | None:
-    place = _path(data.path)
-    found = npz.read_npz(place, split, _keys(data)) if isinstance(data, Npz) else idx.read_idx(place, split)
+    place = expand(data.path)
+    found = npz.read_npz(place, split, npz.keys_of(data)) if isinstance(data, Npz) else idx.read_idx(place, split)
     if found is None:
         return None
     where = f"{place}: {split} labels"
@@ -325,12 +300,8 @@ def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Wh
     return _Whole(found, known.class_names, str(place))
 
 
-def _keys(data: Npz) -> dict[str, str]:
-    return {name: key for name, key in dict(data.keys).items() if key is not None}
-
-
 def _find_pictures(data: Folder, seed: int, split: SplitName, known: _Known | None) -> _Whole | None:
-    place = _path(data.path)
+    place = expand(data.path)
 
     def listed(name: SplitName) -> folder.Listing | None:
         return folder.list_pictures(place, name, data.test_fraction, seed, known.class_names if known else None)
@@ -339,7 +310,7 @@ def _find_pictures(data: Folder, seed: int, split: SplitName, known: _Known | No
     if listing is None:
         return None
     if known:
-        check_classes(f"{place}: {split}", listing.class_names, known.class_names)
+        _check_classes(f"{place}: {split}", listing.class_names, known)
     later = SPLITS[SPLITS.index(split) + 1 :]
     pictures = folder.read_pictures(listing, data.image_size, data.color, lambda: map(listed, later))
     return _Whole(pictures, listing.class_names, str(place))

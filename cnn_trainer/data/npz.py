@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cnn_trainer.config.schema.data import Npz
 from cnn_trainer.data import arrays
 from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName
 from cnn_trainer.errors import DataError
@@ -45,6 +46,11 @@ _LETTER_WORDS = {
 }
 
 
+def keys_of(data: Npz) -> dict[str, str]:
+    """The names that the section of a config gives."""
+    return {name: key for name, key in dict(data.keys).items() if key is not None}
+
+
 def read_npz(path: Path, split: SplitName, keys: Keys = MappingProxyType({})) -> Split | None:
     """The images of a split with their labels; the arrays of the other splits are not touched.
 
@@ -68,9 +74,16 @@ def unused_images(path: Path, keys: Keys = MappingProxyType({})) -> list[str]:
             with open_archive(str(path), file) as archive:
                 splits = [f"x_{part}" for part in _PARTS.values()]
                 used = {keys.get(name) or next(iter(_candidates(archive, name, str(path))), None) for name in splits}
-                return [name for name in _names(archive) if name not in used and _dimensions(archive, name) >= 3]
+                return [name for name in _names(archive) if name not in used and _is_image(archive, name)]
         except BROKEN as error:
             raise _broken(str(path), error) from None
+
+
+def _is_image(archive: zipfile.ZipFile, name: str) -> bool:
+    try:
+        return _dimensions(archive, name) >= 3
+    except (DataError, *BROKEN):  # whatever it is, it is not used
+        return False
 
 
 def read_npz_array(path: Path, name: str, keys: Keys = MappingProxyType({})) -> NDArray[np.integer]:

@@ -80,7 +80,7 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
     return tables.Table(images, numbers, names)
 
 
-def has_label_column(path: Path, label: str | None) -> bool:
+def parquet_has_labels(path: Path, label: str | None) -> bool:
     """Whether a file has a column of labels. Raises DataError if it cannot be read."""
     with _opened([path]) as files:
         names = files[0][1].schema_arrow.names

@@ -95,7 +95,7 @@ def read_csv(path: Path, label: str | None, image_shape: Sequence[int] | None) -
     return tables.Table(tables.shaped(np.concatenate(images), shape), _join(labels))
 
 
-def has_labels(path: Path, label: str | None) -> bool:
+def csv_has_labels(path: Path, label: str | None) -> bool:
     """Whether the rows of a file have labels, as far as its first rows tell. Raises DataError if it cannot be read."""
     with _open(path) as lines:
         layout, _ = _start(path, lines, None)

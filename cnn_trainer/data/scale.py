@@ -171,8 +171,8 @@ def check_brightness(where: str, name: str, images: NDArray[np.uint8], white: Wh
 def other_scale(name: str, white: White) -> str:
     """How to bring the images of the split ``name``, whose ``white`` is not that of the training images, to theirs."""
     if white == 1:
-        return f"bring the {name} images to 0 to 255: (x * 255.0){_CONVERT}"
-    return f"bring the {name} images to 0 to 1: x / 255"
+        return f"convert the {name} images to 0 to 255: (x * 255.0){_CONVERT}"
+    return f"convert the {name} images to 0 to 1: x / 255"
 
 
 def compare_brightness(where: str, name: str, images: NDArray[np.uint8], train: NDArray[np.uint8]) -> str | None:

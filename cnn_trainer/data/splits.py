@@ -6,7 +6,6 @@ Nothing here holds random state: a choice is a function of a seed and of what is
 import hashlib
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
@@ -177,17 +176,3 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
 def unused_fraction(location: str, num_validation: int) -> str:
     """What to say if ``data.validation_fraction`` is set, and the source has its own validation split."""
     return f"data.validation_fraction is not used: {location} has its own validation split of {num_validation:,} images"
-
-
-def check_classes(where: str, found: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise DataError at ``where`` if ``found`` are not the classes of the training split, ``wanted``, in order."""
-    if list(found) == list(wanted):
-        return
-    parts = []
-    for word, names in ("lacks", set(wanted) - set(found)), ("also has", set(found) - set(wanted)):
-        if names:
-            shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
-            parts.append(f"{word} {shown}")
-    problem = " and ".join(parts) or "has them in another order"
-    problem = f"not the {len(wanted)} classes of the training split: {problem}"
-    raise DataError(problem, place=where, remedy="give every split the same classes, called alike")

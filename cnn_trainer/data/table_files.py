@@ -55,13 +55,14 @@ def read_table(
     try:
         is_test = choose_stratified(whole.labels, data.test_fraction, seed, Stream.FOLDER_TEST)
     except DataError as error:
-        raise DataError(f"data.test_fraction: {error}", place=place) from None
+        raise DataError(f"data.test_fraction: {error.problem}", place=place, remedy=error.remedy) from None
     chosen = is_test if split == "test" else ~is_test
     return replace(whole, images=whole.images[chosen], labels=whole.labels[chosen]), list(class_names)
 
 
 def _has_labels(path: Path, data: Csv | Parquet) -> bool:
-    return (rows.has_labels if isinstance(data, Csv) else parquet.has_label_column)(path, data.label)
+    has_labels = rows.csv_has_labels if isinstance(data, Csv) else parquet.parquet_has_labels
+    return has_labels(path, data.label)
 
 
 def _read(data: Csv | Parquet, files: list[Path]) -> tables.Table:

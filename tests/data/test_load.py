@@ -562,3 +562,22 @@ def test_images_that_are_not_used_are_warned_of(npz_file, small_arrays):
     said = []
     data.load_training(npz_section(npz_file), 1, said.append)
     assert said == [f"{npz_file}: holds images of no split, which are not used: x_more"]
+
+
+def test_dark_data_elsewhere_is_warned_of(npz_file, small_arrays, tmp_path):
+    record = data.load_training(npz_section(npz_file), 1, silent).record
+    np.savez(tmp_path / "other.npz", **{**small_arrays, "x_test": small_arrays["x_test"] // 4})
+    said = []
+    data.load_split(npz_section(npz_file), 1, "test", tmp_path / "other.npz", trained_on=record, warn=said.append)
+    (line,) = said
+    assert "the brightest pixel of the 9 test images is 63 of 255" in line
+
+
+def test_the_remedy_for_two_scales_is_of_the_split_that_is_named(npz_file, small_arrays):
+    for change_of, remedy in (
+        ({"x_test": small_arrays["x_test"] / 255}, r"convert the test images to 0 to 255: \(x \* 255.0\).round\(\)"),
+        ({"x_train": small_arrays["x_train"] / 255}, r"convert the test images to 0 to 1: x / 255"),
+    ):
+        np.savez(npz_file, **{**small_arrays, **change_of})
+        with pytest.raises(DataError, match=remedy):
+            data.load_training(npz_section(npz_file), 1, silent, check_test=True)

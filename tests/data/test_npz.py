@@ -357,3 +357,12 @@ def test_errors_name_an_array_as_the_file_does(tmp_path, small_arrays):
     path = tmp_path / "a.npz"
     np.savez(path, trainX=images, train_labels=small_arrays["y_train"][:5])
     assert refused(path).startswith(f"{path}: train_labels: 5 labels for the 24 images of {path}: trainX")
+
+
+def test_what_is_not_used_may_be_anything(tmp_path, small_arrays):
+    path = save(tmp_path / "a.npz", small_arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("notes.txt", "hello")
+        archive.writestr("more.npy", b"no array")
+    assert npz.unused_images(path) == []
+    assert len(npz.read_npz(path, "train")) == 24
