@@ -138,7 +138,6 @@ def check_brightness(where: str, name: str, images: NDArray[np.uint8], white: Wh
         images: what ``to_uint8`` gave, or what was decoded from pictures.
         white: what ``to_uint8`` gave; 255 for pictures.
         may_be_black: whether the scale is known, as that of a picture file is, so that nothing is refused.
-        split: which images they are, in words.
 
     Returns:
         What to warn of if no pixel is half as bright as white: it is another scale, or the images are dark.
