@@ -16,10 +16,11 @@ def main() -> None:
         SystemExit: always, except for a defect of this program, which keeps its traceback.
     """
     gc.set_threshold(100_000)  # imports make many objects and little garbage
-    # Process 1 of a container hears SIGTERM only where it has a handler. Training sets its own, which ends at a step.
+    # Process 1 of a container hears SIGTERM only if it has a handler. Training sets its own, which ends at a step.
     signal.signal(signal.SIGTERM, _leave)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, _leave)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would hide how our children end
     streams.open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -130,3 +130,14 @@ def raised_as(kind: type[CnnTrainError]) -> Iterator[None]:
         yield
     except StorageError as error:
         raise kind(error.problem, place=error.place, remedy=error.remedy) from error
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: 1 epoch, 2 epochs.
+
+    Args:
+        number: From 0.
+        noun: In the singular.
+        plural: Give it if it is not ``noun`` with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

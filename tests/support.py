@@ -1,6 +1,8 @@
 """Plain functions that several test files call."""
 
 import json
+import signal
+from contextlib import contextmanager
 
 from typer.testing import CliRunner
 
@@ -10,7 +12,7 @@ from cnn_trainer.errors import CnnTrainError
 
 
 def invoke(*words):
-    """Exit code, stdout and stderr, as the program has them."""
+    """The exit code, stdout and stderr of the program."""
     result = CliRunner().invoke(app, list(map(str, words)))
     error = result.exception
     if isinstance(error, CnnTrainError):
@@ -19,6 +21,23 @@ def invoke(*words):
     if error is not None and not isinstance(error, SystemExit):
         raise error
     return result.exit_code, result.stdout, result.stderr
+
+
+@contextmanager
+def signals_heard():
+    """A child that is started inside receives signals that these tests ignore (nohup and a shell's ``&`` ignore some).
+
+    A child inherits ignored signals, but not handlers. These tests and their other children keep ignoring the signals.
+    """
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def settings(*overrides):

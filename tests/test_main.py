@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-# As process 1 of a container has it: without a handler of its own, SIGTERM is not heard.
+# As for process 1 of a container: without its own handler, it does not receive SIGTERM.
 DEAF_AND_TERMINATED = """
 import os, signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -12,7 +12,22 @@ __main__._exit_code = lambda: os.kill(os.getpid(), signal.SIGTERM) or 0
 __main__.main()
 """
 
+# As some supervisors start it: if SIGCHLD is ignored, no process learns how its children end.
+CHILDLESS = """
+import signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+from cnn_trainer import __main__
+from cnn_trainer.machine.child import run_child
+__main__._exit_code = lambda: print(run_child("os:abort").signal_name) or 0
+__main__.main()
+"""
+
 
 def test_sigterm_is_heard_from_the_start_on() -> None:
     done = subprocess.run([sys.executable, "-c", DEAF_AND_TERMINATED], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+
+
+def test_how_a_child_ended_is_known_even_if_the_parent_ignores_that() -> None:
+    done = subprocess.run([sys.executable, "-c", CHILDLESS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "SIGABRT\n", "")

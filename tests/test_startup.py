@@ -10,7 +10,7 @@ import pytest
 CONFIG = Path(__file__).parents[1] / "configs" / "mnist.yaml"
 HEAVY = {"tensorflow", "keras", "numpy", "PIL", "h5py", "mlxtend", "safetensors", "granian", "starlette", "onnxruntime"}
 
-# Runs the command line as the entry point does, and at the end names what it has loaded, on its own last line.
+# Runs the command line as the entry point does, and then prints on the last line what it has loaded.
 PROGRAM = """
 import sys
 from cnn_trainer.__main__ import main

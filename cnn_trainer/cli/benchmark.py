@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, DeviceOption, OverrideOptions, checked_config
+from cnn_trainer.cli.options import AsJson, DeviceOption, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download
+from cnn_trainer.errors import count
 
 if TYPE_CHECKING:
     from cnn_trainer.benchmark.compare import BenchmarkRecord, Figure, Program
@@ -32,9 +33,10 @@ def benchmark_command(
     """
     from cnn_trainer.benchmark import compare
     from cnn_trainer.config.load import documented_config
+    from cnn_trainer.network.fits import load_checked
 
     changes = [*(overrides or ()), *([f"runtime.device={device}"] if device else [])]
-    loaded = checked_config(config_file, changes) if config_file else documented_config(changes)
+    loaded = load_checked(config_file, changes) if config_file else documented_config(changes)
     with shown_download() as download:
         found = compare.benchmark(loaded, rounds, epochs, say, download)
     if as_json:
@@ -46,7 +48,6 @@ def benchmark_command(
 
 def _words(found: "BenchmarkRecord") -> list[str]:
     from cnn_trainer.cli.tables import stdout_width, table
-    from cnn_trainer.cli.words import count
 
     rounds = count(found.num_rounds, "round") + (": median (lowest to highest)" if found.num_rounds > 1 else "")
     processor = found.machine["processor"] if "processor" in found.machine else found.machine["architecture"]
@@ -57,13 +58,14 @@ def _words(found: "BenchmarkRecord") -> list[str]:
         f"{figure.median / 1e9:,.0f} GFLOP/s in {precision}" for precision, figure in found.products_per_second.items()
     )
     return [
-        f"{processor}, {found.machine['cores']} cores; {found.device}, {found.towers} towers; {rounds}",
+        f"{processor}, {count(int(found.machine['cores']), 'core')}; {found.device}, "
+        f"{count(found.towers, 'tower')}; {rounds}",
         "",
-        f"Training: {found.experiment}, {found.num_train:,} images of {found.data}, batches of {found.batch_size}, "
-        f"{found.epochs} epochs; seconds of the whole process",
+        f"Training: {found.experiment}, {count(found.num_train, 'image')} of {found.data}, "
+        f"batches of {found.batch_size}, {count(found.epochs, 'epoch')}; seconds of the whole process",
         *table(heading, training, stdout_width()),
         "",
-        f"Evaluation: {found.num_test:,} images",
+        f"Evaluation: {count(found.num_test, 'image')}",
         *table(heading[:3], evaluation, stdout_width()),
         "",
         f"An image takes {found.flop_per_image / 1e6:.2f} MFLOP to train on, "

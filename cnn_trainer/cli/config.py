@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, ConfigFile, OverrideOptions, checked_config
+from cnn_trainer.cli.options import AsJson, ConfigFile, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_verbatim, say, with_overrides
 from cnn_trainer.errors import ConfigError, Fault
 
@@ -25,12 +25,13 @@ def config_check(
     All faults of all files are listed, in a moment, without loading TensorFlow.
     """
     from cnn_trainer.config.load import summarize_config
+    from cnn_trainer.network.fits import load_checked
 
     results: list[dict[str, object]] = []
     faults: list[Fault] = []
     for path in configs:
         try:
-            say(f"{path}: ok: {summarize_config(checked_config(path, overrides).experiment)}")
+            say(f"{path}: ok: {summarize_config(load_checked(path, overrides or ()).experiment)}")
             results.append({"file": str(path), "ok": True, "faults": []})
         except ConfigError as error:
             faults += error.faults
@@ -49,8 +50,9 @@ def show(config_file: ConfigFile, overrides: OverrideOptions = None, as_json: As
     What is printed is itself a config: with all keys, and with what --set changed.
     """
     from cnn_trainer.config.load import dump_config
+    from cnn_trainer.network.fits import load_checked
 
-    experiment = checked_config(config_file, overrides).experiment
+    experiment = load_checked(config_file, overrides or ()).experiment
     if as_json:
         print_json(experiment.model_dump(mode="json"))
     else:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, OverrideOptions, checked_config
+from cnn_trainer.cli.options import AsJson, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn, with_overrides
-from cnn_trainer.cli.tables import stdout_width, table
-from cnn_trainer.errors import DataError, UsageError
+from cnn_trainer.cli.tables import stdout_width, table, wrap
+from cnn_trainer.errors import DataError, UsageError, count
 
 if TYPE_CHECKING:
     from cnn_trainer.config.schema import Experiment
@@ -39,7 +39,7 @@ def list_data(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"sources": [_as_json(status) for status in sources]})
     else:
-        heading = ("data", "at hand", "where, or how to get it")
+        heading = ("data", "at hand", "where")
         print_lines(table(heading, [_row(status) for status in sources], stdout_width()))
     mnist = sources[0]
     next_step("data", "check" if mnist.location else "fetch", mnist.source)
@@ -115,7 +115,6 @@ def data_check(
     The exit code is 4 if something is wrong.
     """
     from cnn_trainer import data
-    from cnn_trainer.cli import words
 
     experiment = _experiment(subject, overrides)
     with shown_download() as progress:
@@ -127,7 +126,7 @@ def data_check(
     else:
         print_lines(_describe(report))
     if _is_wrong(report):
-        found = words.count(len(report.problems), "problem")
+        found = count(len(report.problems), "problem")
         raise DataError(f"{found}, see above", place=subject, remedy="correct the data, or the config")
     next_step("train", *(_NAMED[subject] if subject in _NAMED else (subject, *with_overrides(overrides))))
 
@@ -136,6 +135,7 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
     """What ``subject`` names: a data set, a file, or a shipped config."""
     from cnn_trainer.config.load import documented_config
     from cnn_trainer.config.shipped import shipped_names
+    from cnn_trainer.network.fits import load_checked
 
     if subject in _NAMED:
         if overrides:
@@ -145,7 +145,7 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
     if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped_names():
         remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped_names())}"
         raise UsageError("no such file, shipped config or data set", place=subject, remedy=remedy)
-    return checked_config(Path(subject), overrides).experiment
+    return load_checked(Path(subject), overrides or ()).experiment
 
 
 def _is_wrong(report: "DataReport") -> bool:
@@ -165,7 +165,7 @@ def _describe(report: "DataReport") -> list[str]:
     ]
     counts = zip(*(split.counts for split in report.splits.values()), strict=True)
     classes = [
-        (str(label), name, *(f"{count:,}" for count in row))
+        (str(label), name, *(f"{number:,}" for number in row))
         for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
     ]
     converted = conversion(report.pixel_dtype, report.white)
@@ -180,6 +180,6 @@ def _describe(report: "DataReport") -> list[str]:
         "",
     ]
     if not report.problems:
-        return [*lines, "nothing wrong: no image is there twice, none is blank, no class is empty"]
+        return [*lines, *wrap("nothing wrong: no image is there twice, none is blank, no class is empty", width)]
     title = "wrong:" if _is_wrong(report) else "as published, but worth knowing:"
-    return [*lines, title, *(f"  {problem}" for problem in report.problems)]
+    return [*lines, title, *(line for problem in report.problems for line in wrap(f"  {problem}", width, "  "))]

@@ -8,6 +8,7 @@ import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
 from cnn_trainer.cli.output import next_step, print_json, say
+from cnn_trainer.errors import count
 
 if TYPE_CHECKING:
     from cnn_trainer.export.manifest import Manifest
@@ -18,6 +19,7 @@ class _Format(StrEnum):
     SAVED_MODEL = "saved-model"
     ONNX = "onnx"
     LITERT = "litert"
+    LITERT_MICRO = "litert-micro"
     KERAS = "keras"
 
 
@@ -25,7 +27,9 @@ def export(
     run: RunArgument,
     formats: Annotated[
         list[_Format] | None,
-        typer.Option("--format", help="A format; may be given many times. litert makes float32, float16 and int8."),
+        typer.Option(
+            "--format", help="A format; may be given many times. litert makes float32, float16, int8 and litert-micro."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -61,7 +65,7 @@ def export(
         for reason in others:
             say(f"error: {reason}")
         raise CheckFailedError(last)
-    if found.manifest and found.manifest.models.keys() - {"saved-model", "keras"}:
+    if found.manifest and found.manifest.models.keys() - {"saved-model", "keras", "litert-micro"}:
         next_step("serve", found.dir)
 
 
@@ -75,6 +79,11 @@ def _table(manifest: "Manifest") -> list[str]:
         cells = (f"{model.num_bytes:,}", f"{parity.accuracy:.4f}", f"{parity.equal_predictions:.2%}")
         speed = (f"{parity.latency_seconds * 1000:.3f}", f"{parity.images_per_second:,.0f}")
         rows.append((name, model.path, *cells, f"{parity.max_difference:.1e}", *speed))
-    right = f"the run itself has {manifest.test_accuracy:.4f} of {manifest.test_examples:,} test images right"
+    right = f"the run itself has {manifest.test_accuracy:.4f} of {count(manifest.test_examples, 'test image')} right"
     legend = "equal: predictions; difference: the largest of a probability; times: with one thread"
-    return [*table(heading, rows, stdout_width()), f"{right}; {legend}"]
+    micro = ["litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"]
+    return [
+        *table(heading, rows, stdout_width()),
+        f"{right}; {legend}",
+        *(micro if "litert-micro" in manifest.models else []),
+    ]

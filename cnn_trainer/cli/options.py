@@ -1,15 +1,9 @@
 """Arguments and options that several commands share."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
-
-from cnn_trainer.cli.output import warn
-
-if TYPE_CHECKING:
-    from cnn_trainer.config.load import Config
 
 ConfigFile: TypeAlias = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The experiment: a YAML file, or a shipped config, such as mnist.")
@@ -57,13 +51,3 @@ RunArgument: TypeAlias = Annotated[
 DeviceOption: TypeAlias = Annotated[
     Literal["auto", "cpu", "gpu"] | None, typer.Option("--device", help="Where to compute, over the config.")
 ]
-
-
-def checked_config(config_file: Path, overrides: Sequence[str] | None) -> "Config":
-    """``load_checked``, with a warning for each of the config's notes. Training gives these warnings itself."""
-    from cnn_trainer.network.fits import load_checked
-
-    config = load_checked(config_file, overrides or ())
-    for note in config.notes:
-        warn(note)
-    return config

@@ -9,15 +9,27 @@ does, nor its exit code; it only falls silent. If stdout cannot be written for a
 """
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import typer
+
 from cnn_trainer.errors import CnnTrainError
-from cnn_trainer.machine import streams
+from cnn_trainer.machine import streams, terminal
+
+# What a line of ours is coloured at, on a terminal: words before a message, states as cells of a table, accuracies.
+_MARKS = re.compile(
+    r"(?P<bad>^error:|(?<=  )(?:broken|failed|diverged)(?=  |$))"
+    r"|(?P<caution>^WARNING:|(?<=  )interrupted(?=  |$))"
+    r"|(?P<good>(?<=: )ok(?=:)|(?<=  )finished(?=  |$))"
+    r"|(?P<figure>(?<=accuracy )\d+\.\d\d%|(?<=  )\d+\.\d\d%(?=  |$))"
+)
+_COLOURS = {"bad": terminal.BAD, "caution": terminal.CAUTION, "good": terminal.GOOD, "figure": terminal.FIGURE}
 
 
 def printable(text: str) -> str:
@@ -31,7 +43,7 @@ def printable(text: str) -> str:
 
 def say(*lines: str) -> None:
     """Print lines of words, for people, to stderr."""
-    _write(sys.stderr, "".join(f"{printable(line)}\n" for line in lines))
+    _write_lines(sys.stderr, lines)
 
 
 def warn(line: str) -> None:
@@ -51,7 +63,7 @@ def with_overrides(overrides: Iterable[str] | None) -> list[str]:
 
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines to stdout."""
-    _write(sys.stdout, "".join(f"{printable(line)}\n" for line in lines))
+    _write_lines(sys.stdout, lines)
 
 
 def print_verbatim(text: str) -> None:
@@ -66,7 +78,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 @contextmanager
 def shown_download(quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
-    """Give a ``data.DownloadProgress``: it moves a bar on a terminal until the block ends; elsewhere a line a file.
+    """Give a ``data.DownloadProgress``: a bar on a terminal, and a line for each file that is there.
 
     Nothing is shown, and nothing loaded, before the first bytes come.
     """
@@ -76,39 +88,45 @@ def shown_download(quiet: bool = False) -> Iterator[Callable[[int, int | None], 
         nonlocal bar
         if quiet:
             return
-        if bar is None and sys.stderr is not None and sys.stderr.isatty():
-            bar = _start_bar()
+        if bar is None and terminal.can_draw(sys.stderr):
+            bar = drawn.enter_context(_bar())
         if bar is not None:
             bar.update(0, completed=done_bytes, total=total_bytes)
         if done_bytes == total_bytes:
-            if bar is None:
-                say(f"downloaded {done_bytes / 2**20:.1f} MiB")
-            else:
-                bar.stop()
-                bar = None
+            drawn.close()
+            bar = None
+            say(f"downloaded {done_bytes / 2**20:.1f} MiB")
 
-    try:
+    with ExitStack() as drawn:
         yield progress
-    finally:
-        if bar is not None:
-            bar.stop()
 
 
-def _start_bar() -> Any:
-    from rich.console import Console  # 60 ms
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+@contextmanager
+def _bar() -> Iterator[Any]:
+    from rich.progress import DownloadColumn
+    from rich.table import Column
 
-    columns = ("downloading", BarColumn(bar_width=20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(file=sys.stderr))
-    bar.add_task("download", total=None)
-    bar.start()
-    return bar
+    column = DownloadColumn(table_column=Column(no_wrap=True))
+    with terminal.cursor_shown_when_stopped(sys.stderr), terminal.progress_bar(sys.stderr, column) as bar:
+        bar.add_task("downloading", total=None)
+        yield bar
 
 
 def flush() -> None:
     """Write out what is left, so that nothing is left to fail when the interpreter ends."""
     for stream in (sys.stdout, sys.stderr):
         _write(stream, "")
+
+
+def _write_lines(stream: TextIO | None, lines: Iterable[str]) -> None:
+    shown = [printable(line) for line in lines]
+    if terminal.takes_colour(stream):
+        shown = [_MARKS.sub(_coloured, line) for line in shown]
+    _write(stream, "".join(f"{line}\n" for line in shown))
+
+
+def _coloured(mark: re.Match[str]) -> str:
+    return typer.style(mark[0], fg=_COLOURS[str(mark.lastgroup)], bold=True)
 
 
 def _write(stream: TextIO | None, text: str) -> None:

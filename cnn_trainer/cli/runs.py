@@ -8,7 +8,7 @@ import typer
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say
 from cnn_trainer.cli.tables import pairs, stdout_width, table
-from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.errors import RunDirectoryError, count
 
 if TYPE_CHECKING:
     from cnn_trainer.runs.details import RunDetails, RunSummary
@@ -49,7 +49,8 @@ def runs_list(
         print_json({"runs_dir": str(runs_dir), "runs": [_as_json(summary) for summary in found]})
     elif found:
         heading = ("run", "status", "data", "epochs", "test accuracy", "trained")
-        print_lines(table(heading, [_row(summary) for summary in found], stdout_width()))
+        spare = ("trained", "epochs", "data")
+        print_lines(table(heading, [_row(summary) for summary in found], stdout_width(), spare))
     _say_reasons(found)
     elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", str(runs_dir))
     if found:
@@ -168,7 +169,7 @@ def _describe(details: "RunDetails") -> list[str]:
     if summary.record and details.experiment:
         rows += [("experiment", f"{summarize_config(details.experiment)}, seed {summary.record.seed}")]
         rows += _record_rows(summary.record, summary.epochs_done)
-    lines += pairs(rows)
+    lines += pairs(rows, width=stdout_width())
     if details.metrics:
         lines += ["", *_epochs(details.metrics)]
     if details.files:
@@ -178,17 +179,15 @@ def _describe(details: "RunDetails") -> list[str]:
 
 
 def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str, str]]:
-    from cnn_trainer.cli.words import count, data_words
+    from cnn_trainer.cli.words import data_words, parallel
     from cnn_trainer.training.display import format_seconds
 
-    threads = count(record.intra_op_threads, "thread") + " in an operation, "
-    threads += count(record.inter_op_threads, "operation") + " at a time"
     best = f", result of epoch {record.best_epoch}" if record.best_epoch else ""
     took = "" if record.status == "training" else f" in {format_seconds(record.train_seconds)}"
     rows = [
         ("data", data_words(record.data)),
         ("parameters", f"{record.num_parameters:,}"),
-        ("device", f"{record.device}, towers {record.towers}, {threads}"),
+        ("device", f"{record.device}, {parallel(record)}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
         ("environment", ", ".join(f"{name}={value}" for name, value in record.environment.items())),
         ("git commit", record.git_commit or ""),
@@ -214,5 +213,6 @@ def _epochs(metrics: "list[EpochMetrics]") -> list[str]:
         row += [f"{epoch.learning_rate:.3g}", f"{epoch.images_per_second:,.0f}", f"{epoch.seconds:.1f}"]
         rows.append(row)
     more = len(metrics) - len(rows)
-    note = [f"({more:,} earlier epochs are in metrics.jsonl)"] if more else []
-    return note + table(heading, rows, stdout_width())
+    note = [f"({count(more, 'earlier epoch')} in metrics.jsonl)"] if more else []
+    spare = ("images/s", "seconds", "learning rate", "loss", "validation loss")
+    return note + table(heading, rows, stdout_width(), spare)

@@ -1,9 +1,8 @@
 """A score as people read it: the figures, the confusion matrix, the most frequent confusions, every class."""
 
-import textwrap
-
-from cnn_trainer.cli.tables import table
-from cnn_trainer.cli.words import count, data_name
+from cnn_trainer.cli.tables import table, wrap
+from cnn_trainer.cli.words import data_name
+from cnn_trainer.errors import count
 from cnn_trainer.runs.records import EvaluationRecord
 from cnn_trainer.training.balance import describe_imbalance, first_ten
 
@@ -31,9 +30,7 @@ def headline(found: EvaluationRecord, width: int | None) -> list[str]:
         lines.append(f"the {found.split} split has {imbalance}; balanced accuracy weights all classes equally")
     if missing:
         lines.append(f"the score does not cover classes that have no {found.split} image: {first_ten(missing)}")
-    if width is None:
-        return lines
-    return [part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False)]
+    return [part for line in lines for part in wrap(line, width)]
 
 
 def score_lines(found: EvaluationRecord, width: int | None) -> list[str]:
@@ -68,8 +65,8 @@ def _matrix(found: EvaluationRecord, width: int) -> list[str]:
         ]
         lines = table(("label", *columns), rows)
         if max(map(len, lines)) <= width:
-            return [*textwrap.wrap(f"confusion matrix (row: label, column: prediction{note})", width), *lines]
-    return textwrap.wrap("the confusion matrix is too wide to show here; --json prints it", width)
+            return [*wrap(f"confusion matrix (row: label, column: prediction{note})", width), *lines]
+    return wrap("the confusion matrix is too wide to show here; --json prints it", width)
 
 
 def _confusions(found: EvaluationRecord) -> list[str]:

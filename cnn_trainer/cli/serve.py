@@ -45,7 +45,7 @@ def serve(
     Stops with Ctrl-C or SIGTERM, once the requests in flight are answered. The log goes to stderr, a line of JSON each.
     """
     from cnn_trainer.cli import words
-    from cnn_trainer.errors import DeviceError
+    from cnn_trainer.errors import DeviceError, count
     from cnn_trainer.machine.facts import install_command
 
     try:
@@ -57,9 +57,10 @@ def serve(
     served = model.open_export(model.find_export(run_or_export, runs_dir))
     listener = server.listen(host, port)
     manifest = served.manifest
+    data_name = words.data_name(manifest.data.source, manifest.data.requested)
     say(
-        f"model: {manifest.name}, test accuracy {manifest.test_accuracy:.2%} on {manifest.test_examples:,} test images "
-        f"of {words.data_name(manifest.data.source, manifest.data.requested)}"
+        f"model: {manifest.name}, test accuracy {manifest.test_accuracy:.2%} "
+        f"on {count(manifest.test_examples, 'test image')} of {data_name}"
     )
     if not server.is_loopback(listener):
         warn(f"{host} is not this machine alone: whoever reaches it can use the model, unasked and unencrypted")

@@ -19,6 +19,7 @@ from cnn_trainer.cli.options import (
     RunsDir,
 )
 from cnn_trainer.cli.output import next_step, print_json, say, shown_download, warn, with_overrides
+from cnn_trainer.errors import count
 
 if TYPE_CHECKING:
     from cnn_trainer.runs.records import RunOutcome
@@ -74,13 +75,12 @@ def resume(
 
     A finished run is left as it is, unless --epochs asks for more.
     """
-    from cnn_trainer.cli import words
     from cnn_trainer.runs import paths, store
     from cnn_trainer.training import run as recipe
 
     opened = store.open_run(paths.resolve_run(run, runs_dir))
     if recipe.is_done(opened, epochs):
-        done = words.count(opened.record.epochs_done, "epoch")
+        done = count(opened.record.epochs_done, "epoch")
         say(f"{opened.dir}: the run is finished after {done}; nothing to do")
         if as_json:
             print_json(recipe.finished_outcome(opened).model_dump(mode="json"))
@@ -93,7 +93,8 @@ def resume(
 @contextmanager
 def _feedback(quiet: bool) -> "Iterator[Feedback]":
     from cnn_trainer.cli import words
-    from cnn_trainer.training import display
+    from cnn_trainer.machine import terminal
+    from cnn_trainer.training.display import Display
     from cnn_trainer.training.run import Feedback
 
     tell = (lambda *_: None) if quiet else say
@@ -109,7 +110,7 @@ def _feedback(quiet: bool) -> "Iterator[Feedback]":
             download=download,
             prepared=prepared,
             created=lambda run: tell(f"run: {run.dir}"),
-            display=display.Display(sys.stderr, display.choose_mode(sys.stderr, quiet)),
+            display=Display(tell, sys.stderr if terminal.can_draw(sys.stderr) and not quiet else None),
         )
 
 

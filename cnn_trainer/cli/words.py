@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cnn_trainer.cli.tables import table
-from cnn_trainer.runs.records import DataRecord, RunOutcome
+from cnn_trainer.cli.tables import stderr_width, table, wrap
+from cnn_trainer.errors import count
+from cnn_trainer.runs.records import DataRecord, RunOutcome, RunRecord
 from cnn_trainer.training.balance import first_ten
 from cnn_trainer.training.display import format_seconds
 
 if TYPE_CHECKING:
+    from cnn_trainer.machine.backend import Backend
     from cnn_trainer.training.run import Prepared
 
 
@@ -22,23 +24,28 @@ def preparation(prepared: "Prepared") -> list[str]:
     lines = [
         f"experiment: {experiment.name}, seed {experiment.seed}",
         f"data: {data_words(data)}",
-        f"model: {experiment.model.builder}, {prepared.session.model.count_params():,} parameters",
-        f"device: {backend.device} ({backend.reason}), {experiment.runtime.precision}, towers {backend.towers}, "
-        f"threads {backend.intra_op_threads} in an operation, {backend.inter_op_threads} operations at a time",
+        f"model: {experiment.model.builder}, {count(prepared.session.model.count_params(), 'parameter')}",
+        f"device: {backend.device} ({backend.reason}), {experiment.runtime.precision}, {parallel(backend)}",
     ]
     if weights := prepared.session.class_weights:
         shown = [f"{weight:.3g} ({name})" for weight, name in zip(weights, data.class_names, strict=True)]
         lines.append(f"class weights: {first_ten(shown)}")
-    return lines
+    return [part for line in lines for part in wrap(line, stderr_width(), "  ")]
+
+
+def parallel(found: "Backend | RunRecord") -> str:
+    """How much is done at a time."""
+    threads, operations = count(found.intra_op_threads, "thread"), count(found.inter_op_threads, "operation")
+    return f"{count(found.towers, 'tower')}, {threads} in an operation, {operations} at a time"
 
 
 def data_words(data: DataRecord) -> str:
     """Which data, how much of it, and where it was read."""
-    words = f"{data_name(data.source, data.requested)}, {data.num_train:,} training"
+    words = f"{data_name(data.source, data.requested)}, {count(data.num_train, 'training image')}"
     if data.num_validation:
-        words += f" and {data.num_validation:,} validation"
+        words += f" and {count(data.num_validation, 'validation image')}"
     shape = "x".join(map(str, data.image_shape))
-    words += f" images of {shape}, {len(data.class_names)} classes, from {data.location}"
+    words += f" of {shape}, {count(len(data.class_names), 'class', 'classes')}, from {data.location}"
     words += ", which has its own validation split" if data.validation_from == "own" else ""
     converted = conversion(data.pixel_dtype, data.white)
     return f"{words}; {converted}" if converted else words
@@ -58,7 +65,7 @@ def layers(model: Any) -> list[str]:
     for layer in model.layers:
         shape = "x".join(str(size) for size in layer.output.shape[1:])
         rows.append((layer.name, type(layer).__name__, shape, f"{layer.count_params():,}"))
-    return table(("layer", "type", "output", "parameters"), rows)
+    return table(("layer", "type", "output", "parameters"), rows, stderr_width())
 
 
 def outcome(found: RunOutcome) -> list[str]:
@@ -69,8 +76,3 @@ def outcome(found: RunOutcome) -> list[str]:
         f"weights sha256 {found.weights_sha256}",
         f"run directory {found.run}",
     ]
-
-
-def count(number: int, noun: str) -> str:
-    """1 epoch, 2 epochs."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

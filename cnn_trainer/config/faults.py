@@ -1,29 +1,22 @@
 """From pydantic's errors to one line each: where, the key, its value, what is allowed, and the nearest known key."""
 
 import difflib
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.section import KeyProblem
 from cnn_trainer.config.strict_yaml import KeyPath, Value
-from cnn_trainer.errors import Fault
+from cnn_trainer.errors import Fault, count
 
 _Item = TypeVar("_Item")
 
 MAX_FAULTS = 20  # more are counted, not shown: nobody reads them, and finding near names takes a millisecond each
 
 # Sections whose first key says which kind of section it is; pydantic puts that kind into the path of an error.
-KINDS: dict[KeyPath, str] = {("data",): "source", ("model",): "builder", ("training", "schedule"): "name"}
-
-# What is written for null and for booleans in other languages, or in other versions of YAML.
-_LIKE_NULL = {"none", "nil", "nan", "off", "no", "false", ""}
-_LIKE_BOOL = {**dict.fromkeys(("yes", "on", "1", "y"), "true"), **dict.fromkeys(("no", "off", "0", "n"), "false")}
-_ABBREVIATIONS = {"lr": "learning_rate"}
+_KINDS: dict[KeyPath, str] = {("data",): "source", ("model",): "builder", ("training", "schedule"): "name"}
 
 
 def place_of(path: KeyPath, places: Mapping[KeyPath, str], file: str) -> str:
@@ -48,7 +41,7 @@ def describe(error: ValidationError, tree: Value, places: Mapping[KeyPath, str],
     details: list[Any] = error.errors(include_url=False, include_input=False)
     found = in_order([(_path_in_file(fault, tree), fault) for fault in details], places)
     shown = [_fault(fault, path, tree, place_of(path, places, file)) for path, fault in found[:MAX_FAULTS]]
-    more = [Fault(file, f"and {len(found) - MAX_FAULTS} more faults")] if len(found) > MAX_FAULTS else []
+    more = [Fault(file, f"and {count(len(found) - MAX_FAULTS, 'more fault')}")] if len(found) > MAX_FAULTS else []
     return [*dict.fromkeys(shown), *more]
 
 
@@ -59,11 +52,11 @@ def _path_in_file(fault: dict[str, Any], tree: Value) -> KeyPath:
     for word in fault["loc"]:
         if not skip:
             path.append(word)
-        skip = not skip and tuple(path) in KINDS
-    if path and isinstance(path[-1], int) and not isinstance(value_at(tree, path[:-1]), list):
+        skip = not skip and tuple(path) in _KINDS
+    if path and isinstance(path[-1], int) and not isinstance(_value_at(tree, path[:-1]), list):
         path.pop()  # a single value that stands for a list
     if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        path.append(KINDS[tuple(path)])
+        path.append(_KINDS[tuple(path)])
     if isinstance(rule := _rule(fault), KeyProblem):
         path.extend(rule.key.split("."))
     return tuple(path)
@@ -84,47 +77,34 @@ def _problem(fault: dict[str, Any], path: KeyPath, tree: Value) -> tuple[str, st
     """What is wrong, and the remedy."""
     kind: str = fault["type"]
     context: dict[str, Any] = fault.get("ctx", {})
-    value = value_at(tree, path)
+    value = _value_at(tree, path)
     got = f"got {_short(value)}"
     if kind == "extra_forbidden":
         return "unknown key", _nearest_key(path, tree)
     if kind == "missing":
         return "this key is required", None
+    if kind == "union_tag_not_found":
+        return f"this key is required, one of: {', '.join(_section_kinds(path[:-1]))}", None
     if kind == "union_tag_invalid":
         return got, _choices(value, list(_section_kinds(path[:-1])))
+    if kind == "literal_error":
+        return got, _choices(value, context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
     if isinstance(rule := _rule(fault), KeyProblem):
         return rule.problem, rule.remedy
     if rule is not None:
         return str(rule), None
-    if isinstance(value, str) and value.lower() in _LIKE_NULL and _admits_null(_field_at(path, tree)):
-        return got, "write null, or leave the key out"
-    if kind == "literal_error":
-        return got, _choices(value, context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
     if kind in _SECTION_EXPECTED:
-        first = f", such as {KINDS[path]}: {next(iter(_section_kinds(path)))}" if path in KINDS else ""
+        first = f", such as {_KINDS[path]}: {next(iter(_section_kinds(path)))}" if path in _KINDS else ""
         return got, f"expected a section of keys{first}"
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return got, "expected text; put it in quotes"
     if kind in _EXPECTED:
         bounds = {name: f"{bound:.15g}" for name, bound in context.items() if isinstance(bound, int | float)}
-        return got, _EXPECTED[kind].format(**bounds) + _hint(kind, value)
+        return got, _EXPECTED[kind].format(**bounds)
     return got, f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
-def _hint(kind: str, value: Value) -> str:
-    """What may be meant by a value of the wrong type, to end a message; empty if there is nothing to guess."""
-    if kind == "string_type" and isinstance(value, bool | int | float):
-        return "; put it in quotes"
-    if kind == "bool_type" and (meant := _LIKE_BOOL.get(str(value).lower())):
-        return f"; did you mean {meant}?"
-    if kind in _NUMBERS and isinstance(value, str) and _NUMBER.fullmatch(value):
-        return f"; write {value} without quotes"
-    if kind == "int_type" and isinstance(value, float) and value.is_integer():
-        return f"; write {value:.0f}"
-    return ""
-
-
 _SECTION_EXPECTED = {"model_type", "model_attributes_type", "dict_type"}
-_NUMBERS = {"int_type", "float_type"}
-_NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?")
 _EXPECTED = {
     "int_type": "expected a whole number",
     "int_from_float": "expected a whole number",
@@ -145,8 +125,7 @@ _EXPECTED = {
 }
 
 
-def value_at(tree: Value, path: Sequence[str | int]) -> Value:
-    """What stands at ``path``; None if nothing does."""
+def _value_at(tree: Value, path: Sequence[str | int]) -> Value:
     for word in path:
         if isinstance(tree, dict) and isinstance(word, str):
             tree = tree.get(word)
@@ -163,55 +142,23 @@ def _short(value: Value) -> str:
 
 
 def _choices(value: Value, names: Sequence[str]) -> str:
-    near = _nearest(str(value), names, 0.6)
-    return f"allowed: {', '.join(names)}" + (f"; did you mean {near}?" if near else "")
-
-
-def _nearest(word: str, names: Iterable[str], cutoff: float) -> str | None:
-    """The name that is nearest to ``word``, whatever its case; None if none is near."""
-    near = difflib.get_close_matches(word[:64].lower(), list(names), n=1, cutoff=cutoff)
-    return near[0] if near else None
+    near = difflib.get_close_matches(str(value)[:64], names, n=1)
+    return f"allowed: {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _nearest_key(path: KeyPath, tree: Value) -> str:
     """The nearest key of the same section, else of another kind of that section, else of the whole file."""
     name, section = str(path[-1])[:64], path[:-1]
     here = list(_section_at(section, tree).model_fields)
-    kinds = _section_kinds(section) if section in KINDS else {}
+    kinds = _section_kinds(section) if section in _KINDS else {}
     if owners := [kind for kind, model in kinds.items() if name in model.model_fields]:
-        return f"it goes with {KINDS[section]}: {' or '.join(owners)}; known keys here: {', '.join(here)}"
-    name = _ABBREVIATIONS.get(name.lower(), name)
-    if near := _nearest(name, here, 0.7) or _key_with_choice(section, value_at(tree, path), tree):
-        return f"did you mean {near}?"
+        return f"it goes with {_KINDS[section]}: {' or '.join(owners)}; known keys here: {', '.join(here)}"
+    if near := difflib.get_close_matches(name, here, n=1, cutoff=0.7):
+        return f"did you mean {near[0]}?"
     elsewhere = {key.rpartition(".")[2]: key for key in reversed(_all_keys(Experiment, tree))}
-    if near := _nearest(name, elsewhere, 0.8):
-        return f"did you mean {elsewhere[near]}?"
+    if near := difflib.get_close_matches(name, list(elsewhere), n=1, cutoff=0.8):
+        return f"did you mean {elsewhere[near[0]]}?"
     return f"known keys here: {', '.join(here)}"
-
-
-def _key_with_choice(section: KeyPath, value: Value, tree: Value) -> str | None:
-    """The only key of the section that admits this word, as ``source`` admits ``mnist``; else None."""
-    admitted = {name: _words_of(field.annotation) for name, field in _section_at(section, tree).model_fields.items()}
-    if section in KINDS:
-        admitted[KINDS[section]] = list(_section_kinds(section))
-    found = [name for name, words in admitted.items() if value in words]
-    return found[0] if len(found) == 1 else None
-
-
-def _words_of(annotation: Any) -> list[str]:
-    """The words that an annotation admits."""
-    if get_origin(annotation) is Literal:
-        return [word for word in get_args(annotation) if isinstance(word, str)]
-    return [word for part in get_args(annotation) for word in _words_of(part)]
-
-
-def _field_at(path: KeyPath, tree: Value) -> FieldInfo | None:
-    """The schema's field at ``path``; None for a list's item and for an unknown key."""
-    return _section_at(path[:-1], tree).model_fields.get(str(path[-1])) if path and isinstance(path[-1], str) else None
-
-
-def _admits_null(field: FieldInfo | None) -> bool:
-    return field is not None and type(None) in get_args(field.annotation)
 
 
 def _sections_of(annotation: Any) -> list[type[BaseModel]]:
@@ -222,25 +169,16 @@ def _sections_of(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _section_kinds(path: KeyPath) -> dict[str, type[BaseModel]]:
-    """The kinds of the section at ``path``, one of ``KINDS``, by name."""
+    """The kinds of the section at ``path``, one of ``_KINDS``, by name."""
     kinds = _sections_of(_section_at(path[:-1], None).model_fields[str(path[-1])].annotation)
-    return {name: kind for kind in kinds for name in get_args(kind.model_fields[KINDS[path]].annotation)}
-
-
-def keys_of_kind(path: KeyPath, kind: Value) -> tuple[KeyPath, list[str]]:
-    """The section whose kind the key at ``path`` says, and the keys that ``kind`` has; none if it is no known kind."""
-    section = path[:-1]
-    if KINDS.get(section) != path[-1]:
-        return section, []
-    model = _section_kinds(section).get(str(kind))
-    return section, list(model.model_fields) if model else []
+    return {name: kind for kind in kinds for name in get_args(kind.model_fields[_KINDS[path]].annotation)}
 
 
 def _section_at(path: KeyPath, tree: Value) -> type[BaseModel]:
     """The section of the schema at ``path``, of the kind that the file asks for, else of the first kind."""
     if not path:
         return Experiment
-    if path in KINDS and (chosen := value_at(tree, (*path, KINDS[path]))):
+    if path in _KINDS and (chosen := _value_at(tree, (*path, _KINDS[path]))):
         return _section_kinds(path)[str(chosen)]
     return _sections_of(_section_at(path[:-1], tree).model_fields[str(path[-1])].annotation)[0]
 
@@ -253,6 +191,6 @@ def _all_keys(model: type[BaseModel], tree: Value, path: tuple[str, ...] = ()) -
         keys.append(".".join(here))
         if not _sections_of(info.annotation):
             continue
-        if here not in KINDS or value_at(tree, (*here, KINDS[here])) in _section_kinds(here):
+        if here not in _KINDS or _value_at(tree, (*here, _KINDS[here])) in _section_kinds(here):
             keys += _all_keys(_section_at(here, tree), tree, here)
     return keys

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from cnn_trainer.config import faults, shipped, strict_yaml
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.strict_yaml import KeyPath, Value
-from cnn_trainer.errors import ConfigError, Fault
+from cnn_trainer.errors import ConfigError, Fault, count
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """Values for dotted keys: a mapping, or words of the form ``training.epochs=3`` whose values are read as YAML."""
@@ -28,8 +28,6 @@ class Config:
     experiment: Experiment
     file: str
     places: dict[KeyPath, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    """What a person should know: which keys of the file an override dropped."""
 
     def fault(self, key: str, problem: str, remedy: str | None = None) -> Fault:
         """What is wrong with the dotted ``key``, at the file and line that set it."""
@@ -76,14 +74,9 @@ def change_experiment(experiment: Experiment, changes: Mapping[str, Any], file: 
 
 def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overrides: Overrides) -> Config:
     override_faults: list[Fault] = []
-    notes: list[str] = []
-    set_before: list[KeyPath] = []
     for override in overrides.items() if isinstance(overrides, Mapping) else overrides:
         try:
-            path, value, place = _split_override(override)
-            notes += _drop_keys_of_old_kind(tree, places, path, value, set_before)
-            _override(tree, places, path, value, place)
-            set_before.append(path)
+            _override(tree, places, override)
         except ConfigError as error:
             override_faults += error.faults
     try:
@@ -92,11 +85,11 @@ def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overri
         raise ConfigError(*faults.describe(error, tree, places, file), *override_faults) from None
     if override_faults:
         raise ConfigError(*override_faults)
-    return Config(experiment, file, places, notes)
+    return Config(experiment, file, places)
 
 
-def _split_override(override: str | tuple[str, Value]) -> tuple[tuple[str, ...], Value, str]:
-    """The path, the value and the place, for messages, of an override: ``key=value``, or key and value."""
+def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str | tuple[str, Value]) -> None:
+    """Set one dotted key in ``tree``, given as ``key=value`` or as key and value."""
     if isinstance(override, str):
         place = f"--set {override}"
         key, equals, text = override.partition("=")
@@ -109,41 +102,9 @@ def _split_override(override: str | tuple[str, Value]) -> tuple[tuple[str, ...],
         raise ConfigError(Fault(place, "not of the form key=value, such as training.epochs=3"))
     if len(path) > strict_yaml.MAX_DEPTH:
         raise ConfigError(Fault(place, f"nested more than {strict_yaml.MAX_DEPTH} levels deep"))
-    return path, value, place
-
-
-def _drop_keys_of_old_kind(
-    tree: dict[str, Value], places: dict[KeyPath, str], path: tuple[str, ...], value: Value, set_before: list[KeyPath]
-) -> list[str]:
-    """Remove the keys of a section that its new kind does not have, if ``path`` sets the kind, such as data.source.
-
-    What an override has set before stays, to be refused.
-
-    Returns:
-        A note that names what was removed; empty if nothing was.
-    """
-    section, known = faults.keys_of_kind(path, value)
-    tree_section = faults.value_at(tree, section)
-    if not isinstance(tree_section, dict) or not known or tree_section.get(path[-1]) == value:
-        return []
-    dropped = [name for name in tree_section if name not in known and (*section, name) not in set_before]
-    for name in dropped:
-        del tree_section[name]
-        for old in [place for place in places if place[: len(path)] == (*section, name)]:
-            del places[old]
-    names = ", ".join(".".join([*path[:-1], name]) for name in dropped)
-    return [f"{names} of the file: not used with {'.'.join(path)}={value}"] if dropped else []
-
-
-def _override(
-    tree: dict[str, Value], places: dict[KeyPath, str], path: tuple[str, ...], value: Value, place: str
-) -> None:
-    """Set one key in ``tree``."""
     section = tree
     for word in path[:-1]:
-        if section.get(word) is None:
-            section[word] = {}  # left empty, as in training:
-        child = section[word]
+        child = section.setdefault(word, {})
         if not isinstance(child, dict):
             raise ConfigError(Fault(place, f"{word} is a value, not a section"))
         section = child
@@ -175,5 +136,5 @@ def summarize_config(experiment: Experiment) -> str:
     """The experiment in a few words: ``mnist-cnn: cnn on mnist, adam, 10 epochs in batches of 128``."""
     training = experiment.training
     network = f"{experiment.name}: {experiment.model.builder} on {experiment.data.source}"
-    epochs = f"{training.epochs} epoch{'' if training.epochs == 1 else 's'}"
+    epochs = count(training.epochs, "epoch")
     return f"{network}, {training.optimizer}, {epochs} in batches of {training.batch_size}"

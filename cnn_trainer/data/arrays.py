@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cnn_trainer.data import scale
 from cnn_trainer.data.splits import Split, counts_per_class
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
 MAX_ARRAY_BYTES = 4 * 2**30
 MAX_CLASSES = 1000
@@ -86,7 +86,9 @@ def looks_like_web_page(head: bytes) -> bool:
 def check_deflate_ratio(where: str, num_bytes: int, stored_bytes: int) -> None:
     """Refuse a header that declares more bytes than the compressed bytes behind it can unpack to."""
     if num_bytes > _MAX_DEFLATE_RATIO * (stored_bytes + 1):
-        raise DataError(f"declares {num_bytes} bytes, more than its {stored_bytes} packed bytes can hold", place=where)
+        raise DataError(
+            f"declares {num_bytes} bytes, more than its {count(stored_bytes, 'packed byte')} can hold", place=where
+        )
 
 
 def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8]:
@@ -102,11 +104,11 @@ def read_bytes(where: str, source: Readable, num_bytes: int) -> NDArray[np.uint8
     done = 0
     while part := source.read(min(CHUNK_BYTES, num_bytes - done + 1)):
         if done + len(part) > num_bytes:
-            raise DataError(f"holds more than the {num_bytes} bytes that its header declares", place=where)
+            raise DataError(f"holds more than the {count(num_bytes, 'byte')} that its header declares", place=where)
         data[done : done + len(part)] = np.frombuffer(part, np.uint8)
         done += len(part)
     if done < num_bytes:
-        problem = f"ends after {done} of the {num_bytes} bytes that its header declares"
+        problem = f"ends after {done} of the {count(num_bytes, 'byte')} that its header declares"
         raise DataError(problem, place=where, remedy="get it again")
     return data
 
@@ -182,7 +184,7 @@ def make_split(images_where: str, images: NDArray[Any], labels_where: str, label
             which value stands for white.
     """
     if len(images) != len(labels):
-        problem = f"{len(labels)} labels for the {len(images)} images of {images_where}"
+        problem = f"{count(len(labels), 'label')} for the {count(len(images), 'image')} of {images_where}"
         is_last = images.shape[-1] == len(labels)
         remedy = "examples come first: numpy.moveaxis(x, -1, 0)" if is_last else "expected one each"
         raise DataError(problem, place=labels_where, remedy=remedy)

@@ -12,6 +12,7 @@ from cnn_trainer.data.doubts import Data
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.load import data_used, load_split, load_training
 from cnn_trainer.data.splits import Split, SplitName, counts_per_class, split_digest
+from cnn_trainer.errors import count
 from cnn_trainer.storage.strict_json import Record
 
 
@@ -84,7 +85,8 @@ def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) 
     for name, report in reports.items():
         problems += _find_problems(name, report, record.class_names)
     problems += [
-        f"{found.num_images} images of the {found.split} split are in the {found.other} split too" for found in shared
+        f"the {found.split} split shares {count(found.num_images, 'image')} with the {found.other} split"
+        for found in shared
     ]
     return DataReport(
         source=record.source,
@@ -119,13 +121,13 @@ def _report(split: Split, hashes: list[bytes], num_classes: int) -> SplitReport:
 
 def _find_problems(name: SplitName, report: SplitReport, class_names: list[str]) -> list[str]:
     problems = []
-    empty = [class_names[label] for label, count in enumerate(report.counts) if not count]
+    empty = [class_names[label] for label, found in enumerate(report.counts) if not found]
     if empty:
         problems.append(f"the {name} split has no example of: {', '.join(empty[:10])}{', …' if empty[10:] else ''}")
     if report.num_repeated:
-        problems.append(f"{report.num_repeated} images of the {name} split are there twice or more")
+        problems.append(f"the {name} split holds {count(report.num_repeated, 'repeated image')}")
     if report.num_contradicting:
-        problems.append(f"{report.num_contradicting} of these have another label than the first of them")
+        problems.append(f"repeated with another label than the first: {count(report.num_contradicting, 'image')}")
     if report.num_blank:
-        problems.append(f"{report.num_blank} images of the {name} split are blank: all values the same")
+        problems.append(f"the {name} split holds {count(report.num_blank, 'blank image')}, all values the same")
     return problems

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import BinaryIO
 
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
 STALL_SECONDS = 8.0  # without a byte, or until an address of the host answers; looking the host up is the system's
 TOTAL_SECONDS = 600.0  # for one file, all tries together, and a second more for each 250,000 bytes that it may have
@@ -62,7 +62,7 @@ def _try_once(url: str, max_bytes: int, deadline: float, file: BinaryIO, progres
             _write(file, part)
             progress(done, total)
         if total is not None and done < total:
-            raise ConnectionResetError(f"the connection ended after {done} of {total} bytes")
+            raise ConnectionResetError(f"the connection ended after {done} of {count(total, 'byte')}")
 
 
 def _write(file: BinaryIO, part: bytes) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
 from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName, split_named
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
 Kind = Literal["images", "labels"]
 
@@ -182,7 +182,7 @@ def _read(where: str, stream: arrays.Readable, size: int, kind: Kind, packed: bo
     if packed:
         arrays.check_deflate_ratio(where, num_bytes, size)
     elif size != header_bytes + num_bytes:
-        found = f"holds {size - header_bytes} bytes behind its header"
+        found = f"holds {count(size - header_bytes, 'byte')} behind its header"
         problem = f"{found}, which declares {num_bytes}, of the shape {shape}"
         raise DataError(problem, place=where, remedy="get it again")
     array: NDArray[np.integer] = arrays.read_bytes(where, stream, num_bytes).view(dtype).reshape(shape)

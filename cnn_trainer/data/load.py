@@ -11,7 +11,7 @@ from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
 from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
 from cnn_trainer.data.table_files import expand
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 from cnn_trainer.runs.records import DataRecord
 
 
@@ -281,7 +281,7 @@ def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
             shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
             parts.append(f"{word} {shown}")
     problem = " and ".join(parts) or "has them in another order"
-    problem = f"not the {len(known.class_names)} classes of the training split: {problem}"
+    problem = f"not the {count(len(known.class_names), 'class', 'classes')} of the training split: {problem}"
     raise DataError(problem, place=where, remedy="give every split the same classes, called alike")
 
 

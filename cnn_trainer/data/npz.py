@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cnn_trainer.config.schema.data import Npz
 from cnn_trainer.data import arrays
 from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
 EXPECTED = "an npz file with x_train, y_train, x_test and y_test"
 _WRITE = "write it with numpy.savez_compressed"
@@ -228,7 +228,7 @@ def _read_array(stream: arrays.Readable, member: zipfile.ZipInfo, where: str, is
         shape = shape[:1]
     num_bytes = arrays.check_header(where, dtype, shape, is_images)
     if member.file_size != header_bytes + num_bytes:
-        declared = f"{member.file_size - header_bytes} bytes stand behind its header"
+        declared = f"{count(member.file_size - header_bytes, 'byte')} behind its header"
         raise DataError(f"broken: {declared}, but the shape {shape} of {dtype.name} takes {num_bytes}", place=where)
     flat: NDArray[np.integer] = arrays.read_bytes(where, stream, num_bytes).view(dtype)
     return flat.reshape(shape, order="F" if fortran_order else "C")

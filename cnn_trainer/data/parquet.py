@@ -18,7 +18,7 @@ from PIL import Image
 
 from cnn_trainer.data import arrays, tables
 from cnn_trainer.data.pictures import CHANNELS, BrokenPicturesError, Color, decode_picture, resize_picture
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 from cnn_trainer.machine import facts
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "pixels", "pixel_values", "x", "data")
@@ -75,7 +75,7 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
     numbers = np.array(labels, np.int64)
     if names and not 0 <= numbers.min() <= numbers.max() < len(names):
         wrong = numbers.min() if numbers.min() < 0 else numbers.max()
-        problem = f"holds the label {wrong}, and names {len(names)} classes"
+        problem = f"holds the label {wrong}, and names {count(len(names), 'class', 'classes')}"
         raise DataError(problem, place=paths[0], remedy=f"expected labels from 0 to {len(names) - 1}")
     return tables.Table(images, numbers, names)
 
@@ -272,7 +272,7 @@ def _allocate(path: Path, num_rows: int, first: NDArray[Any]) -> NDArray[Any]:
     shape = first.shape[1:]
     size = num_rows * math.prod(shape) * first.itemsize
     if size > arrays.MAX_ARRAY_BYTES:
-        problem = f"{num_rows} images of {'x'.join(map(str, shape))} would take {size} bytes of memory"
+        problem = f"{count(num_rows, 'image')} of {'x'.join(map(str, shape))} would take {size} bytes of memory"
         remedy = f"at most {arrays.MAX_ARRAY_BYTES}; use fewer images, or a smaller data.image_size"
         raise DataError(problem, place=path, remedy=remedy)
     return np.empty((num_rows, *shape), first.dtype)

@@ -1,12 +1,14 @@
-"""Pictures as people have them: PNG, JPEG and BMP files, decoded within bounds, and resized."""
+"""Pictures as people have them, in files of the usual formats, decoded within bounds, and resized."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from cnn_trainer.data import arrays
 from cnn_trainer.data.splits import Images
@@ -14,9 +16,13 @@ from cnn_trainer.errors import DataError
 
 Color = Literal["grey", "rgb"]
 
-MAX_PICTURE_BYTES = 32 * 2**20
+MAX_PICTURE_BYTES = 128 * 2**20
 MAX_PICTURE_PIXELS = 50_000_000
-_FORMATS = ("PNG", "JPEG", "BMP")
+MAX_JPEG_PIXELS = 170_000_000
+"""Of a JPEG, which can be made smaller while it is read: also of the largest photographs of most telephones."""
+
+FORMATS = "PNG, JPEG, WebP, TIFF, GIF or BMP"
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 _MAX_NAMED = 20  # broken pictures in one message
 CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3}
 
@@ -57,7 +63,7 @@ def read_picture(path: Path, image_size: int, color: Color) -> Images:
 
 def read_picture_file(path: Path) -> bytes:
     """The content of a file that should be a picture. Raises DataError if there is none, or it is too large."""
-    with arrays.open_file(path, "a picture (PNG, JPEG or BMP)") as (file, size):
+    with arrays.open_file(path, f"a picture ({FORMATS})") as (file, size):
         _check_bytes(str(path), size)
         return file.read(MAX_PICTURE_BYTES)
 
@@ -67,44 +73,72 @@ def _check_bytes(name: str, size: int) -> None:
         raise DataError(f"is {size} bytes; at most {MAX_PICTURE_BYTES}", place=name, remedy="make it smaller")
 
 
-def decode_picture(content: bytes, name: str, color: Color, max_pixels: int = MAX_PICTURE_PIXELS) -> Images:
-    """The picture in the content of a PNG, JPEG or BMP file.
+def decode_picture(
+    content: bytes, name: str, color: Color, max_pixels: int = MAX_PICTURE_PIXELS, pixels_left: int | None = None
+) -> Images:
+    """The picture in the content of a PNG, JPEG, WebP, TIFF, GIF or BMP file; the first one if there are several.
 
     Args:
         content: of the file.
         name: of the file, for messages.
         color: what the picture is made.
-        max_pixels: checked before any pixel is read.
+        max_pixels: A JPEG with more is read at half or a quarter of its width and height.
+        pixels_left: How many pixels there may be; None for ``max_pixels``. Checked before any of them is read.
 
     Returns:
-        uint8 (height, width) in grey, (height, width, 3) in rgb; upright, and on white if it is transparent.
+        uint8 (height, width) in grey, (height, width, 3) in rgb; upright, and on white if it is transparent. Of 16 bits
+        the upper 8 are kept.
 
     Raises:
-        DataError: if the content is broken, no PNG, JPEG or BMP, or too large.
+        TooManyPixelsError: if there are more pixels than allowed, or more than eight times ``max_pixels`` or
+            MAX_JPEG_PIXELS in a JPEG.
+        DataError: if the content is broken, in another format, too large, or has 32 bits in a pixel's value.
     """
     _check_bytes(name, len(content))
-    # Pillow's decoders raise errors of many kinds for a broken file, and which ones is not documented.
+    # Pillow's decoders raise errors of many kinds for a broken file, and which ones is not documented. They warn of
+    # flaws that do no harm, and of sizes that are checked here.
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-            if picture.width * picture.height > max_pixels:
-                found = f"{picture.width}x{picture.height} pixels"
-                raise TooManyPixelsError(f"has {found}; at most {max_pixels}", place=name, remedy="make it smaller")
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            _fit(picture, name, color, max_pixels, max_pixels if pixels_left is None else pixels_left)
+            if picture.mode in ("I", "F"):
+                problem = "has 32 bits in the value of a pixel"
+                raise DataError(problem, place=name, remedy="save it with 8 or 16 bits")
             return np.asarray(_convert(picture, color), np.uint8)
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError("is no PNG, JPEG or BMP", place=name, remedy="remove or convert it") from None
+        raise DataError(f"is no {FORMATS}", place=name, remedy="remove or convert it") from None
     except Image.DecompressionBombError:
-        raise TooManyPixelsError("has too many pixels", place=name, remedy=f"at most {max_pixels}") from None
+        remedy = f"at most {max_pixels}, or {MAX_JPEG_PIXELS} in a JPEG"
+        raise TooManyPixelsError("has too many pixels", place=name, remedy=remedy) from None
     except Exception as error:
         problem = f"broken picture: {str(error) or type(error).__name__}"
         raise DataError(problem, place=name, remedy="remove it or get it again") from None
 
 
+def _fit(picture: Image.Image, name: str, color: Color, max_pixels: int, pixels_left: int) -> None:
+    """Have a JPEG with more than ``max_pixels`` read smaller. Raises TooManyPixelsError as ``decode_picture`` does."""
+    width, height = picture.size
+    problem = f"has {width}x{height} pixels"
+    # Of a progressive JPEG, all of it has to be in memory, however small it is read.
+    is_reducible = isinstance(picture, JpegImageFile) and "progressive" not in picture.info
+    remedy = "make it smaller" if is_reducible else "make it smaller, or save it as a JPEG that is not progressive"
+    if is_reducible and width * height > max_pixels:
+        most = min(MAX_JPEG_PIXELS, 8 * max_pixels)
+        if width * height > most:
+            raise TooManyPixelsError(f"{problem}; at most {most}", place=name, remedy=remedy)
+        scale = 2 if -(-width // 2) * -(-height // 2) <= max_pixels else 4
+        picture.draft("L" if color == "grey" else None, (width // scale, height // scale))
+        problem += f", {picture.width}x{picture.height} when read smaller"
+    if picture.width * picture.height > pixels_left:
+        raise TooManyPixelsError(f"{problem}; at most {pixels_left}", place=name, remedy=remedy)
+
+
 def _convert(picture: Image.Image, color: Color) -> Image.Image:
-    upright = ImageOps.exif_transpose(picture)
+    upright = picture
+    ImageOps.exif_transpose(upright, in_place=True)
     if upright.mode.startswith("I"):  # Pillow's own conversion from 16 bits cuts off at 255
-        upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays, folder, npz, tables
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
 CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.zip", ".tsv", ".tsv.gz")
 
@@ -122,7 +122,9 @@ def iterate_images(path: Path, image_shape: Sequence[int], white: int) -> Iterat
             layout = replace(layout, label=None, pixels=list(range(layout.num_columns)))
         if len(layout.pixels) != math.prod(image_shape):
             shape = "x".join(map(str, image_shape))
-            problem = f"has {len(layout.pixels)} values a row; an image of {shape} takes {math.prod(image_shape)}"
+            problem = (
+                f"has {count(len(layout.pixels), 'value')} a row; an image of {shape} takes {math.prod(image_shape)}"
+            )
             raise DataError(problem, place=path, remedy="expected images like those that the network was trained on")
         for chunk in _chunks(rows, layout):
             pixels, _ = _parse(path, chunk, layout)
@@ -324,7 +326,7 @@ def _fault(path: Path, chunk: list[_Line], layout: Layout, columns: list[int]) -
         place = f"{path}:{number}"
         if len(cells) != layout.num_columns:
             remedy = f"expected {layout.num_columns}, as in the first row"
-            return DataError(f"has {len(cells)} cells", place=place, remedy=remedy)
+            return DataError(f"has {count(len(cells), 'cell')}", place=place, remedy=remedy)
         for column in columns:
             if not _is_number(cells[column]) or not math.isfinite(float(cells[column])):
                 shown = repr(cells[column][:40]) if cells[column] else "nothing"

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -143,7 +143,8 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
     quotas = _quotas(counts, fraction)
     wanted = round(len(labels) * fraction)
     if wanted == 0 or sum(quotas) < wanted:
-        asked = f"a share of {fraction} of {len(labels)} examples in {len(counts)} classes is {wanted}"
+        examples, classes = count(len(labels), "example"), count(len(counts), "class", "classes")
+        asked = f"a share of {fraction} of {examples} in {classes} is {wanted}"
         problem = f"{asked}, of which {sum(quotas)} can be taken with one of each class left"
         raise DataError(problem, remedy="give more examples or another fraction")
     order = permutation(len(labels), seed, stream)
@@ -175,4 +176,5 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
 
 def unused_fraction(location: str, num_validation: int) -> str:
     """What to say if ``data.validation_fraction`` is set, and the source has its own validation split."""
-    return f"data.validation_fraction is not used: {location} has its own validation split of {num_validation:,} images"
+    own = f"{location} has its own validation split of {count(num_validation, 'image')}"
+    return f"data.validation_fraction is not used: {own}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
 # What is taken for the column of the labels, in lower case; the first of them that is there.
 LABEL_NAMES = ("label", "labels", "class", "target", "y", "fine_label", "digit", "letter", "character", "category")
@@ -108,14 +108,14 @@ def image_shape(num_values: int, given: Sequence[int] | None, where: object) -> 
     if given is not None:
         if math.prod(given) != num_values:
             shown = "x".join(map(str, given))
-            problem = f"has {num_values} values a row, and data.image_shape {shown} is {math.prod(given)}"
+            problem = f"has {count(num_values, 'value')} a row, and data.image_shape {shown} is {math.prod(given)}"
             raise DataError(problem, place=where, remedy="correct data.image_shape, or remove other columns")
         return tuple(given)
     for channels in (1, 3):
         side = math.isqrt(num_values // channels)
         if side and side * side * channels == num_values:
             return side, side, channels
-    problem = f"has {num_values} values a row, which is no square image, neither grey nor in three colours"
+    problem = f"has {count(num_values, 'value')} a row, which is not a square image, neither grey nor in three colours"
     remedy = "set data.image_shape: [height, width, 1 or 3], or remove columns that are neither pixels nor the label"
     raise DataError(problem, place=where, remedy=remedy)
 

@@ -1,5 +1,7 @@
 """Writes a model in each of the formats: raw uint8 images in, float32 probabilities out, scaling inside the file.
 
+Only litert-micro has int8 at both ends, and takes one image at a time: microcontrollers have no cast from uint8.
+
 Every format but Keras' own comes from one TensorFlow function with a named input and output, so that all of them have
 these names. What is written follows from the model alone: no date, no path of this machine, and the same bytes again
 for the same weights and the same versions of the libraries. (The exception: ONNX with GELU, where tf2onnx gives some
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,10 @@ _SHARED = re.compile(r'("shared_object_id": )([0-9]+)')
 _NEEDED = {"onnx": ["onnx", "onnxruntime", "tf2onnx"], "litert": ["ai_edge_litert"]}
 
 
+CALIBRATED: Final = frozenset[Format]({"litert-int8", "litert-micro"})
+"""The formats that choose their scales by training images."""
+
+
 @dataclass(frozen=True)
 class ExportSource:
     """What is exported."""
@@ -46,7 +52,7 @@ class ExportSource:
     saved_at: str
     """When its weights were last written: UTC, ISO 8601."""
     calibration: NDArray[np.uint8]
-    """Training images (examples, height, width, channels) by which int8 chooses its scales; none without int8."""
+    """Training images (examples, height, width, channels) for the formats ``CALIBRATED``; none without them."""
 
 
 def require(formats: Iterable[Format]) -> None:
@@ -69,14 +75,20 @@ def write(name: Format, source: ExportSource, path: Path) -> None:
         _WRITERS[name](source, path)
 
 
-def _function(model: Any) -> Any:
-    """The model as a TensorFlow function of ``image`` that gives ``{"probabilities": ...}``."""
+def _function(model: Any, micro: bool = False) -> Any:
+    """The model as a TensorFlow function of ``image`` that gives ``{"probabilities": ...}``.
+
+    With ``micro`` it takes one image of float32, and has only what TensorFlow Lite Micro can compute.
+    """
     import tensorflow as tf
 
     from cnn_trainer.network import rewrite
 
     operations = rewrite.fold_scale(rewrite.read_model(model))
-    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, INPUT_NAME)]
+    if micro:
+        operations = rewrite.approximate_gelu(operations)
+    batch, dtype = (1, tf.float32) if micro else (None, tf.uint8)
+    signature = [tf.TensorSpec((batch, *model.input_shape[1:]), dtype, INPUT_NAME)]
 
     @tf.function(autograph=False, input_signature=signature)
     def compute(image: Any) -> dict[str, Any]:
@@ -132,15 +144,16 @@ def _write_erfc(graph: Any, node: Any, *_: Any) -> None:
     graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=node.output, **both)
 
 
-def _write_litert(source: ExportSource, path: Path, weights: str = "float32") -> None:
+def _write_litert(source: ExportSource, path: Path, weights: str = "float32", micro: bool = False) -> None:
     """A LiteRT file with ``weights`` of float32, float16 or int8.
 
     Those of float16 are made float32 when the model is loaded. With int8, all values between the uint8 image and the
     float32 probabilities are int8 too, and the probabilities are multiples of 1/256, as LiteRT's softmax gives them.
+    With ``micro``, which is for int8, the two ends are int8 as well, in the quantization ``MICRO_QUANTIZATION``.
     """
     import tensorflow as tf
 
-    function = _function(source.model).get_concrete_function()
+    function = _function(source.model, micro).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], _module(source.model))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if weights != "float32":
@@ -149,7 +162,12 @@ def _write_litert(source: ExportSource, path: Path, weights: str = "float32") ->
         converter.target_spec.supported_types = [tf.float16]
     elif weights == "int8":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in source.calibration)
+        images = source.calibration
+        if micro:
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+            images = images.astype(np.float32)
+            images[0, 0, 0] = 255  # the range of all pixels together gives the scale of the input, which must be 1
+        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
     files.write_atomic(path, converter.convert())
 
 
@@ -178,5 +196,6 @@ _WRITERS: dict[Format, Callable[[ExportSource, Path], None]] = {
     "litert": _write_litert,
     "litert-float16": partial(_write_litert, weights="float16"),
     "litert-int8": partial(_write_litert, weights="int8"),
+    "litert-micro": partial(_write_litert, weights="int8", micro=True),
     "keras": _write_keras,
 }

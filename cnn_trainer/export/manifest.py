@@ -15,11 +15,11 @@ EXPORT_DIR: Final = "export"
 """Where in a run directory an export goes unless another place is named."""
 
 INPUT_NAME: Final = "image"
-"""uint8 (batch, height, width, channels), values 0 to 255, in every format."""
+"""uint8 (batch, height, width, channels), values 0 to 255, in every format but litert-micro."""
 OUTPUT_NAME: Final = "probabilities"
-"""float32 (batch, classes), in every format."""
+"""float32 (batch, classes), in every format but litert-micro."""
 
-Format = Literal["saved-model", "onnx", "litert", "litert-float16", "litert-int8", "keras"]
+Format = Literal["saved-model", "onnx", "litert", "litert-float16", "litert-int8", "litert-micro", "keras"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 PATHS: Final[dict[Format, str]] = {
@@ -28,9 +28,35 @@ PATHS: Final[dict[Format, str]] = {
     "litert": "model.tflite",
     "litert-float16": "model-float16.tflite",
     "litert-int8": "model-int8.tflite",
+    "litert-micro": "model-micro.tflite",
     "keras": "model.keras",
 }
 """Name of each format's file or folder in an export."""
+
+
+class Quantization(Record):
+    """What int8 numbers stand for: a value is scale * (number - zero_point)."""
+
+    input_scale: float
+    input_zero_point: int
+    output_scale: float
+    output_zero_point: int
+
+
+MICRO_QUANTIZATION: Final = Quantization(
+    input_scale=1.0, input_zero_point=-128, output_scale=1 / 256, output_zero_point=-128
+)
+"""Of every litert-micro file: its input is pixel - 128, and a probability is (output + 128) / 256."""
+
+
+class MicroRecord(Record):
+    """What TensorFlow Lite Micro made of a litert-micro file, compared with what LiteRT made of it."""
+
+    runtime: str = Field(description="Name and version.")
+    num_examples: int = Field(description="Taken from the whole test split at equal distances.", ge=1)
+    max_difference: float = Field(description="Largest difference of a probability.", ge=0, le=1)
+    mean_difference: float = Field(description="Mean over the examples of the largest of each.", ge=0, le=1)
+    mean_difference_allowed: float
 
 
 class ParityRecord(Record):
@@ -47,6 +73,9 @@ class ParityRecord(Record):
     accuracy_loss_allowed: float = Field(description="Fraction below the run's own accuracy.", ge=0)
     latency_seconds: float = Field(description="Median of one image at a time, one thread.", gt=0)
     images_per_second: float = Field(description="In batches.", gt=0)
+    micro: MicroRecord | None = Field(
+        None, description="Only of litert-micro; null there if tflite-micro was not installed."
+    )
 
 
 class ExportedModel(Record):
@@ -56,6 +85,7 @@ class ExportedModel(Record):
     path: str = Field(description="File or folder, relative to the manifest; one of PATHS.")
     num_bytes: int = Field(description="Of the file, or of all files in the folder.", ge=1)
     sha256: dict[str, Sha256] = Field(description="Digest of each file, by its path relative to the manifest.")
+    quantization: Quantization | None = Field(None, description="Only of litert-micro, whose ends are int8.")
     parity: ParityRecord
 
 

@@ -4,10 +4,12 @@ This is the one place where TensorFlow's and Keras' loaders are used: on the fil
 The probabilities go to a file, the measurements to stdout as a JSON object.
 """
 
+import importlib.util
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ _BATCH_PIXELS = 100 * 28 * 28  # 100 images of MNIST at a time, fewer of larger 
 _WARM_UP = 20
 _SINGLE_IMAGES = 500
 _SINGLE_SECONDS = 2.0  # no more than this for images one at a time, but one of them at least
+_MICRO_IMAGES = 500
+_MICRO_SECONDS = 10.0  # as above; TensorFlow Lite Micro takes about 3 ms for an image of MNIST
+_MICRO_ARENA_BYTES = 2**28  # for what it computes; only what is used of it takes memory
 
 
 def main() -> None:
@@ -42,7 +47,12 @@ def _measure(format_name: str, path: str, images_path: str, answer_path: str) ->
     seconds = time.perf_counter() - before
     safetensors.numpy.save_file({"probabilities": probabilities}, answer_path)
     rate = len(images) / seconds
-    return {"runtime": runtime, "latency_seconds": _latency(predict, images), "images_per_second": rate}
+    return {
+        "runtime": runtime,
+        "latency_seconds": _latency(predict, images),
+        "images_per_second": rate,
+        "micro": _measure_micro(Path(path), images, probabilities) if format_name == "litert-micro" else None,
+    }
 
 
 def _latency(predict: Predict, images: NDArray[np.uint8]) -> float:
@@ -58,6 +68,35 @@ def _latency(predict: Predict, images: NDArray[np.uint8]) -> float:
         if after > give_up:
             break
     return statistics.median(seconds[_WARM_UP:] or seconds)
+
+
+def _measure_micro(path: Path, images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> dict[str, Any] | None:
+    """What TensorFlow Lite Micro makes of some of the images, beside LiteRT's ``probabilities``; None without it."""
+    if importlib.util.find_spec("tflite_micro") is None:
+        return None
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_bytes(path.read_bytes(), arena_size=_MICRO_ARENA_BYTES)
+
+    def run(image: NDArray[np.int8]) -> NDArray[np.int8]:
+        interpreter.set_input(image, 0)
+        interpreter.invoke()
+        return interpreter.get_output(0)
+
+    predict = runtimes.through_int8(run)
+    differences: list[float] = []
+    give_up = time.perf_counter() + _MICRO_SECONDS
+    for place in range(0, len(images), -(-len(images) // _MICRO_IMAGES)):
+        differences.append(float(np.abs(predict(images[place:][:1]) - probabilities[place]).max()))
+        if time.perf_counter() > give_up:
+            break
+    version = f"TensorFlow Lite Micro {metadata.version('tflite-micro')}"
+    return {
+        "runtime": version,
+        "num_examples": len(differences),
+        "max_difference": max(differences),
+        "mean_difference": statistics.fmean(differences),
+    }
 
 
 def _load(format_name: str, path: Path) -> tuple[Predict, str]:

@@ -21,10 +21,18 @@ from numpy.typing import NDArray
 from cnn_trainer import data
 from cnn_trainer.config.load import change_experiment
 from cnn_trainer.data import splits
-from cnn_trainer.errors import CheckFailedError, RunDirectoryError, UsageError, raised_as
+from cnn_trainer.errors import CheckFailedError, RunDirectoryError, UsageError, count, raised_as
 from cnn_trainer.evaluation.evaluate import load_result, refuse_small, score_split
 from cnn_trainer.export import folder, formats, parity
-from cnn_trainer.export.manifest import EXPORT_DIR, MANIFEST_FILE, PATHS, ExportedModel, Format, Manifest
+from cnn_trainer.export.manifest import (
+    EXPORT_DIR,
+    MANIFEST_FILE,
+    MICRO_QUANTIZATION,
+    PATHS,
+    ExportedModel,
+    Format,
+    Manifest,
+)
 from cnn_trainer.machine import facts
 from cnn_trainer.network.shapes import ImageShape, count_weights
 from cnn_trainer.runs import store
@@ -155,7 +163,7 @@ def _prepare(
     """The model to export, the run's score on the test split, and what must come out. Starts TensorFlow, on the CPU."""
     result = load_result(run, "cpu")
     evaluated, score, split = score_split(run, result, "test", data_path)
-    calibration = _calibration(run, data_path) if "litert-int8" in wanted else split.images[:0]
+    calibration = split.images[:0] if formats.CALIBRATED.isdisjoint(wanted) else _calibration(run, data_path)
     source = formats.ExportSource(_as_float32(run, result.model), run.record.updated_at, calibration)
     return source, evaluated, parity.Expected(split.images, split.labels, score.probabilities, evaluated.images_sha256)
 
@@ -189,7 +197,7 @@ def _write_all(
     passed: Models = {}
     refused: dict[Format, str] = {}
     for name in wanted:
-        say(f"{name}: writing it, then running it on {len(expected.labels):,} test images")
+        say(f"{name}: writing it, then running it on {count(len(expected.labels), 'test image')}")
         path = staging / PATHS[name]
         with files.reported(path, "written"):
             path.parent.mkdir(exist_ok=True)
@@ -199,8 +207,18 @@ def _write_all(
         except CheckFailedError as error:
             refused[name] = str(error)
             continue
+        if name == "litert-micro" and record.micro is None:
+            install = f"install it on Linux on x86-64 with: {facts.install_command('cnn-trainer[litert-micro]')}"
+            say(f"WARNING: {name}: only LiteRT has run it, not TensorFlow Lite Micro; {install}")
         num_bytes, digests = folder.content(staging, PATHS[name], sys.maxsize)
-        passed[name] = ExportedModel(format=name, path=PATHS[name], num_bytes=num_bytes, sha256=digests, parity=record)
+        passed[name] = ExportedModel(
+            format=name,
+            path=PATHS[name],
+            num_bytes=num_bytes,
+            sha256=digests,
+            quantization=MICRO_QUANTIZATION if name == "litert-micro" else None,
+            parity=record,
+        )
     return passed, refused
 
 

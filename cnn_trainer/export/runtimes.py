@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.errors import DeviceError, RunDirectoryError
-from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME, Format
+from cnn_trainer.export.manifest import INPUT_NAME, MICRO_QUANTIZATION, OUTPUT_NAME, Format
 from cnn_trainer.machine import facts
 
 Predict: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -36,7 +36,7 @@ def load(
 
     Args:
         path: The model's file.
-        format: onnx, litert, litert-float16 or litert-int8.
+        format: onnx, litert, litert-float16, litert-int8 or litert-micro.
         threads: How many threads one call computes with.
         content: What ``folder.read_verified`` has read there, and then is run; None reads it without a comparison.
 
@@ -44,7 +44,7 @@ def load(
         DeviceError: if the runtime is not installed, with the command that installs it.
         RunDirectoryError: if the runtime refuses the file, or its input or output is not what an export has.
     """
-    start = _start_onnx if format == "onnx" else _start_litert
+    start = _start_onnx if format == "onnx" else _start_litert_micro if format == "litert-micro" else _start_litert
     title, _, install = _runtime(format)
     try:
         return start(path.read_bytes() if content is None else content, threads)
@@ -93,12 +93,7 @@ def _start_litert(content: bytes, threads: int) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=threads)
-    signature = interpreter.get_signature_list()[SIGNATURE]
-    _require([*signature["inputs"], *signature["outputs"]], [INPUT_NAME, OUTPUT_NAME])
-    runner = interpreter.get_signature_runner(SIGNATURE)
-    source, target = runner.get_input_details()[INPUT_NAME], runner.get_output_details()[OUTPUT_NAME]
-    found = [(np.dtype(tensor["dtype"]).name, len(tensor["shape"])) for tensor in (source, target)]
-    _require(found, [("uint8", 4), ("float32", 2)])
+    source, target = _litert_ends(interpreter, [("uint8", 4, (0.0, 0)), ("float32", 2, (0.0, 0))])
     batch = 0  # the signature's runner would look at all this anew in every call
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -110,6 +105,48 @@ def _start_litert(content: bytes, threads: int) -> Predict:
         interpreter.set_tensor(source["index"], images)
         interpreter.invoke()
         return interpreter.get_tensor(target["index"])
+
+    return predict
+
+
+def _start_litert_micro(content: bytes, threads: int) -> Predict:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=threads)
+    of_input = (MICRO_QUANTIZATION.input_scale, MICRO_QUANTIZATION.input_zero_point)
+    of_output = (MICRO_QUANTIZATION.output_scale, MICRO_QUANTIZATION.output_zero_point)
+    source, target = _litert_ends(interpreter, [("int8", 4, of_input), ("int8", 2, of_output)])
+    interpreter.allocate_tensors()
+
+    def run(image: NDArray[np.int8]) -> NDArray[np.int8]:
+        interpreter.set_tensor(source["index"], image)
+        interpreter.invoke()
+        return interpreter.get_tensor(target["index"])
+
+    return through_int8(run)
+
+
+def _litert_ends(interpreter: Any, wanted: list[tuple[str, int, tuple[float, int]]]) -> tuple[Any, Any]:
+    """The details of input and output, whose types, dimensions and quantizations must be those ``wanted``."""
+    signature = interpreter.get_signature_list()[SIGNATURE]
+    _require([*signature["inputs"], *signature["outputs"]], [INPUT_NAME, OUTPUT_NAME])
+    runner = interpreter.get_signature_runner(SIGNATURE)
+    ends = runner.get_input_details()[INPUT_NAME], runner.get_output_details()[OUTPUT_NAME]
+    _require([(np.dtype(end["dtype"]).name, len(end["shape"]), end["quantization"]) for end in ends], wanted)
+    return ends
+
+
+def through_int8(run: Callable[[NDArray[np.int8]], NDArray[np.int8]]) -> Predict:
+    """What takes images and gives probabilities by ``run``, which has the ends of a litert-micro file.
+
+    ``run`` takes one image, (1, height, width, channels), and gives (1, classes), in ``MICRO_QUANTIZATION``.
+    """
+    sizes = MICRO_QUANTIZATION
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        numbers = (images / np.float32(sizes.input_scale) + sizes.input_zero_point).astype(np.int8)
+        outputs = np.concatenate([run(numbers[place : place + 1]) for place in range(len(numbers))])
+        return (outputs.astype(np.float32) - sizes.output_zero_point) * np.float32(sizes.output_scale)
 
     return predict
 

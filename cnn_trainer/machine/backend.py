@@ -18,9 +18,6 @@ from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.machine import facts, streams
 
-# What makes bfloat16 faster than float32. AVX512_BF16 does not: on a Xeon without AMX its products took twice as long.
-_FAST_BFLOAT16 = {"amx_bf16", "svebf16"}
-
 _MIN_TOWER_IMAGES = 32  # fewer cost more in bookkeeping than another tower wins
 _NEW_PROCESS = "train in a new process, or before anything else in this one uses TensorFlow"
 
@@ -103,17 +100,6 @@ def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
     towers = runtime.towers or min(cores, most)
     intra = runtime.intra_op_threads or max(1, cores // towers)
     return towers, intra, runtime.inter_op_threads or max(towers, cores)
-
-
-def precision_warning(experiment: Experiment, device: str) -> str | None:
-    """What a person should know who asks for a precision that is slow here; None if there is nothing to know."""
-    precision = experiment.runtime.precision
-    found = facts.machine()
-    native = "features" in found and not _FAST_BFLOAT16.isdisjoint(found["features"].split())
-    if device != "cpu" or precision in ("float32", "float64") or (precision == "bfloat16" and native):
-        return None
-    reason = "made for GPUs" if precision == "float16" else "slow on processors without AMX"
-    return f"runtime.precision is {precision}, which is {reason}; float32 is likely faster here: cnn-train benchmark"
 
 
 def _import_tensorflow() -> Any:

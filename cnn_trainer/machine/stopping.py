@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from cnn_trainer.machine import terminal
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
 
 
@@ -32,7 +34,7 @@ def stop_requests() -> Iterator[StopRequest]:
     def note(number: int, _: FrameType | None) -> None:
         if request.signal_number is not None and number == signal.SIGINT:
             if os.isatty(2):
-                os.write(2, b"\x1b[?25h\n")  # shows the cursor again, which the live line hides
+                os.write(2, terminal.SHOW_CURSOR + b"\n")  # shows the cursor again, which the live line hides
             os._exit(128 + number)
         request.signal_number = number
 

@@ -9,7 +9,7 @@ from cnn_trainer.config.load import Config, Overrides, load_config
 from cnn_trainer.config.schema.model import Cnn, Mlp
 from cnn_trainer.config.schema.training import Training
 from cnn_trainer.config.strict_yaml import KeyPath
-from cnn_trainer.errors import ConfigError, Fault
+from cnn_trainer.errors import ConfigError, Fault, count
 from cnn_trainer.network.shapes import DoesNotFitError, ImageShape, layer_sizes
 
 # Shape of the images and number of training images, before validation is set aside: the data sets' own documentation;
@@ -76,7 +76,7 @@ def _splits_too_small(config: Config, num_examples: int) -> Iterator[_Problem]:
     fraction, batch_size = config.experiment.data.validation_fraction, config.experiment.training.batch_size
     num_validation = round(num_examples * fraction)  # as data/splits.py counts
     if fraction and not num_validation:
-        problem = f"got {fraction}, which is none of {num_examples} examples"
+        problem = f"got {fraction}, which is none of {count(num_examples, 'example')}"
         yield "data.validation_fraction", problem, "use a larger share, or 0 for no validation"
     if batch_size > num_examples - num_validation:
         allowed = f"at most {num_examples - num_validation}, the examples of the training split"

@@ -17,13 +17,20 @@ Mask = NDArray[np.bool_]
 # All chosen with pictures made from MNIST's training images by the maker that the tests use.
 _SHEET_SHARE: Final = 0.25  # that a sheet on a desk has of a row or column that counts as its own, and less of the edge
 _SHEET_FILLED: Final = 0.7  # of its bounding rectangle
+_SHEET_CORNER: Final = 0.2  # of the rectangle's corners: what a round thing leaves empty
 _BLUR: Final = 1.0  # pixels, against the sensor's noise
 _MIN_PAPER: Final = 16.0  # of 255: paper in such a darkness is all noise
 _PEAK_PIXELS: Final = 30  # the darkest so many are ink or dirt
 _MIN_CONTRAST: Final = 0.08  # of the darkest pixels: the share of the paper's light that they swallow
-_MIN_NOISES: Final = 5.0  # and how many times the noise of the paper that must be
+_NOISE: Final = (5, 25)  # percentiles that are a normal distribution's deviation apart, and below any ink
+_MIN_NOISES: Final = 12.0  # and how many times the noise of the paper that must be
+_FLAWLESS: Final = 0.01  # of the darkest pixel: nine tenths of a picture are lighter only if it was drawn by a program
+_MIN_DRAWN: Final = (5, 1 / 255)  # pixels and contrast on flawless paper, where every trace is ink
 _MIN_SHARE: Final = 0.4  # of the darkest pixels' darkness: what is ink at all
 _SPECK: Final = 0.05  # of the largest part's mass: what is smaller is dirt
+_HEAVY: Final = 0.25  # of the largest part's pixels,
+_TALL: Final = 0.5  # and of the tallest such part's height: what may be a digit of its own
+_ROOM: Final = 0.1  # of that height: the gap between two digits
 _THIN: Final = 1.4  # pixels of the 20 that a digit is high: what a thinner line is made
 _SOFT: Final = (0.3, 0.8)  # of the ink's darkness: below is paper, above is full ink, between is an edge
 
@@ -41,9 +48,20 @@ def find_sheet(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
     if len(rows) and len(columns) and frame.mean() < _SHEET_SHARE:
         found = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         large = all(2 * part > whole for part, whole in zip(sheet[found].shape, sheet.shape, strict=True))
-        if large and sheet[found].mean() > _SHEET_FILLED:
+        if large and sheet[found].mean() > _SHEET_FILLED and _least_corner(sheet[found]) > _SHEET_CORNER:
             return found
     return slice(0, picture.shape[0]), slice(0, picture.shape[1])
+
+
+def _least_corner(filled: Mask) -> float:
+    """The share of the emptiest of the four corners that is True."""
+    side = max(1, min(filled.shape) // 6)
+    corners = (
+        filled[rows, columns]
+        for rows in (slice(side), slice(-side, None))
+        for columns in (slice(side), slice(-side, None))
+    )
+    return min(float(corner.mean()) for corner in corners)
 
 
 def is_light_on_dark(picture: NDArray[np.uint8]) -> bool:
@@ -51,8 +69,8 @@ def is_light_on_dark(picture: NDArray[np.uint8]) -> bool:
 
     Of the differences from the local background, which a wide median gives, the large ones are ink.
     """
-    small = shrink(picture.astype(np.float32), 48)
-    reach = max(small.shape) // 6
+    small = scale_to(picture.astype(np.float32), 48)
+    reach = max(small.shape) // 4
     around = _windows(_windows(np.pad(small, reach, mode="symmetric"), reach, 0), reach, 1)
     away = small - np.median(around.reshape(*small.shape, -1), axis=-1)
     return float((away**3).sum()) > 0
@@ -70,20 +88,51 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
     Raises:
         DataError: if nothing stands out from the background.
     """
-    level = _blur(picture.astype(np.float32), _BLUR if max(picture.shape) > 64 else 0)
+    level = _blur(picture.astype(np.float32), _BLUR)
     # Light falls on ink and paper alike, so what counts is the share of it that is swallowed.
     paper = _paper(level)
     swallowed = ((paper - level) / np.maximum(paper, _MIN_PAPER)).clip(0, 1)
-    noise = 1.4826 * float(np.median(np.abs(swallowed - np.median(swallowed))))  # a normal distribution's deviation
-    place = max(0, swallowed.size - _PEAK_PIXELS)
+    low, high = np.percentile(swallowed, _NOISE)
+    flawless = float(np.percentile(swallowed, 90)) < _FLAWLESS * float(swallowed.max())
+    pixels, contrast = _MIN_DRAWN if flawless else (_PEAK_PIXELS, _MIN_CONTRAST)
+    place = max(0, swallowed.size - pixels)
     peak = float(np.partition(swallowed, place, axis=None)[place])
-    if peak < max(_MIN_CONTRAST, _MIN_NOISES * noise):
+    if peak < max(contrast, _MIN_NOISES * float(high - low)):
         raise DataError("nothing stands out from the background", remedy="take a picture of one digit, in better light")
     written = _without_specks(swallowed, swallowed > max(_otsu(swallowed), _MIN_SHARE * peak))
     full = float(np.percentile(swallowed[written], 75))
     low, high = (share * full for share in _SOFT)
     with_edges = _blur(written.astype(np.float32), 1.5) > 0.05
     return np.where(with_edges, ((swallowed - low) / (high - low)).clip(0, 1), np.float32(0))
+
+
+def is_of_several(ink: Values) -> bool:
+    """Whether ``ink``, float32 (height, width) and not blank, is of several digits.
+
+    What may be a digit is not much smaller than the largest connected part. The rectangles around the strokes of one
+    digit overlap or nearly touch.
+    """
+    parts = _connected(ink > 0)
+    places = np.nonzero(parts)
+    numbers = parts[places]
+    masses = np.bincount(numbers)
+    first, last = (np.zeros((2, len(masses)), np.int64) for _ in range(2))
+    for axis in (0, 1):
+        first[axis] = parts.shape[axis]
+        np.minimum.at(first[axis], numbers, places[axis])
+        np.maximum.at(last[axis], numbers, places[axis])
+    heights = np.where(masses >= _HEAVY * masses.max(), last[0] - first[0] + 1, 0)
+    room = round(_ROOM * heights.max() / 2)
+    taken = np.zeros(parts.shape, np.bool_)
+    for number in np.flatnonzero(heights >= _TALL * heights.max()):
+        (top, left), (bottom, right) = first[:, number] - room, last[:, number] + room + 1
+        taken[max(0, top) : bottom, max(0, left) : right] = True
+    count = int(_connected(taken).max())
+    rows, columns = (np.flatnonzero(taken.any(axis=axis)) for axis in (1, 0))
+    one_above_other = len(columns) == columns[-1] - columns[0] + 1
+    if count == 2 and one_above_other:
+        return len(rows) >= 2 * len(columns)  # if not, it is one digit with a gap in its line
+    return count > 1
 
 
 def thicken(ink: Values) -> Values:
@@ -102,13 +151,22 @@ def thicken(ink: Values) -> Values:
 
 def _paper(level: Values) -> Values:
     """The level of the paper, also under the ink: a morphological closing, which fills what is dark and narrow."""
-    small = shrink(level, 64)
+    small = scale_to(level, 64)
     reach = max(small.shape) // 6
-    padded = np.pad(small, 2 * reach, mode="edge")
+    padded = np.pad(_with_margin(small, 2 * reach), 2 * reach - 1, mode="edge")
     closed = -_highest(-_highest(padded, reach), reach)
     size = (level.shape[1], level.shape[0])
     large = Image.fromarray(_blur(closed, reach / 3)).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(large, np.float32)
+
+
+def _with_margin(level: Values, reach: int) -> Values:
+    """One more pixel on each side: the edge, without the short dark runs where a stroke reaches it."""
+    wider = np.pad(level, 1, mode="edge")
+    for edge in (wider[0], wider[-1], wider[:, 0], wider[:, -1]):
+        padded = np.pad(edge, 2 * reach, mode="edge")
+        edge[:] = -_windows(-_windows(padded, reach, 0).max(axis=-1), reach, 0).max(axis=-1)
+    return wider
 
 
 def _windows(values: Values, reach: int, axis: int) -> Values:
@@ -130,11 +188,12 @@ def _blur(values: Values, deviation: float) -> Values:
     return _windows(_windows(padded, reach, 0) @ weights, reach, 1) @ weights
 
 
-def shrink(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """A picture (height, width), shrunk to ``side`` pixels at most, in the same dtype: uint8 or float32."""
-    scale = min(1, side / max(values.shape))
+def scale_to(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """A picture (height, width), its longer side scaled to ``side`` pixels, in the same dtype: uint8 or float32."""
+    scale = side / max(values.shape)
     height, width = (max(1, round(length * scale)) for length in values.shape)
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX))
+    filtered = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(values).resize((width, height), filtered))
 
 
 def _otsu(values: Values) -> float:

@@ -15,7 +15,7 @@ from PIL import Image
 from cnn_trainer.data.pictures import decode_picture as decode
 from cnn_trainer.data.pictures import resize_picture
 from cnn_trainer.errors import DataError
-from cnn_trainer.pictures.ink import Values, find_ink, find_sheet, is_light_on_dark, shrink, thicken
+from cnn_trainer.pictures.ink import Values, find_ink, find_sheet, is_light_on_dark, is_of_several, scale_to, thicken
 from cnn_trainer.runs.records import DataRecord
 
 __all__ = ["color_of", "decode", "fit", "like_mnist", "place_drawing", "prepares"]
@@ -25,6 +25,7 @@ Grey = NDArray[np.uint8]
 _SIDE: Final = 28
 _BOX: Final = 20
 _NOT_DRAWN: Final = frozenset({"fashion-mnist", "folder"})
+_OFF_CENTRE: Final = 1.2  # pixels that a centre of mass is from the middle of an image that is not MNIST's
 
 _LOOK: Final = 192  # pixels of the longer side that ink is looked for in
 _MARGIN: Final = 0.4  # around the ink for the closer look, of its longer side
@@ -50,14 +51,14 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
     Args:
         picture: uint8 (height, width) or (height, width, 3), of any size.
         image_shape: Height, width and channels of the network's images.
-        prepare: Make the picture like MNIST, unless it is 28x28 and light on dark already; only if ``image_shape``
-            is (28, 28, 1). Else the picture is resized to the shape, as pictures in a folder of training data are.
+        prepare: Make the picture like MNIST, unless it is so already; only if ``image_shape`` is (28, 28, 1). Else the
+            picture is resized to the shape, as pictures in a folder of training data are.
 
     Returns:
         uint8 ``image_shape``.
 
     Raises:
-        DataError: if a picture to be prepared has no ink that stands out; the message does not name the picture.
+        DataError: if a picture to be prepared shows no digit, or several; the message does not name the picture.
     """
     if prepare and not _is_like_mnist(picture):
         return like_mnist(picture).reshape(image_shape)
@@ -65,11 +66,20 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
 
 
 def _is_like_mnist(picture: Grey) -> bool:
-    """28x28 and a dark frame. Every image of MNIST has it."""
+    """28x28, a black frame, and what is in it is neither smaller than in MNIST nor, unless it is larger, off centre.
+
+    In each image of MNIST, the longer side of what is lighter than 16 of 255 is 19 or 20 pixels, and the centre of mass
+    lies between 13.4 and 14.6. What fills more of the image is of another kind, such as clothes.
+    """
     if picture.shape != (_SIDE, _SIDE):
         return False
     frame = np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
-    return bool(np.median(frame) < 64)
+    reached = [np.flatnonzero(picture.max(axis=axis) > 16) for axis in (1, 0)]
+    if np.median(frame) > 16 or not len(reached[0]):
+        return False
+    longer = max(int(places[-1] - places[0]) + 1 for places in reached)
+    centred = all(abs(center - _SIDE / 2) < _OFF_CENTRE for center in _center(picture.astype(np.float32)))
+    return longer > _BOX + 2 or (longer >= _BOX - 2 and centred)
 
 
 def like_mnist(picture: Grey) -> Grey:
@@ -82,19 +92,22 @@ def like_mnist(picture: Grey) -> Grey:
         uint8 (28, 28).
 
     Raises:
-        DataError: if nothing stands out from the background.
+        DataError: if nothing stands out from the background, or several digits do.
     """
-    rough = shrink(picture, _LOOK)
+    rough = scale_to(picture, _LOOK)
     sheet = find_sheet(rough)
     if sheet != tuple(slice(0, length) for length in rough.shape):
         picture = _cut(picture, rough, sheet, 0)
-        rough = shrink(picture, _LOOK)
+        rough = scale_to(picture, _LOOK)
     if is_light_on_dark(rough):
         picture, rough = 255 - picture, 255 - rough
     # A second look, closer: what is small in the picture has all its pixels here, and its own background.
-    inked = _extent(find_ink(rough))
+    found = find_ink(rough)
+    if is_of_several(found):
+        raise DataError("shows several digits", remedy="cut out one of them")
+    inked = _extent(found)
     margin = _MARGIN * max(side.stop - side.start for side in inked) + 2
-    ink = find_ink(shrink(_cut(picture, rough, inked, margin), _LOOK))
+    ink = find_ink(scale_to(_cut(picture, rough, inked, margin), _LOOK))
     return _place(thicken(ink[_extent(ink)]))
 
 
@@ -140,10 +153,16 @@ def _place(ink: Values) -> Grey:
     small = (small / small.max()).clip(0, 1)
     placed = np.zeros((_SIDE, _SIDE), np.uint8)
     spot = []
-    for axis, length in enumerate(small.shape):
-        # In pixels from 0; MNIST's own centres of mass lie between 13.5 and 14.5.
-        center = float((small.sum(axis=1 - axis) * np.arange(length)).sum() / small.sum())
+    for center, length in zip(_center(small), small.shape, strict=True):
         start = min(max(0, round(_SIDE / 2 - center)), _SIDE - length)
         spot.append(slice(start, start + length))
     placed[tuple(spot)] = (small * 255).round()
     return placed
+
+
+def _center(values: Values) -> list[float]:
+    """The row and the column of the centre of mass, from 0; MNIST's own lie between 13.4 and 14.6."""
+    total = values.sum()
+    return [
+        float((values.sum(axis=1 - axis) * np.arange(length)).sum() / total) for axis, length in enumerate(values.shape)
+    ]

@@ -18,7 +18,7 @@ from cnn_trainer.evaluation.evaluate import Result
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.runs.records import DataRecord
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 # Pictures that are computed at a time; so many are in memory, however many there are.
 _BATCH = 128
 
@@ -55,7 +55,7 @@ class Answer:
 def find_pictures(words: Sequence[str], read_stdin: Callable[[], bytes]) -> list[Picture | ImageRows]:
     """The pictures that ``words`` name: files, folders with all that is under them, CSV files, and ``-``.
 
-    Of a folder, files count whose name ends as those of PNG, JPEG and BMP do, sorted by path; hidden names do not.
+    Of a folder, files count whose names end as those of pictures do, sorted by path; hidden names do not.
 
     Raises:
         DataError: if a folder holds none.

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from cnn_trainer.errors import RunDirectoryError, StorageError, raised_as
+from cnn_trainer.errors import RunDirectoryError, StorageError, count, raised_as
 from cnn_trainer.storage import files, strict_json
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -214,7 +214,7 @@ def read_newest(folder: Path, expected: ExpectedArrays, warn: Callable[[str], No
             return _read(path, expected)
         except StorageError as error:
             warn(f"{error}; {'the one before it is taken' if number < len(paths) else 'there is none before it'}")
-    problem = f"none of its {len(paths)} checkpoints can be read" if paths else "there is no checkpoint"
+    problem = f"its {count(len(paths), 'checkpoint')} cannot be read" if paths else "there is no checkpoint"
     remedy = "repeat the run from its config: cnn-train train RUN/config.yaml"
     raise StorageError(problem, place=folder, remedy=remedy)
 

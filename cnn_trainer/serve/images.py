@@ -1,4 +1,4 @@
-"""Pictures in requests: PNG, JPEG and BMP files, brought to what the network takes as ``predict`` brings them."""
+"""Pictures in requests: files of the usual formats, brought to what the network takes as ``predict`` brings them."""
 
 import base64
 import binascii
@@ -21,7 +21,7 @@ from cnn_trainer.runs.records import DataRecord
 from cnn_trainer.serve.limits import RefusedError
 
 MAX_PIXELS: Final = 2**24
-"""For all pictures of a request together: a small file can decode to very many pixels."""
+"""For all pictures of a request together: a small file can decode to very many. A JPEG with more is read smaller."""
 
 _DATA_URL = re.compile(r"data:[^,]{0,100};base64,", re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/", " \t\r\n=")
@@ -79,7 +79,7 @@ def read_picture_files(files: Iterable[bytes], data: DataRecord, places: Sequenc
     images = np.empty((len(places), height, width, channels), np.uint8)
     for number, (content, place) in enumerate(zip(files, places, strict=True)):
         try:
-            picture = like_mnist.decode(content, place, like_mnist.color_of(data), pixels_left)
+            picture = like_mnist.decode(content, place, like_mnist.color_of(data), MAX_PIXELS, pixels_left)
             pixels_left -= picture.shape[0] * picture.shape[1]
             images[number] = like_mnist.fit(picture, (height, width, channels), like_mnist.prepares(data))
         except TooManyPixelsError as error:

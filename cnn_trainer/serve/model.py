@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.errors import RunDirectoryError, count
 from cnn_trainer.export import folder, runtimes
 from cnn_trainer.export.manifest import EXPORT_DIR, MANIFEST_FILE, ExportedModel, Format, Manifest
 from cnn_trainer.runs.paths import RECORD_FILE, resolve_run
@@ -128,6 +128,6 @@ def open_export(export_dir: Path) -> Served:
     served = Served(manifest, exported, runtimes.version(name), compute)
     found = compute(np.zeros((1, *served.image_shape), np.uint8)).shape
     if found != (1, served.num_classes):
-        problem = f"gives probabilities of shape {found} for {served.num_classes} classes"
+        problem = f"gives probabilities of shape {found} for {count(served.num_classes, 'class', 'classes')}"
         raise RunDirectoryError(problem, place=path, remedy="export the run again with: cnn-train export RUN")
     return served

@@ -10,7 +10,7 @@ from cnn_trainer.serve.bodies import MAX_IMAGES
 
 Schema = dict[str, Any]
 
-PICTURE_TYPES: Final = ("image/png", "image/jpeg", "image/bmp")
+PICTURE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/tiff", "image/gif", "image/bmp")
 FILE: Final[Schema] = {"type": "string", "format": "binary"}
 PICTURES: Final[Schema] = {media_type: {"schema": FILE} for media_type in PICTURE_TYPES}
 PIXEL: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 255}

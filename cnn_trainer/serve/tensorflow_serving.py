@@ -58,8 +58,8 @@ def tensorflow_routes(served: Served, traces: Traces) -> list[Route]:
     answer = {"oneOf": [object_schema({"predictions": rows}), object_schema({"outputs": rows})]}
     words = (
         "Probabilities of images, given as ``instances`` (a list of images) or ``inputs`` (the same by name). An image "
-        'is its pixels, or ``{"b64": ...}``: a PNG, JPEG or BMP file in base64. The body may also be such a file, or a '
-        "form with files."
+        'is its pixels, or ``{"b64": ...}``: a PNG, JPEG, WebP, TIFF, GIF or BMP file in base64. The body may also be '
+        "such a file, or a form with files."
     )
     predicted = operation(words, about, answer, body=_body_schemas(shape))
     found = []

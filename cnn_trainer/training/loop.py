@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data import order_of_examples
-from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError, raised_as
+from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError, count, raised_as
 from cnn_trainer.evaluation.scores import score_logits
 from cnn_trainer.machine.stopping import StopRequest
 from cnn_trainer.network.build import keras_file
@@ -240,8 +240,8 @@ def _refuse_impossible(run: Run, session: Session, state: TrainingState) -> None
     """Refuse a state that training this run cannot reach: a right digest does not say who wrote the checkpoint."""
     training, engine = session.experiment.training, session.engine
     if (state.epoch, state.step) > (training.epochs, 0):
-        done = f"{state.epoch} epochs and {state.step} steps are done"
-        problem = f"{done}, more than the {training.epochs} epochs that are asked for"
+        done = f"{count(state.epoch, 'epoch')} and {count(state.step, 'step')} are done"
+        problem = f"asked for {count(training.epochs, 'epoch')} in all, but {done}"
         raise RunDirectoryError(problem, place=run.dir, remedy="ask for more with --epochs")
     losses = [metrics.validation_loss for metrics in state.history] if session.validation is not None else []
     examples = min(state.step * training.batch_size, engine.num_examples)

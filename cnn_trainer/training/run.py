@@ -51,6 +51,11 @@ class Prepared:
     backend: Backend
     session: Session
 
+    @property
+    def tower_images(self) -> int:
+        """The images of a batch that one tower computes."""
+        return self.experiment.training.batch_size // self.backend.towers
+
 
 @dataclass(frozen=True)
 class Feedback:
@@ -129,8 +134,6 @@ def prepare(
 
     Raises ConfigError, DataError or DeviceError.
     """
-    for note in config.notes:
-        feedback.warn(note)
     experiment = config.experiment
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
         remedy = f"install it with: {facts.install_command('tensorboard')}, or set false"
@@ -157,13 +160,17 @@ def prepare(
     placed, shape = Config(experiment, config.file, config.places), ImageShape(*record.image_shape)
     check_fits(placed, shape, record.num_whole_train, record.validation_from == "own")
     started = backend.start(experiment)
-    if warning := backend.precision_warning(experiment, started.device):
-        feedback.warn(warning)
+    from cnn_trainer.network import precision
     from cnn_trainer.training.session import build_session
 
     resolved = {f"runtime.{name}": getattr(started, name) for name in _BACKEND}
     experiment = change_experiment(experiment, resolved | {"runtime.device": started.device.split()[0]})
     prepared = Prepared(experiment, record, started, build_session(experiment, training_data, started))
+    chosen = experiment.runtime.precision
+    if started.device == "cpu" and chosen in ("bfloat16", "float16"):
+        gain = precision.measure_gain(prepared.session.model, chosen, prepared.tower_images)
+        if warning := precision.slow_warning(chosen, gain):
+            feedback.warn(warning)
     feedback.prepared(prepared)
     return prepared
 

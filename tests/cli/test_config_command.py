@@ -1,4 +1,4 @@
-"""The command line's edge, and the commands under ``cnn-train config``."""
+"""The command line itself, and the commands under ``cnn-train config``."""
 
 import fcntl
 import json
@@ -206,7 +206,7 @@ def test_init_says_where_it_cannot_write(cnn_train: Command) -> None:
     assert result.err.startswith("error: no/such/folder/x.yaml: cannot be written: No such file or directory")
 
 
-# the edge
+# the command line itself
 
 
 def test_version_goes_to_stdout(cnn_train: Command) -> None:

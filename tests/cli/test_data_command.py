@@ -38,7 +38,7 @@ training:
 
 @pytest.fixture(autouse=True)
 def no_data_at_hand(tmp_path, monkeypatch):
-    """An empty folder to work in, an empty cache of Keras', and no other place to look at."""
+    """An empty folder to work in, an empty Keras cache, and no other place to look for data."""
     monkeypatch.delenv("CNN_TRAIN_DATA_DIR", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("no_proxy", "*")
@@ -75,7 +75,7 @@ def serve_from(monkeypatch, url):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A folder whose files a loopback server gives in place of the real one."""
+    """A folder whose files a loopback server delivers instead of the real server."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -203,7 +203,7 @@ print("not on the terminal")
         ) as process:
             os.close(theirs)
             shown = b""
-            with contextlib.suppress(OSError):  # Linux says so where the other end is closed
+            with contextlib.suppress(OSError):  # Linux reports this if the other end is closed
                 while part := os.read(ours, 65_536):
                     shown += part
         os.close(ours)
@@ -249,7 +249,7 @@ class TestCheck:
         np.savez("own.npz", **arrays)
         code, out, err = invoke("data", "check", config)
         assert code == 4
-        assert "\nwrong:\n  2 images of the test split are in the train split too\n" in out
+        assert "\nwrong:\n  the test split shares 2 images with the train split\n" in out
         assert err == "error: own.yaml: 1 problem, see above; correct the data, or the config\n"
         code, out, _ = invoke("data", "check", config, "--json")
         report = json.loads(out)
@@ -264,7 +264,7 @@ class TestCheck:
         monkeypatch.setenv("CNN_TRAIN_DATA_DIR", str(tmp_path))
         code, out, err = invoke("data", "check", "mnist")
         assert code == 0
-        assert "as published, but worth knowing:\n  1 images of the train split are there twice" in out
+        assert "as published, but worth knowing:\n  the train split holds 1 repeated image\n" in out
         assert err == "next: cnn-train train mnist\n"
 
     def test_the_fallback_is_wrong(self, monkeypatch):

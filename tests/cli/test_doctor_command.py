@@ -1,4 +1,4 @@
-"""``doctor``: what it says of this machine, and of machines on which something is wrong."""
+"""``doctor``: what it says about this machine, and about machines on which something is wrong."""
 
 import errno
 import fcntl
@@ -16,13 +16,21 @@ from cnn_trainer.doctor import examine
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.machine import facts
 
-WORKS = {"trains_on": "cpu", "gpus": [], "towers": 2, "intra_op_threads": 1, "inter_op_threads": 2, "messages": []}
+WORKS = {
+    "trains_on": "cpu",
+    "gpus": [],
+    "towers": 2,
+    "intra_op_threads": 1,
+    "inter_op_threads": 2,
+    "bfloat16_gain": 1.0,
+    "messages": [],
+}
 FAILS = DeviceError("its process was ended by SIGILL", remedy="install another")
 
 
 @pytest.fixture(autouse=True)
 def plain_machine(tmp_path, monkeypatch):
-    """A folder of its own, no variable set that changes TensorFlow, no data at hand but what is installed."""
+    """An empty folder, no variable that changes TensorFlow, and no data except what is installed."""
     for name in (*facts.RECORDED_ENVIRONMENT, "CNN_TRAIN_DATA_DIR", "CNN_TRAIN_RUNS_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
@@ -31,7 +39,7 @@ def plain_machine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def probes(monkeypatch):
-    """What the probes come to, by device."""
+    """The results of the probes, by device."""
     answers = {"auto": WORKS, "cpu": WORKS}
 
     def answer(device):
@@ -44,7 +52,7 @@ def probes(monkeypatch):
 
 
 def diagnose():
-    """Exit code, and the JSON object."""
+    """The exit code and the JSON object."""
     code, out, _ = support.invoke("doctor", "--json")
     return code, json.loads(out)
 
@@ -64,6 +72,7 @@ class TestThisMachine:
         assert found["machine"]["trains_on"]
         assert found["machine"]["cores"] == facts.available_cores()
         assert found["machine"]["intra_op_threads"] >= 1
+        assert found["machine"]["bfloat16_gain"] > 0
         assert found["versions"]["python"]
         assert found["versions"]["keras"]
         assert ended.stderr.splitlines()[-1] == "next: cnn-train train mnist"
@@ -81,12 +90,27 @@ class TestThisMachine:
         assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
 
 
+class TestBfloat16:
+    @pytest.mark.parametrize("gain", [1.2, 1.58])
+    def test_what_is_measured_to_be_faster_is_a_hint(self, probes, gain):
+        probes["auto"] = WORKS | {"bfloat16_gain": gain}
+        code, out, _ = support.invoke("doctor")
+        words = f"{gain:.1f} times as fast in bfloat16 as in float32; try: --set runtime.precision=bfloat16"
+        assert (code, f"\nhint\n  the products of the documented network are {words}\n" in out) == (0, True)
+
+    @pytest.mark.parametrize("gain", [1.19, 0.4, None])
+    def test_what_is_not_is_none(self, probes, gain):
+        probes["auto"] = WORKS | {"bfloat16_gain": gain}
+        code, found = diagnose()
+        assert (code, found["hints"], found["machine"]["bfloat16_gain"]) == (0, [], gain)
+
+
 class TestProbe:
-    """Against TensorFlows of our own making, which the child finds before the real one."""
+    """The probe on fake TensorFlow modules, which the child finds before the real one."""
 
     @pytest.fixture
     def failure(self, tmp_path, monkeypatch):
-        """A function from the text of tensorflow.py to what the probe raises."""
+        """A function that takes the text of tensorflow.py and returns what the probe raises."""
 
         def write(text):
             (tmp_path / "tensorflow.py").write_text(text)

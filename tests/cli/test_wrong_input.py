@@ -1,5 +1,5 @@
-"""Wrong configs, data files and arguments, put through the real command line: a line or a short list each, the right
-exit code, no traceback, and nothing left behind.
+"""Wrong configs, data files and arguments on the real command line: each gives a line or a short list, the right exit
+code, no traceback, and leaves nothing behind.
 """
 
 import gzip
@@ -23,7 +23,7 @@ def npz(**arrays):
 
 
 def member_cut_short(content):
-    """An npz file whose table of contents is whole, and whose first array is not."""
+    """An npz file with an intact table of contents and a truncated first array."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(file, "w") as cut:
         for name in whole.namelist():
@@ -34,7 +34,7 @@ def member_cut_short(content):
 
 @pytest.fixture
 def refused(cnn_train, small_config, tmp_path):
-    """A function that runs words in ``tmp_path`` and expects an exit code and words, and that nothing is left."""
+    """A function that runs a command in ``tmp_path``, and expects an exit code, a message, and no files left behind."""
 
     def check(code, pattern, *words, env=None):
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -47,7 +47,7 @@ def refused(cnn_train, small_config, tmp_path):
             assert len(lines) <= 4
         else:
             assert len(lines) <= 12
-            told = lines[-1:] if code == RUN else lines  # by then it has been said what would be trained
+            told = lines[-1:] if code == RUN else lines  # by then the program has said what it would train
             assert all(line.startswith("error: ") for line in told)
         assert re.search(pattern, answer.err), answer.err
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
@@ -56,7 +56,7 @@ def refused(cnn_train, small_config, tmp_path):
     return check
 
 
-# Faults of one key each, set on a config that is right.
+# Each is a fault in one key of an otherwise right config.
 WRONG_SETTINGS = {
     "training.learning_rte=0.1": r"training\.learning_rte: unknown key; did you mean learning_rate\?",
     "training.epochs=0": r"training\.epochs: got 0; must be at least 1",
@@ -75,7 +75,7 @@ WRONG_SETTINGS = {
     "model.dropout=1": r"model\.dropout: ",
     "model.dense_units=[65536, 65536]": r"model\.dense_units: the network has .* parameters up to this layer; at most",
     "data.source=minst": r"data\.source: got 'minst'; .*did you mean mnist\?",
-    "data={source: mnist-5k, validation_fraction: 0.0001}": r"validation_fraction: got 0\.0001, which is none of 4000",
+    "data={source: mnist-5k, validation_fraction: 0.0001}": r"validation_fraction: got 0\.0001, which is none of 4,000",
     "name=../../etc/passwd": r"name: got '\.\./\.\./etc/passwd'",
     "runtime.towers=0": r"runtime\.towers: got 0",
     "nonsense": r"--set nonsense: not of the form key=value, such as training\.epochs=3",
@@ -214,7 +214,7 @@ def test_a_broken_picture_and_an_empty_class_are_refused(refused, small_config, 
     content = broken.read_bytes()
     for wrong in (content[:40], b"", b"<html>"):
         for path in (pictures / "dark").iterdir():
-            path.write_bytes(wrong)  # whichever are chosen to train on
+            path.write_bytes(wrong)  # no matter which ones are chosen for training
         refused(DATA, r"pictures/dark/\d\.png", *words)
     for path in (pictures / "dark").iterdir():
         path.unlink()

@@ -1,4 +1,4 @@
-"""The strict reader: what it takes, what it refuses and with which line, and that no text breaks it."""
+"""The strict reader: what it accepts, what it refuses (and with which line), and that no text breaks it."""
 
 import math
 import os
@@ -183,7 +183,7 @@ PIECES = [
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
-    """``data`` with up to eight random changes of bytes, pieces of YAML and lines."""
+    """``data`` with up to eight random changes to bytes, pieces of YAML and lines."""
     for _ in range(chance.choice([1, 1, 2, 3, 8])):
         at = chance.randrange(len(data) + 1)
         match chance.randrange(6):
@@ -206,14 +206,14 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return data
 
 
-# A thousand in every run of the tests, a million in the full form.
+# A thousand in every test run, a million in the full form.
 NUM_MUTATED = 1_000_000 if "CNN_TRAIN_SOAK" in os.environ else 1000
 
 
 def test_mutated_configs_are_each_refused_with_a_line_or_are_valid(tmp_path: Path) -> None:
     originals = [path.read_bytes() for path in sorted(CONFIGS.glob("*.yaml"))]
     originals.append(template.template("cnn").encode())
-    chance = random.Random(20261123)  # noqa: S311 -- the same ones every time
+    chance = random.Random(20261123)  # noqa: S311 -- the same cases every time
     file = tmp_path / "f.yaml"
     num_valid = 0
     for _ in range(NUM_MUTATED):

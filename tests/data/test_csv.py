@@ -11,7 +11,7 @@ from cnn_trainer.errors import DataError
 
 
 def text_of(images, labels=None, *, header=True, label="label", last=False, delimiter=","):
-    """A CSV file of images, as people have them."""
+    """A CSV file of images, as users have them."""
     lines = []
     flat = images.reshape(len(images), -1).tolist()
     if header:
@@ -25,7 +25,7 @@ def text_of(images, labels=None, *, header=True, label="label", last=False, deli
 
 @pytest.fixture
 def write(tmp_path, small_arrays):
-    """A function that writes the training images in one way, and gives the path."""
+    """A function that writes the training images in a given way, and returns the path."""
 
     def write(name="train.csv", split="train", **way):
         way.setdefault("labels", small_arrays[f"y_{split}"].tolist())
@@ -71,7 +71,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_images_and_labels_come_back(write, small_arrays, way):
     if not way.get("header", True):
-        small_arrays["x_train"][:, 0, 0] = small_arrays["x_train"][:, -1, -1] = 0  # as every image of MNIST has it
+        small_arrays["x_train"][:, 0, 0] = small_arrays["x_train"][:, -1, -1] = 0  # as in every image of MNIST
     table = rows.read_csv(write(**way), None, None)
     assert (table.images[..., 0] == small_arrays["x_train"]).all()
     assert table.images.dtype == np.uint8
@@ -126,7 +126,7 @@ def test_shape_can_be_given_and_planes_are_put_together(tmp_path):
     assert (rows.read_csv(path, None, [8, 5, 3]).images == values).all()
     path.write_text(text_of(values.transpose(0, 3, 1, 2), [0, 1]))
     assert (rows.read_csv(path, None, [3, 8, 5]).images == values).all()
-    assert "a.csv: has 120 values a row, which is no square image" in refused(path)
+    assert "a.csv: has 120 values a row, which is not a square image" in refused(path)
     assert "set data.image_shape: [height, width, 1 or 3]" in refused(path)
     assert "has 120 values a row, and data.image_shape 8x8x1 is 64" in refused(path, image_shape=[8, 8, 1])
 
@@ -195,7 +195,7 @@ def test_other_wrong_files_are_refused(tmp_path, write, small_arrays):
     for content, problem in (
         (b"", "is empty"),
         (b"\n\n", "holds no row of an image"),
-        (b"label,pixel0\n", "has 1 values a row|holds no row"),
+        (b"label,pixel0\n", "has 1 value a row|holds no row"),
         (b"<html>", "looks like a web page"),
         (bytes(range(256)) * 100, "a.csv"),
         (gzip.compress(b"1,2\n" * 100)[:-10], "broken file"),
@@ -249,7 +249,7 @@ def test_a_line_without_end_and_too_many_rows_take_no_memory(tmp_path, write, mo
 
 
 def test_classes_are_the_labels_that_there_are(write):
-    """As in the sign language MNIST, which has no J; labels from 1 and names are classes too."""
+    """As in Sign Language MNIST, which has no J. Labels from 1 and names work too."""
     for labels, names in (
         ([0, 2, 10] * 8, ["0", "2", "10"]),
         ([1, 2, 3] * 8, ["1", "2", "3"]),
@@ -298,7 +298,7 @@ def test_files_in_a_folder_are_told_by_their_names(write, small_arrays, names):
 
 
 def test_a_test_file_without_labels_is_none(write):
-    """As Kaggle's, whose labels are kept back."""
+    """Such as Kaggle's test.csv, whose labels are not published."""
     path = write()
     write("test.csv", "test", labels=None)
     assert len(load(path.parent, "test")) == round(24 * 0.2)
@@ -350,7 +350,7 @@ def test_files_of_any_name_that_were_moved_together_stay_what_they_are(write, tm
 
 
 def test_one_file_that_was_moved_into_a_folder_is_split_as_before(write, tmp_path):
-    """Also if a file is there that would be the test split of the folder."""
+    """Even if the folder holds a file that would be its test split."""
     path = write("digits.csv")
     (tmp_path / "new").mkdir()
     path.rename(tmp_path / "new" / "digits.csv")
@@ -378,7 +378,7 @@ def test_images_come_one_after_the_other(tmp_path, small_arrays, monkeypatch):
         assert (np.stack([image[..., 0] for _, image in found]) == small_arrays["x_train"]).all()
     with pytest.raises(DataError, match=r"has 784 values a row; an image of 8x8x1 takes 64"):
         next(rows.iterate_images(path, (8, 8, 1), 255))
-    path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: no square
+    path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: not a square
     assert len(list(rows.iterate_images(path, (28, 20, 1), 255))) == 24
 
 

@@ -215,7 +215,7 @@ def test_broken_pictures_are_named_together_the_first_20_of_many(tmp_path):
     with pytest.raises(pictures.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     names = sorted(map(str, listing.paths[:3]))
-    assert caught.value.lines() == [f"{name}: is no PNG, JPEG or BMP; remove or convert it" for name in names]
+    assert caught.value.lines() == [f"{name}: is no {pictures.FORMATS}; remove or convert it" for name in names]
     assert caught.value.problem == f"3 pictures cannot be read: {', '.join(names)}"
     for path in listing.paths:
         path.write_bytes(b"broken")
@@ -244,7 +244,7 @@ def test_the_seed_chooses_a_stratified_test_split(tmp_path):
 def test_hidden_names_and_what_is_no_folder_of_a_class_are_skipped(tmp_path):
     make_classes(tmp_path)
     (tmp_path / ".cache").mkdir()
-    (tmp_path / "loop").symlink_to("loop")  # no folder, and so no class
+    (tmp_path / "loop").symlink_to("loop")  # not a folder, and so not a class
     (tmp_path / "ant" / ".DS_Store").write_bytes(b"x")
     assert len(listed(tmp_path, "train")) == 8
 
@@ -380,8 +380,8 @@ def test_large_file_is_refused_unread(tmp_path, monkeypatch):
     ("content", "problem"),
     [
         (b"", "is empty"),
-        (b"hello", "is no PNG, JPEG or BMP"),
-        (b"GIF89a" + bytes(20), "is no PNG, JPEG or BMP"),
+        (b"hello", "is no PNG, JPEG, WebP, TIFF, GIF or BMP"),
+        (b"GIF89a" + bytes(20), "broken picture|is no PNG"),
         (b"<html></html>", "looks like a web page"),
         (b"\x89PNG\r\n\x1a\n", "broken picture|is no PNG"),
         (png_of(64, 64), "broken picture"),

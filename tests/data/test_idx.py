@@ -122,10 +122,10 @@ def test_more_than_declared_is_refused_without_unpacking_it(tmp_path, small_arra
     write_idx(tmp_path, small_arrays, packed=True)
     content = sized([0, 0, 8, 3], 24, 28, 28) + bytes(2**24)
     (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(content))
-    assert "holds more than the 18816 bytes" in refused(tmp_path)
+    assert "holds more than the 18,816 bytes" in refused(tmp_path)
 
 
-# Where the files are, and what they are called.
+# Places and names of the files.
 
 SPELLINGS = {
     "dots": "{split}-images.idx3-ubyte {split}-labels.idx1-ubyte",

@@ -150,11 +150,11 @@ def test_relative_path_is_recorded_as_absolute(npz_file, monkeypatch):
     assert data.load_training(npz_section("own.npz"), 1, silent).record.location == str(npz_file)
 
 
-# Validation splits of the source's own.
+# The source's own validation split.
 
 
 def with_validation(path):
-    """Add 6 validation examples, which are none of the training examples; give them."""
+    """Add 6 validation examples that are not among the training examples, and return them."""
     random = np.random.default_rng(8)
     own = data.Split(random.integers(0, 256, (6, 28, 28, 1), np.uint8), np.arange(6, dtype=np.int32) % 3)
     change(path, x_val=own.images[..., 0], y_val=own.labels)
@@ -245,7 +245,7 @@ def test_a_validation_split_that_does_not_fit_is_refused(npz_file, changes, prob
         data.load_training(npz_section(npz_file), 1, silent)
 
 
-# The test split before training.
+# The test split is read before training.
 
 
 @pytest.mark.parametrize(

@@ -237,8 +237,8 @@ WRONG_HEADERS = {
     "pickled objects": (npy_bytes(header("|O"), bytes(64)), "images are Python objects"),
     "records": (npy_bytes(header([("a", "|u1")]), bytes(8)), "images are void"),
     "negative side": (npy_bytes(header(shape=(-2, -2, 2)), bytes(8)), "holds nothing"),
-    "more than there is": (npy_bytes(header(shape=(2, 2, 3)), bytes(8)), "8 bytes stand behind its header"),
-    "less than there is": (npy_bytes(header(shape=(2, 2, 1)), bytes(8)), "8 bytes stand behind its header"),
+    "more than there is": (npy_bytes(header(shape=(2, 2, 3)), bytes(8)), "8 bytes behind its header"),
+    "less than there is": (npy_bytes(header(shape=(2, 2, 1)), bytes(8)), "8 bytes behind its header"),
     "64 GiB": (npy_bytes(header(shape=(2**16, 2**10, 2**10)), bytes(8)), "at most 4294967296"),
     "overflow": (npy_bytes(header(shape=(2**40, 2**40, 2**40)), bytes(8)), "at most 4294967296"),
 }
@@ -268,7 +268,7 @@ def test_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     assert "would take 4194304 bytes of memory; at most 1048576" in refused(path)
 
 
-# What the arrays are called.
+# Names of the arrays.
 
 SPELLINGS = {
     "sklearn": "X_train y_train X_test y_test",
@@ -295,7 +295,7 @@ def test_arrays_without_names_may_stand_in_the_order_of_scikit_learn(tmp_path, s
     np.savez(tmp_path / "a.npz", x_train, x_test, y_train, y_test)
     assert (npz.read_npz(tmp_path / "a.npz", "test").images[..., 0] == x_test).all()
     assert (npz.read_npz(tmp_path / "a.npz", "test").labels == y_test).all()
-    np.savez(tmp_path / "b.npz", *small_arrays.values(), y_test)  # five: which is which cannot be known
+    np.savez(tmp_path / "b.npz", *small_arrays.values(), y_test)  # five arrays: it is unknown which is which
     assert "data.keys: {x_train: NAME}" in refused(tmp_path / "b.npz")
 
 

@@ -26,7 +26,7 @@ def png(image):
 
 
 def pictures(images):
-    """A column as the hub has it."""
+    """A column of pictures in the format of the hub."""
     return pyarrow.array([{"bytes": png(image), "path": None} for image in images], STRUCT)
 
 
@@ -42,7 +42,7 @@ def write(path, columns, names=None, **keys):
 
 @pytest.fixture
 def hub(tmp_path, small_arrays):
-    """A folder with the files of a data set of the hub."""
+    """A folder with the files of a data set from the hub."""
     for split in "train", "test":
         columns = {"image": pictures(small_arrays[f"x_{split}"]), "label": small_arrays[f"y_{split}"].astype(np.int64)}
         write(tmp_path / "mnist" / f"{split}-00000-of-00001.parquet", columns)

@@ -18,7 +18,7 @@ def refused(images):
 
 
 def applied(remedy, x, **names):
-    """What the expression in front of the remedy makes of ``x``."""
+    """The value that the expression in the remedy gives for ``x``."""
     expression = (
         remedy.split(" converts")[0].split(" if ")[0].split(", with ")[0].removeprefix("undo the normalisation: ")
     )

@@ -32,23 +32,38 @@ def test_people_see_what_is_done_and_a_table(exported):
     folder, answer = exported
     lines = answer.err.splitlines()
     assert lines[0] == "scoring the run itself on its test split"
-    assert lines[1:7] == [f"{name}: writing it, then running it on 96 test images" for name in PATHS]
-    assert lines[7].split() == HEADING
-    for line, (name, path) in zip(lines[8:14], PATHS.items(), strict=True):
+    assert lines[1:8] == [f"{name}: writing it, then running it on 96 test images" for name in PATHS]
+    assert lines[8].split() == HEADING
+    for line, (name, path) in zip(lines[9:16], PATHS.items(), strict=True):
         assert line.split()[:2] == [name, path]
         assert len(line.split()) == 8
-    assert lines[14].startswith("the run itself has 0.")
-    assert lines[15:] == [f"next: cnn-train serve {folder}"]
+    assert lines[16].startswith("the run itself has 0.")
+    assert lines[17] == "litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"
+    assert lines[18:] == [f"next: cnn-train serve {folder}"]
 
 
 def test_chosen_formats_go_into_the_run_directory_with_the_bytes_of_every_export(cnn_train, exported, run_copy):
     answer = cnn_train("export", run_copy, "--format", "litert", "--format", "onnx", "--json")
     assert answer.code == 0, answer.err
-    expected = {"manifest.json", "model.onnx", "model.tflite", "model-float16.tflite", "model-int8.tflite"}
+    litert = {"model.tflite", "model-float16.tflite", "model-int8.tflite", "model-micro.tflite"}
+    expected = {"manifest.json", "model.onnx", *litert}
     assert {path.name for path in (run_copy / "export").iterdir()} == expected
     assert answer.err.splitlines()[-1] == f"next: cnn-train serve {run_copy}/export"
     for name, model in answer.json["manifest"]["models"].items():
         assert model["sha256"] == exported[1].json["manifest"]["models"][name]["sha256"]
+
+
+def test_what_only_microcontrollers_run_says_how_and_is_not_to_be_served(cnn_train, run_copy):
+    answer = cnn_train("export", run_copy, "--format", "litert-micro", "--json")
+    assert answer.code == 0, answer.err
+    model = answer.json["manifest"]["models"]["litert-micro"]
+    ends = {"input_scale": 1, "input_zero_point": -128, "output_scale": 1 / 256, "output_zero_point": -128}
+    assert model["quantization"] == ends
+    assert {path.name for path in (run_copy / "export").iterdir()} == {"manifest.json", "model-micro.tflite"}
+    assert "next:" not in answer.err
+    answer = cnn_train("serve", run_copy)
+    formats = "has none of the formats that are served: onnx, litert, litert-float16, litert-int8"
+    assert (answer.code, formats in answer.err) == (6, True)
 
 
 def test_a_refused_format_ends_with_exit_code_7(cnn_train, run_copy, tmp_path):

@@ -10,6 +10,7 @@ from support import read_json
 
 from cnn_trainer.errors import RunDirectoryError
 from cnn_trainer.export import folder
+from cnn_trainer.export.manifest import PATHS
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def refused(function, *arguments):
 
 def test_every_model_of_an_export_is_found_right(export_dir):
     manifest = folder.read(export_dir)
-    assert len(manifest.models) == 6
+    assert len(manifest.models) == len(PATHS)
     for model in manifest.models.values():
         assert folder.verify(export_dir, model) == export_dir / model.path
 

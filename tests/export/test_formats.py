@@ -1,5 +1,6 @@
 """What is written in each format: the same function of raw images, by the same names, and nothing of this machine."""
 
+import dataclasses
 import getpass
 import os
 import platform
@@ -40,7 +41,7 @@ KINDS = {
     ),
     "softmax regression": ({"builder": "mlp", "hidden_units": []}, (8, 8, 1)),
 }
-BOUNDS = {"onnx": 1e-5, "litert": 1e-5, "litert-float16": 5e-3, "litert-int8": 0.05}
+BOUNDS = {"onnx": 1e-5, "litert": 1e-5, "litert-float16": 5e-3, "litert-int8": 0.05, "litert-micro": 0.05}
 
 
 def make_source(make_experiment, model, image_shape):
@@ -98,6 +99,43 @@ def test_int8_is_int8_inside(exported):
     floats = [tensor["name"] for tensor in tensors if tensor["dtype"] == np.float32]
     assert len(floats) == 2, floats  # the image as numbers, and the probabilities
     assert sum(tensor["dtype"] == np.int8 for tensor in tensors) >= 8
+
+
+def test_a_microcontroller_gets_int8_at_both_ends_one_image_and_nothing_else(exported):
+    """It has no cast from uint8, and no memory for float32; biases are int32, as is the shape that flattens."""
+    interpreter = Interpreter(str(exported[0] / PATHS["litert-micro"]))
+    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}}
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (source["dtype"], source["quantization"], [*source["shape_signature"]]) == (
+        np.int8,
+        (1, -128),
+        [1, 12, 12, 1],
+    )
+    assert (target["dtype"], target["quantization"], [*target["shape_signature"]]) == (np.int8, (1 / 256, -128), [1, 3])
+    assert {tensor["dtype"] for tensor in interpreter.get_tensor_details()} == {np.int8, np.int32}
+
+
+def test_the_input_of_a_microcontroller_is_the_pixel_less_128_even_if_all_images_are_dark(make_experiment, tmp_path):
+    source = make_source(make_experiment, *KINDS["documented"])
+    dark = dataclasses.replace(source, calibration=source.calibration // 4)
+    formats.write("litert-micro", dark, tmp_path / "micro")
+    [details] = Interpreter(str(tmp_path / "micro")).get_input_details()
+    assert details["quantization"] == (1.0, -128)
+    assert dark.calibration.max() == 63
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensorflow_lite_micro_runs_every_network(make_experiment, tmp_path, kind):
+    tflm = pytest.importorskip("tflite_micro", reason="tflite-micro has no build for this platform").runtime
+    source = make_source(make_experiment, *KINDS[kind])
+    formats.write("litert-micro", source, tmp_path / "micro")
+    interpreter = tflm.Interpreter.from_file(str(tmp_path / "micro"), arena_size=2**24)
+    found = []
+    for image in source.calibration:
+        interpreter.set_input((image[np.newaxis].astype(np.int16) - 128).astype(np.int8), 0)
+        interpreter.invoke()
+        found.append((interpreter.get_output(0)[0].astype(np.float32) + 128) / 256)
+    np.testing.assert_allclose(found, source.model(source.calibration, training=False).numpy(), atol=0.05)
 
 
 def test_float16_takes_half_the_bytes_and_int8_a_quarter(make_experiment, tmp_path):

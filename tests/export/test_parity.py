@@ -73,6 +73,42 @@ def test_of_int8_the_accuracy_is_bounded(exported, check, expected):
     assert f"the accuracy is {record.accuracy:.4f}, the run has 1.0000, and 0.005 less is allowed" in message
 
 
+def test_tensorflow_lite_micro_runs_its_format_as_well(exported, check):
+    pytest.importorskip("tflite_micro", reason="tflite-micro has no build for this platform")
+    record = check("litert-micro", exported[0] / PATHS["litert-micro"])
+    assert record.runtime == runtimes.version("litert-micro")
+    assert record.micro.runtime.startswith("TensorFlow Lite Micro 0.")
+    assert record.micro.num_examples == 96
+    assert record.micro.mean_difference <= record.micro.max_difference <= 3 / 256
+    assert check("litert-int8", exported[0] / PATHS["litert-int8"]).micro is None
+
+
+WRONG_MICRO = """\
+import numpy as np
+
+class Interpreter:
+    from_bytes = classmethod(lambda cls, content, arena_size: cls())
+    set_input = lambda self, image, index: None
+    invoke = lambda self: None
+    get_output = lambda self, index: np.full((1, 3), -43, np.int8)
+"""
+
+
+def test_what_tensorflow_lite_micro_computes_otherwise_is_refused(exported, check, tmp_path, monkeypatch):
+    pytest.importorskip("tflite_micro", reason="tflite-micro has no build for this platform")
+    (tmp_path / "tflite_micro").mkdir()
+    (tmp_path / "tflite_micro/__init__.py").touch()
+    (tmp_path / "tflite_micro/runtime.py").write_text(WRONG_MICRO)
+    monkeypatch.syspath_prepend(tmp_path)
+    message = reason(check, "litert-micro", exported[0] / PATHS["litert-micro"])
+    assert "litert-micro: differs from the run: the probabilities of TensorFlow Lite Micro 0." in message
+    assert "in the mean, allowed are 0.01" in message
+
+
+def test_where_there_is_no_tensorflow_lite_micro_the_record_says_so(exported, check, no_tflite_micro):
+    assert check("litert-micro", exported[0] / PATHS["litert-micro"]).micro is None
+
+
 def test_other_classes_are_found(exported, check, expected):
     other = dataclasses.replace(expected, probabilities=np.full((96, 4), 0.25))
     message = reason(check, "onnx", exported[0] / "model.onnx", other)

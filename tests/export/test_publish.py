@@ -14,6 +14,8 @@ from support import read_json
 from cnn_trainer.errors import DataError, DeviceError, RunDirectoryError, UsageError
 from cnn_trainer.export import folder as exports
 from cnn_trainer.export import formats, publish
+from cnn_trainer.export.manifest import PATHS
+from cnn_trainer.machine import facts
 from cnn_trainer.runs import store
 from cnn_trainer.storage import strict_json
 
@@ -83,7 +85,14 @@ def test_formats_are_added_to_an_export_and_equal_files_are_not_touched(run_copy
     said = []
     found = export_to("litert-int8", say=said.append)
     # What is gone is no longer listed; of the rest not even a file was replaced.
-    assert list(found.manifest.models) == ["saved-model", "onnx", "litert-float16", "litert-int8", "keras"]
+    assert list(found.manifest.models) == [
+        "saved-model",
+        "onnx",
+        "litert-float16",
+        "litert-int8",
+        "litert-micro",
+        "keras",
+    ]
     assert [line for line in said if line.startswith("WARNING: ") and "model.tflite" in line]
     changed = {path for path, number in before.items() if path.stat().st_ino != number}
     assert changed <= {tmp_path / "export/model-int8.tflite"}
@@ -99,7 +108,7 @@ def test_a_saved_model_is_replaced(exported, export_to, tmp_path, monkeypatch):
     )  # TensorFlow takes its time to start
     (tmp_path / "export/saved-model/1/saved_model.pb").write_bytes(b"damaged")
     found = export_to("saved-model")
-    assert len(found.manifest.models) == 6
+    assert len(found.manifest.models) == len(PATHS)
     exports.verify(tmp_path / "export", found.manifest.models["saved-model"])
 
 
@@ -147,10 +156,19 @@ def test_a_failure_while_files_get_their_names_leaves_a_manifest_of_what_is_ther
     with pytest.raises(RunDirectoryError, match="No space left"):
         export_to("onnx", "litert")
     manifest = exports.read(folder)
-    assert list(manifest.models) == ["saved-model", "litert-float16", "litert-int8", "keras"]
+    assert list(manifest.models) == ["saved-model", "litert-float16", "litert-int8", "litert-micro", "keras"]
     for model in manifest.models.values():
         exports.verify(folder, model)
     assert not list(folder.glob(".tmp*"))
+
+
+def test_a_check_by_tensorflow_lite_micro_that_is_not_made_is_said(export_to, no_tflite_micro):
+    said = []
+    found = export_to("litert-micro", say=said.append)
+    assert found.manifest.models["litert-micro"].parity.micro is None
+    install = facts.install_command("cnn-trainer[litert-micro]")
+    words = f"only LiteRT has run it, not TensorFlow Lite Micro; install it on Linux on x86-64 with: {install}"
+    assert said[-1] == f"WARNING: litert-micro: {words}"
 
 
 def test_two_exports_to_one_place_do_not_mix(export_to, tmp_path):

@@ -12,7 +12,7 @@ from cnn_trainer.export import runtimes
 from cnn_trainer.export.manifest import PATHS
 from cnn_trainer.machine import facts
 
-FORMATS = ["onnx", "litert", "litert-float16", "litert-int8"]
+FORMATS = ["onnx", "litert", "litert-float16", "litert-int8", "litert-micro"]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,29 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, name, content):
     assert str(caught.value).startswith(f"{path}: ")
     assert len(str(caught.value).splitlines()) == 1
     assert str(caught.value).endswith("; export the run again with: cnn-train export RUN")
+
+
+def test_a_file_for_microcontrollers_is_told_from_one_for_other_machines(exported):
+    paths = {name: exported[0] / PATHS[name] for name in ("litert-int8", "litert-micro")}
+    with pytest.raises(RunDirectoryError, match=r"its input and output are \[\('uint8', 4, \(0.0, 0\)\)"):
+        runtimes.load(paths["litert-int8"], "litert-micro", threads=1)
+    with pytest.raises(RunDirectoryError, match=r"its input and output are \[\('int8', 4, \(1.0, -128\)\)"):
+        runtimes.load(paths["litert-micro"], "litert-int8", threads=1)
+
+
+@pytest.mark.parametrize("pixel", [0, 1, 127, 128, 255])
+def test_a_pixel_less_128_goes_into_int8_and_256_steps_make_a_probability(pixel):
+    seen = []
+
+    def run(image):
+        seen.append(image)
+        return np.array([[-128, 0, 127]], np.int8)
+
+    found = runtimes.through_int8(run)(np.full((2, 3, 4, 1), pixel, np.uint8))
+    assert [(image.shape, image.dtype, {*image.ravel()}) for image in seen] == [
+        ((1, 3, 4, 1), np.int8, {pixel - 128})
+    ] * 2
+    assert (found.dtype, found.tolist()) == (np.float32, [[0, 0.5, 255 / 256]] * 2)
 
 
 @pytest.mark.parametrize("change", ["name", "type"])

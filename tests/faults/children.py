@@ -155,8 +155,7 @@ def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
         newest.write_bytes(damaged)
         warnings: list[str] = []
         with store.lock_run(opened):
-            display = Display(sys.stderr, "quiet")
-            found = loop.train_run(opened, session, display, StopRequest(), warnings.append, resume=True)
+            found = loop.train_run(opened, session, Display(), StopRequest(), warnings.append, resume=True)
         assert len(warnings) == 1, warnings
         assert "the one before it is taken" in warnings[0]
         assert found == digest

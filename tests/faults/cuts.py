@@ -141,7 +141,7 @@ def ask_for_fewer_epochs(place: str) -> None:
     file = write_config(folder_of(place, "fewer"), 4, *SMALL)
     run, _, _ = train(file, Path(place) / "runs", None, (2, 10))
     before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
-    problem = "1 epochs and 10 steps are done, more than the 1 epochs that are asked for"
+    problem = "asked for 1 epoch in all, but 1 epoch and 10 steps are done"
     with pytest.raises(RunDirectoryError, match=problem):
         train(file, Path(place) / "runs", run, epochs=1)
     assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before

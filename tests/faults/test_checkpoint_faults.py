@@ -49,7 +49,7 @@ def test_a_run_without_a_sound_checkpoint_is_refused_and_keeps_its_result(zygote
     for path in (run_dir / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     child = zygote.run("resume", run_dir, "--epochs", 4, code=6)
-    assert "none of its 2 checkpoints can be read; repeat the run from its config" in child.stderr
+    assert "its 2 checkpoints cannot be read; repeat the run from its config" in child.stderr
     zygote.run("evaluate", run_dir)
     assert fingerprint(run_dir) == reference.fingerprint
 

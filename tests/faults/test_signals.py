@@ -2,14 +2,17 @@
 
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from numpy.random import default_rng
+from support import signals_heard
 
 from .harness import PROGRAM, fingerprint, only_run, read_json, wait_until, write_config
 
@@ -63,7 +66,8 @@ def test_a_signal_while_the_program_starts_ends_it_quietly(reference, tmp_path, 
     run_dir = reference.copy(tmp_path)
     for delay in (0.5, 1.2, 2.0):
         command = ["nice", PROGRAM, "resume", run_dir, "--epochs", "100", "--quiet"]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        with signals_heard():
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         time.sleep(delay)
         process.send_signal(number)
         words = process.communicate(timeout=30)[1]
@@ -78,9 +82,9 @@ def test_sigterm_is_heard_by_process_1_of_a_container(zygote, reference, tmp_pat
         pytest.skip(f"no process namespace can be made here: {tried.stderr.strip()}")
     config = write_config(tmp_path, 500, LONG)
     runs_dir = tmp_path / "runs"
-    process = subprocess.Popen(
-        [*unshare, PROGRAM, "train", config, "--runs-dir", runs_dir], stderr=subprocess.PIPE, text=True
-    )
+    command = [*unshare, PROGRAM, "train", config, "--runs-dir", runs_dir]
+    with signals_heard():
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: [*runs_dir.rglob("step-*")] or process.poll() is not None)
     first = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
     assert f"NSpid:\t{first}\t1\n" in Path(f"/proc/{first}/status").read_text()
@@ -89,6 +93,45 @@ def test_sigterm_is_heard_by_process_1_of_a_container(zygote, reference, tmp_pat
     assert process.returncode == 143, words
     assert "stopped in epoch" in words
     assert read_json(only_run(runs_dir) / "run.json")["status"] == "interrupted"
+
+
+def test_what_nohup_starts_survives_its_terminal_from_start_to_end(tmp_path):
+    command = ["nohup", PROGRAM, "train", write_config(tmp_path, 6), "--runs-dir", tmp_path / "runs", "--quiet"]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with signals_heard():
+        process = subprocess.Popen(command, start_new_session=True, **pipes)
+    ignored = re.compile(r"SigIgn:\s+\w*[13579bdf]\n")  # the last bit is SIGHUP's
+    wait_until(lambda: ignored.search(Path(f"/proc/{process.pid}/status").read_text()))
+    while process.poll() is None:
+        os.killpg(process.pid, signal.SIGHUP)
+        time.sleep(0.05)
+    words = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, words
+    assert read_json(only_run(tmp_path / "runs") / "run.json")["status"] == "finished"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_run_ignores_what_its_parent_ignored_and_stops_at_sigterm(zygote, tmp_path, number):
+    child, run_dir = start_long_run(zygote, tmp_path, ignored=[number])
+    child.signal(number)
+    before = {path.name for path in run_dir.rglob("step-*")}
+    wait_until(lambda: {path.name for path in run_dir.rglob("step-*")}.isdisjoint(before) or child.ended.is_set())
+    assert is_training(run_dir)
+    assert stop(child, signal.SIGTERM) == 143
+    assert read_json(run_dir / "run.json")["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM])
+def test_children_hear_what_these_tests_were_started_to_ignore(number):
+    program = f"import signal; print(signal.getsignal({number:d}) == signal.SIG_IGN)"
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with signals_heard():
+            heard = subprocess.check_output([sys.executable, "-c", program], text=True)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+    assert heard == "False\n"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ started anew would be: it has its own session, arguments, folder, environment an
 
 Reads one JSON object a line from stdin: ``argv``, ``cwd``, ``env`` and ``streams``, three paths, null for a closed one;
 in place of ``argv`` it may have ``call``, the path of a Python file, the name of a function in it and its arguments.
+What the tests ignore, a child does not, but for the signals with the numbers in ``ignored``.
 With ``hasty`` the child leaves out the interpreter's end, which takes longer than many a command.
 Writes JSON lines to stdout: ``{"pid": 1}`` when the child lives, ``{"pid": 1, "code": 0}`` when it has ended.
 """
@@ -30,6 +31,7 @@ def import_everything() -> None:
 def become(request: dict) -> None:
     """Be the process that ``request`` asks for."""
     os.setsid()
+    hear_signals(request["ignored"] if "ignored" in request else [])
     signal.alarm(MAX_SECONDS)
     os.chdir(request["cwd"])
     os.environ.clear()
@@ -63,6 +65,13 @@ def become(request: dict) -> None:
         if "hasty" not in request:
             raise
         os._exit(end.code)  # main has flushed
+
+
+def hear_signals(ignored: list[int]) -> None:
+    """As a process of its own session is started from a terminal, however nohup or a shell started the tests."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        heard = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in ignored else heard)
 
 
 def serve() -> None:

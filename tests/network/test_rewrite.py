@@ -238,6 +238,15 @@ def test_the_scale_of_the_documented_model_is_folded_into_its_first_kernel():
     assert rewrite.fold_scale([Scale(3.0), MaxPool((2, 2)), first]) == [Scale(3.0), MaxPool((2, 2)), first]
 
 
+def test_gelu_made_of_a_sigmoid_is_within_half_a_thousandth_and_other_activations_stay():
+    values = tf.linspace(-20.0, 20.0, 4001)
+    exact, other = Activate("gelu"), Activate("silu")
+    close, same = rewrite.approximate_gelu([exact, other])
+    assert same == other
+    found, wanted = (rewrite.compute([operation], values, [], None, training=False) for operation in (close, exact))
+    assert 1e-4 < np.abs(found - wanted).max() < 5e-4
+
+
 def test_a_fully_connected_model_is_flattened_before_it_is_scaled():
     operations = rewrite.read_model(build({"builder": "mlp", "hidden_units": []}, (8, 8, 1)))
     assert [type(operation) for operation in operations[:3]] == [Scale, Flatten, MatMul]

@@ -1,4 +1,4 @@
-"""How a picture becomes what a network was trained on."""
+"""How a picture is made to look like the images that a network was trained on."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,11 @@ from cnn_trainer.pictures import like_mnist
 from cnn_trainer.pictures.ink import find_sheet
 from cnn_trainer.runs.records import DataRecord
 
+from .photographs import STROKES, drawn
+
 
 def large(digit, side=280, paper=255, ink=0, place=(0, 0), page=None):
-    """A digit enlarged, dark on light, at a place on a larger page."""
+    """An enlarged digit, dark on light, at a place on a larger page."""
     height, width = page or (side, side)
     enlarged = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     cover = np.zeros((height, width))
@@ -25,7 +27,7 @@ def center_of_mass(image):
 
 
 def alike(one, two):
-    """Correlation of two images, the one moved by a pixel at most."""
+    """The correlation of two images, one of them shifted by at most a pixel."""
     moved = (np.roll(one, (y, x), (0, 1)).astype(float) for y in (-1, 0, 1) for x in (-1, 0, 1))
     return max(np.corrcoef(image.ravel(), two.ravel())[0, 1] for image in moved)
 
@@ -58,6 +60,90 @@ def test_place_size_paper_and_ink_change_little(some_digits):
             255 - large(digit),
         ):
             assert alike(like_mnist.like_mnist(changed), wanted) > 0.9
+
+
+@pytest.mark.parametrize("name", STROKES)
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255), (250, 205), (60, 140)])
+def test_a_drawing_comes_out_the_same_at_every_size(name, paper, ink):
+    small = drawn(name, paper=paper, ink=ink)
+    wanted = like_mnist.like_mnist(np.kron(small, np.ones((10, 10), np.uint8)))
+    assert alike(like_mnist.like_mnist(small), wanted) > 0.65  # a line of one pixel may be half a pixel away
+    for times in (2, 3, 5, 25):
+        larger = np.kron(small, np.ones((times, times), np.uint8))
+        assert alike(like_mnist.like_mnist(larger), wanted) > 0.9
+
+
+@pytest.mark.parametrize("name", STROKES)
+def test_a_pen_of_one_pixel_is_seen_on_a_page_of_any_size(name):
+    wanted = like_mnist.like_mnist(drawn(name, side=280, pen=20, size=(280, 280)))
+    for side, size, place in [
+        (14, (14, 14), (0, 0)),
+        (20, (28, 28), (2, 7)),
+        (28, (64, 40), (30, 5)),
+        (300, (1920, 1080), (1500, 90)),
+        (900, (1920, 1080), (200, 90)),
+        (40, (1000, 800), (700, 600)),
+    ]:
+        found = like_mnist.like_mnist(drawn(name, side, 1, size, place=place))
+        assert alike(found, wanted) > 0.65, (side, size)
+
+
+@pytest.mark.parametrize("margin", [1, 3, 40])
+def test_a_picture_may_be_cut_out_closely(some_digits, margin):
+    found = []
+    for digit in some_digits:
+        rows, columns = (np.flatnonzero(digit.max(axis=axis) > 60) for axis in (1, 0))
+        close = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        enlarged = Image.fromarray(255 - close).resize((close.shape[1] * 10, close.shape[0] * 10))
+        picture = np.pad(np.asarray(enlarged), margin, constant_values=255)
+        found.append(alike(like_mnist.like_mnist(picture), digit) > 0.9)
+    assert np.mean(found) > 0.85
+
+
+def test_what_is_too_small_or_off_centre_to_be_of_mnist_is_prepared(some_digits):
+    moved = 0
+    for digit in some_digits:
+        small = np.zeros((28, 28), np.uint8)
+        small[1:17, 10:26] = np.asarray(Image.fromarray(digit).resize((16, 16), Image.Resampling.BICUBIC))
+        assert alike(like_mnist.fit(small, (28, 28, 1), True)[..., 0], digit) > 0.8
+        if not digit[-3:].any() and not digit[:, :3].any():
+            away = np.roll(digit, (3, -3), (0, 1))
+            assert alike(like_mnist.fit(away, (28, 28, 1), True)[..., 0], digit) > 0.9
+            moved += 1
+    assert moved > 5
+
+
+def test_a_dark_grey_page_of_28x28_is_prepared():
+    found = like_mnist.fit(drawn("7", paper=60, ink=140), (28, 28, 1), True)[..., 0]
+    assert (found.min(), found.max()) == (0, 255)
+
+
+def sheet(digits, columns, gap=10, side=60):
+    rows = -(-len(digits) // columns)
+    page = np.full((gap + rows * (side + gap), gap + columns * (side + gap)), 250, np.uint8)
+    for number, digit in enumerate(digits):
+        top, left = (gap + place * (side + gap) for place in divmod(number, columns))
+        page[top : top + side, left : left + side] = large(digit, side, paper=250)
+    return page
+
+
+@pytest.mark.parametrize(("number", "columns"), [(2, 2), (3, 3), (10, 10), (20, 5), (100, 10)])
+def test_a_sheet_of_several_digits_is_said_to_be_one(digits, number, columns):
+    page = sheet(digits.images[:number, ..., 0], columns)
+    for picture in (page, 255 - page, (page * np.linspace(1, 0.6, page.shape[1])).astype(np.uint8)):
+        with pytest.raises(DataError, match="shows several digits; cut out one of them"):
+            like_mnist.like_mnist(picture)
+
+
+def test_a_digit_of_several_strokes_is_one():
+    four = drawn("1", 280, 12, (280, 280)).copy()
+    four[50:150, 60:72], four[150:162, 60:200] = 0, 0
+    five = np.full((280, 280), 255, np.uint8)
+    five[60:70, 110:190], five[80:220, 100:112], five[208:220, 100:180] = 0, 0, 0
+    broken = drawn("2", 280, 12, (280, 280)).copy()
+    broken[130:150] = 255
+    for picture in (four, five, broken):
+        like_mnist.like_mnist(picture)
 
 
 def test_specks_do_not_move_the_digit(some_digits):
@@ -154,8 +240,8 @@ def test_a_sheet_on_something_darker_is_found():
 @pytest.mark.parametrize(
     "picture",
     [
-        desk_with_note(desk=200),  # paper alone
-        desk_with_note(paper=60, desk=200),  # something dark on light: no sheet
+        desk_with_note(desk=200),  # only paper
+        desk_with_note(paper=60, desk=200),  # something dark on light: not a sheet
         np.where(np.indices((90, 120)).sum(axis=0) < 105, 60, 200).astype(np.uint8),  # half of it in shadow
         np.zeros((90, 120), np.uint8),
     ],

@@ -1,4 +1,4 @@
-"""``cnn-train predict`` as a person has it: pictures in, what they show out."""
+"""``cnn-train predict`` as a user sees it: pictures go in, classes come out."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ def lines(answer):
 
 
 def test_pictures_as_people_take_them_are_read(cnn_train, digits_run, digits, tmp_path):
-    """40 of seven kinds: scans, photographs, in shadow, small on a page, on ruled paper, a blackboard, a desk."""
+    """40 pictures of seven kinds: scans, photographs, shadows, small on a page, ruled paper, a blackboard, a desk."""
     kinds = list(photographs.KINDS)
     labels = {}
     for number in range(40):
@@ -41,6 +41,31 @@ def test_pictures_as_people_take_them_are_read(cnn_train, digits_run, digits, tm
     found = lines(answer)
     assert [line["picture"] for line in found] == sorted(labels)
     assert sum(line["class_name"] == labels[line["picture"]] for line in found) >= 36
+
+
+def test_drawings_with_a_thin_pen_are_read_at_every_size(cnn_train, digits_run, tmp_path):
+    for name in photographs.STROKES:
+        small = photographs.drawn(name)
+        for times in (1, 10):
+            image = Image.fromarray(np.kron(small, np.ones((times, times), np.uint8)))
+            image.save(tmp_path / f"{name}-{times}.png")
+            Image.eval(image, lambda level: 255 - level).save(tmp_path / f"{name}-{times}-light.jpg")
+    answer = cnn_train("predict", digits_run, tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    found = {line["picture"][len(str(tmp_path)) + 1 :]: line["class_name"] for line in lines(answer)}
+    assert len(found) == 4 * len(photographs.STROKES)
+    wrong = [name for name, class_name in found.items() if name[0] != class_name]
+    assert len(wrong) <= 1, wrong
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tif", "tiff", "gif", "jfif", "WEBP"])
+def test_pictures_of_every_format_are_read(cnn_train, digits_run, digits, tmp_path, suffix):
+    for number in range(10):
+        image = Image.fromarray(255 - digits.images[number * 100, ..., 0]).resize((280, 280))
+        image.save(tmp_path / f"{number}.{suffix}")
+    found = [line["label"] for line in lines(cnn_train("predict", digits_run, tmp_path, "--json"))]
+    assert len(found) == 10
+    assert np.mean(found == digits.labels[::100]) >= 0.9
 
 
 def test_images_of_the_data_set_itself_are_taken_as_they_are(cnn_train, digits_run, digits, tmp_path):
@@ -158,7 +183,7 @@ def test_more_pictures_than_fit_a_batch_stay_in_order(cnn_train, digits_run, dig
 
 
 def test_each_row_of_a_csv_file_is_answered_for(cnn_train, digits_run, digits, tmp_path):
-    """Kaggle's test.csv: pixels without labels. Rows are what the images of the data set are."""
+    """Kaggle's test.csv: pixels without labels. Rows look like the images of the data set."""
     path = tmp_path / "test.csv"
     flat = digits.images[:200].reshape(200, -1).tolist()
     text = (
@@ -181,4 +206,4 @@ def test_a_wrong_row_of_a_csv_file_is_named(cnn_train, digits_run, tmp_path):
     assert answer.code == 4
     assert f"{path}:2: column 784 holds 'x'; expected a number" in answer.err
     path.write_text("label,pixel0\n1,2\n")
-    assert "has 1 values a row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err
+    assert "has 1 value a row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err

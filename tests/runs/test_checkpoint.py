@@ -258,7 +258,7 @@ def test_without_a_valid_checkpoint_the_error_says_so(tmp_path):
     with (tmp_path / "step-000000004.safetensors").open("wb") as file:
         file.truncate(10 * 2**30)
     warnings: list[str] = []
-    with pytest.raises(RunDirectoryError, match="none of its 4 checkpoints can be read"):
+    with pytest.raises(RunDirectoryError, match="its 4 checkpoints cannot be read"):
         read_newest(tmp_path, EXPECTED, warnings.append)
     for warning, problem in zip(warnings, ["larger than", "a pipe", "symbolic link", "a folder"], strict=True):
         assert problem in warning

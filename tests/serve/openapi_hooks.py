@@ -23,7 +23,7 @@ def pictures(kind):
     return st.builds(picture, st.just(kind), st.integers(28, 60), st.integers(28, 60), st.integers(0, 50))
 
 
-for kind in "PNG", "JPEG", "BMP":
+for kind in "PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP":
     schemathesis.openapi.media_type(f"image/{kind.lower()}", pictures(kind))
 schemathesis.openapi.format("picture", pictures("PNG").map(lambda content: base64.b64encode(content).decode()))
 schemathesis.openapi.format("binary", pictures("PNG"))
@@ -34,7 +34,7 @@ schemathesis.openapi.media_type("application/octet-stream", st.just(json.dumps({
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Make the sizes agree that a schema cannot relate to each other: of a right tensor's shape and of its data."""
+    """Make the shape and the data of a right tensor agree in size, which a schema cannot demand."""
     if case.meta.generation.mode.is_positive and isinstance(case.body, dict) and "shape" in str(case.body):
         for tensor in case.body["inputs"]:
             data = tensor["data"]

@@ -1,4 +1,4 @@
-"""``cnn-train serve``: what it refuses to start with, what it says, and how it ends."""
+"""``cnn-train serve``: what it refuses to serve, what it says, and how it ends."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def test_weights_beside_the_model_that_no_digest_covers_are_refused(tmp_path, mo
     }
     (export / "manifest.json").write_text(json.dumps(manifest))
     assert onnxruntime.InferenceSession(export / "model.onnx", providers=["CPUExecutionProvider"])
-    for place in tmp_path, export:  # the second is where ONNX Runtime would find them
+    for place in tmp_path, export:  # ONNX Runtime would find them at the second path
         monkeypatch.chdir(place)
         code, _, err = invoke("serve", export)
         assert code == 6
@@ -148,7 +148,7 @@ def test_neither_tensorflow_nor_keras_is_loaded(tiny_export):
 
 
 def test_no_runtime_reports_to_its_maker(tiny_export, tmp_path):
-    """ONNX Runtime would keep a number of the machine in the home folder, and send it with what it does."""
+    """By default, ONNX Runtime stores an id of the machine in the home folder, and sends it with its usage."""
     program = "import sys\nfrom pathlib import Path\nfrom cnn_trainer.serve import model\n"
     program += "model.open_export(Path(sys.argv[1]))"
     hidden = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}

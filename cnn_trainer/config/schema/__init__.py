@@ -24,9 +24,9 @@ class Experiment(Section):
         1, ge=0, le=2**31 - 1, description="Seed of all that is random: weights, order, splits, augmentation, Dropout."
     )
     data: Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet = Field(
-        Mnist(), discriminator="source", description="What to train on."
+        discriminator="source", description="What to train on."
     )
-    model: Cnn | Mlp = Field(Cnn(), discriminator="builder", description="Which network.")
+    model: Cnn | Mlp = Field(discriminator="builder", description="Which network.")
     training: Training = Field(Training(), description="How to train it.")
     runtime: Runtime = Field(Runtime(), description="How to use the machine.")
 

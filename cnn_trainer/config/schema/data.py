@@ -20,7 +20,7 @@ class _Data(Section):
 class Mnist(_Data):
     """The full MNIST data set: 60,000 training and 10,000 test images of 28x28, 10 classes."""
 
-    source: Literal["mnist"] = "mnist"
+    source: Literal["mnist"]
     path: str | None = Field(
         None,
         min_length=1,
@@ -134,7 +134,7 @@ class Parquet(_Tables):
 
 
 class Folder(_Data):
-    """Your own pictures (PNG, JPEG, BMP) in one sub-folder a class."""
+    """Your own pictures (PNG, JPEG, WebP, TIFF, GIF, BMP) in one sub-folder a class."""
 
     source: Literal["folder"]
     path: str = Field(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from cnn_trainer.config.schema.section import AnyNumber, Item, OneOrMore, Section
+from cnn_trainer.errors import count
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "linear"]
 Units = Annotated[int, Field(ge=1, le=65536)]
@@ -23,14 +24,16 @@ def _repeat(values: list[Item], info: ValidationInfo, counted: str) -> list[Item
     if len(values) == 1:
         return values * wanted
     if len(values) != wanted:
-        raise ValueError(f"{len(values)} values for {wanted} {counted}; give one value, or one for each")
+        raise ValueError(
+            f"{count(len(values), 'value')} for {count(wanted, 'entry', 'entries')} of {counted}; give one value, or one for each"
+        )
     return values
 
 
 class Cnn(Section):
     """Convolution and pooling blocks, then fully connected layers, then softmax over the classes."""
 
-    builder: Literal["cnn"] = "cnn"
+    builder: Literal["cnn"]
     filters: list[Units] = Field(
         [32, 64], min_length=1, max_length=16, description="Filters of each convolution block, one entry a block."
     )

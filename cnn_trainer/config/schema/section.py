@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 Item = TypeVar("Item")
@@ -22,23 +22,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, defer_build=True
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete_sections(cls, tree: Any) -> Any:
-        """Give a section that is left empty, as in ``training:``, its defaults, and one without its kind the default kind."""
-        if not isinstance(tree, dict):
-            return tree
-        completed = dict(tree)
-        for name, field in cls.model_fields.items():
-            if not isinstance(field.default, Section) or name not in tree:
-                continue
-            section, tag = tree[name], field.discriminator
-            if section is None:
-                del completed[name]
-            elif isinstance(section, dict) and isinstance(tag, str) and tag not in section:
-                completed[name] = {tag: getattr(field.default, tag), **section}
-        return completed
 
 
 class _OneForAll:

@@ -24,7 +24,7 @@ class _Schedule(Section):
 class Constant(_Schedule):
     """The learning rate stays as it is."""
 
-    name: Literal["constant"] = "constant"
+    name: Literal["constant"]
 
 
 class Step(_Schedule):
@@ -147,7 +147,9 @@ class Training(Section):
         description="Keep an exponential moving average of the weights with this decay, and make it the result. null: none.",
     )
     schedule: Constant | Step | Exponential | Cosine | OneCycle | Plateau = Field(
-        Constant(), discriminator="name", description="How the learning rate changes from step to step."
+        default_factory=lambda: Constant(name="constant"),
+        discriminator="name",
+        description="How the learning rate changes from step to step.",
     )
     augmentation: Augmentation = Field(Augmentation(), description="More data from the data there is.")
     early_stopping: EarlyStopping | None = Field(None, description="Needs a validation split. null: train all epochs.")
