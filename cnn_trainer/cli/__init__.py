@@ -12,6 +12,7 @@ import typer
 
 from cnn_trainer import __version__
 from cnn_trainer.cli import benchmark, config, data, doctor, evaluate, export, predict, runs, serve, train
+from cnn_trainer.cli.commands import PlainGroup, present
 from cnn_trainer.cli.output import print_lines
 
 # Frames and colours for people at a terminal that has room for them; plain text for a file or a pipe, where Rich's
@@ -22,7 +23,9 @@ _PRETTY = (
 )
 
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich" if _PRETTY else None,
     pretty_exceptions_enable=False,  # a defect keeps Python's own traceback, which shows no values of variables
     help="Train and evaluate a convolutional network on MNIST, or on your own small images, from one YAML file.",
@@ -58,3 +61,4 @@ app.command(rich_help_panel=_USE)(serve.serve)
 app.add_typer(config.app, name="config", rich_help_panel=_PREPARE)
 app.add_typer(data.app, name="data", rich_help_panel=_PREPARE)
 app.command(rich_help_panel=_PREPARE)(doctor.doctor)
+present(app)

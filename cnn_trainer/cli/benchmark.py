@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def benchmark_command(
     config_file: Annotated[
         Path | None,
-        typer.Argument(metavar="[CONFIG]", help="What to train; without it the documented network on MNIST."),
+        typer.Argument(metavar="CONFIG", help="What to train; without it the documented network on MNIST."),
     ] = None,
     overrides: OverrideOptions = None,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each program runs.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, max=1000, help="Epochs that each program trains.")] = 3,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How often each program runs.")] = 3,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Epochs that each program trains.")] = 3,
     device: DeviceOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -37,6 +37,7 @@ def benchmark_command(
 
     changes = [*(overrides or ()), *([f"runtime.device={device}"] if device else [])]
     loaded = load_checked(config_file, changes) if config_file else documented_config(changes)
+    say(*loaded.notes)
     with shown_download() as download:
         found = compare.benchmark(loaded, rounds, epochs, say, download)
     if as_json:

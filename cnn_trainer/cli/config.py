@@ -15,7 +15,10 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and start the YAML fil
 @app.command("check")
 def config_check(
     configs: Annotated[
-        list[Path], typer.Argument(metavar="CONFIG", help="YAML files, or shipped configs, such as mnist.")
+        list[Path],
+        typer.Argument(
+            metavar="CONFIG...", help="YAML files, shipped configs, such as mnist, or - for standard input."
+        ),
     ],
     overrides: OverrideOptions = None,
     as_json: AsJson = False,
@@ -25,13 +28,15 @@ def config_check(
     All faults of all files are listed, in a moment, without loading TensorFlow.
     """
     from cnn_trainer.config.load import summarize_config
+    from cnn_trainer.config.strict_yaml import place_name
     from cnn_trainer.network.fits import load_checked
 
     results: list[dict[str, object]] = []
     faults: list[Fault] = []
     for path in configs:
         try:
-            say(f"{path}: ok: {summarize_config(load_checked(path, overrides or ()).experiment)}")
+            config = load_checked(path, overrides or ())
+            say(*config.notes, f"{place_name(path)}: ok: {summarize_config(config.experiment)}")
             results.append({"file": str(path), "ok": True, "faults": []})
         except ConfigError as error:
             faults += error.faults
@@ -52,11 +57,12 @@ def show(config_file: ConfigFile, overrides: OverrideOptions = None, as_json: As
     from cnn_trainer.config.load import dump_config
     from cnn_trainer.network.fits import load_checked
 
-    experiment = load_checked(config_file, overrides or ()).experiment
+    config = load_checked(config_file, overrides or ())
+    say(*config.notes)
     if as_json:
-        print_json(experiment.model_dump(mode="json"))
+        print_json(config.experiment.model_dump(mode="json"))
     else:
-        print_verbatim(dump_config(experiment))
+        print_verbatim(dump_config(config.experiment))
     next_step("train", config_file, *with_overrides(overrides))
 
 

@@ -145,7 +145,9 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
     if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped_names():
         remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped_names())}"
         raise UsageError("no such file, shipped config or data set", place=subject, remedy=remedy)
-    return load_checked(Path(subject), overrides or ()).experiment
+    config = load_checked(Path(subject), overrides or ())
+    say(*config.notes)
+    return config.experiment
 
 
 def _is_wrong(report: "DataReport") -> bool:

@@ -18,7 +18,8 @@ def evaluate(
         Path | None, typer.Option(metavar="PATH", help="Read the data here; the score is then shown, not kept.")
     ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave with exit code 7 if the accuracy is lower.")
+        float | None,
+        typer.Option(metavar="SHARE", min=0, max=1, help="Leave with exit code 7 if the accuracy is lower."),
     ] = None,
     device: DeviceOption = None,
     as_json: AsJson = False,

@@ -28,7 +28,10 @@ def export(
     formats: Annotated[
         list[_Format] | None,
         typer.Option(
-            "--format", help="A format; may be given many times. litert makes float32, float16, int8 and litert-micro."
+            "--format",
+            metavar="FORMAT",
+            help="saved-model, onnx, litert (float32, float16, int8 and micro), litert-micro, keras, or all; may be "
+            "given many times.",
         ),
     ] = None,
     output: Annotated[

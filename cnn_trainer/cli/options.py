@@ -9,19 +9,31 @@ ConfigFile: TypeAlias = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The experiment: a YAML file, or a shipped config, such as mnist.")
 ]
 
+
+def offer_overrides(context: typer.Context, incomplete: str) -> list[str]:
+    """The keys and values that a half-typed KEY=VALUE can mean, for shell completion."""
+    from cnn_trainer.config.completion import overrides_starting
+
+    given = [context.params.get(name) for name in ("config_file", "configs", "subject")]
+    files = [value[0] if isinstance(value, list | tuple) else value for value in given if value]
+    files += context.args  # where arguments are left if --set comes last and still lacks its value
+    return overrides_starting(incomplete, Path(files[0]) if files else None)
+
+
 OverrideOptions: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
         help="Set a key over what the file says, such as training.epochs=3; may be given many times.",
+        autocompletion=offer_overrides,
     ),
 ]
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result to stdout as one JSON object.")]
 
 RunsDir: TypeAlias = Annotated[
-    Path, typer.Option("--runs-dir", envvar="CNN_TRAIN_RUNS_DIR", help="The folder that holds the runs.")
+    Path, typer.Option("--runs-dir", metavar="DIR", envvar="CNN_TRAIN_RUNS_DIR", help="The folder that holds the runs.")
 ]
 """Give it the default ``DEFAULT_RUNS_DIR`` and the name ``runs_dir``, which completion looks for."""
 

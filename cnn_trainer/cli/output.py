@@ -52,7 +52,12 @@ def warn(line: str) -> None:
 
 
 def next_step(*words: str | Path) -> None:
-    """Name the next command worth typing: ``next_step("train", path)`` prints ``next: cnn-train train PATH``."""
+    """Name the next command worth typing: ``next_step("train", path)`` prints ``next: cnn-train train PATH``.
+
+    Nothing is printed if a word is ``-``, since standard input can be read only once.
+    """
+    if "-" in map(str, words):
+        return
     say(f"next: cnn-train {shlex.join(map(str, words))}")
 
 

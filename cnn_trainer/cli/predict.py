@@ -32,7 +32,7 @@ def predict_command(
         ),
     ],
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="How many classes to name for each picture.")] = 3,
     prepare: Annotated[
         bool | None,
         typer.Option(

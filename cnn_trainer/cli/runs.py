@@ -1,7 +1,7 @@
 """``cnn-train runs``: what was run, and what came of it. Only reads, and trusts nothing that it reads."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
 import typer
 
@@ -29,12 +29,16 @@ _Order: TypeAlias = Literal["newest", "name", "accuracy", "time"]
 @app.command("list")
 def runs_list(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    status: Annotated[_Status | None, typer.Option(help="List only runs of this status.")] = None,
+    status: Annotated[
+        _Status | None, typer.Option(metavar="STATUS", help=f"List only runs that are {', '.join(get_args(_Status))}.")
+    ] = None,
     sort: Annotated[
         _Order,
         typer.Option(help="Newest first, by name, by the highest test accuracy, or by the shortest time of training."),
     ] = "newest",
-    limit: Annotated[int | None, typer.Option(min=1, help="List at most this many.", show_default="all")] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="List at most this many.", show_default="all")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs: what became of each, and its score.

@@ -19,14 +19,18 @@ def serve(
         ),
     ],
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 takes a free one.")] = 8501,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="The port to listen at; 0 takes a free one.")
+    ] = 8501,
     max_in_flight: Annotated[
-        int, typer.Option(min=1, help="How many requests are worked on at a time; more are told to try again.")
+        int,
+        typer.Option(metavar="N", min=1, help="How many requests are worked on at a time; more are told to try again."),
     ] = 64,
     max_body_bytes: Annotated[
         int,
         typer.Option(
+            metavar="BYTES",
             min=1,
             help="How large the body of a request may be, also once decompressed; JSON takes 30 times that in memory.",
         ),

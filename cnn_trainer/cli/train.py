@@ -31,7 +31,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show only warnings and err
 def train_command(
     config_file: ConfigFile,
     overrides: OverrideOptions = None,
-    name: Annotated[str | None, typer.Option(help="What the run is called, over the config's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the run is called, over the config's name.")
+    ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     device: DeviceOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and build everything, then stop.")] = False,
@@ -63,7 +65,8 @@ def resume(
     run: RunArgument,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Train to this many epochs in all, even if the run is finished.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Train to this many epochs in all, even if the run is finished."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Read the data here if it has moved; the run records it.")

@@ -1,11 +1,14 @@
 """From pydantic's errors to one line each: where, the key, its value, what is allowed, and the nearest known key."""
 
-import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from cnn_trainer.config import hints
+from cnn_trainer.config.nearest import did_you_mean, nearest
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.section import KeyProblem
 from cnn_trainer.config.strict_yaml import KeyPath, Value
@@ -13,10 +16,12 @@ from cnn_trainer.errors import Fault, count
 
 _Item = TypeVar("_Item")
 
+_PLACEHOLDER = re.compile(r"\$\{|\{\{")  # of other programs: ${oc.env:X}, {{ x }}
+
 MAX_FAULTS = 20  # more are counted, not shown: nobody reads them, and finding near names takes a millisecond each
 
-# Sections whose first key says which kind of section it is; pydantic puts that kind into the path of an error.
-_KINDS: dict[KeyPath, str] = {("data",): "source", ("model",): "builder", ("training", "schedule"): "name"}
+KINDS: dict[KeyPath, str] = {("data",): "source", ("model",): "builder", ("training", "schedule"): "name"}
+"""Sections whose first key says which kind of section it is; pydantic puts that kind into the path of an error."""
 
 
 def place_of(path: KeyPath, places: Mapping[KeyPath, str], file: str) -> str:
@@ -39,10 +44,41 @@ def _written(path: KeyPath, places: Mapping[KeyPath, str]) -> KeyPath:
 def describe(error: ValidationError, tree: Value, places: Mapping[KeyPath, str], file: str) -> list[Fault]:
     """Each fault that pydantic found in ``tree``, in the order of the file, overrides last."""
     details: list[Any] = error.errors(include_url=False, include_input=False)
+    details += [more for fault in details if fault["type"] == "union_tag_invalid" for more in _others(fault, tree)]
     found = in_order([(_path_in_file(fault, tree), fault) for fault in details], places)
     shown = [_fault(fault, path, tree, place_of(path, places, file)) for path, fault in found[:MAX_FAULTS]]
     more = [Fault(file, f"and {count(len(found) - MAX_FAULTS, 'more fault')}")] if len(found) > MAX_FAULTS else []
     return [*dict.fromkeys(shown), *more]
+
+
+def not_filled_in(experiment: Experiment, places: Mapping[KeyPath, str], file: str) -> Iterator[Fault]:
+    """A fault for each value, other than that of a path, that holds a placeholder of another program."""
+    left: list[tuple[KeyPath, Any]] = [((), experiment.model_dump())]
+    while left:
+        path, value = left.pop()
+        if isinstance(value, dict):
+            left += [((*path, key), inner) for key, inner in value.items()]
+        elif isinstance(value, str) and _PLACEHOLDER.search(value) and not str(path[-1]).endswith("path"):
+            yield Fault(place_of(path, places, file), *_placeholder(value), ".".join(map(str, path)))
+
+
+def _placeholder(value: str) -> tuple[str, str]:
+    return f"got {_short(value)}", "placeholders are not filled in: write the value, or give it with --set"
+
+
+def _others(fault: dict[str, Any], tree: Value) -> list[dict[str, Any]]:
+    """What else is wrong with a section of a kind that does not exist: as if it were of the kind that was meant."""
+    path, section = fault["loc"], value_at(tree, fault["loc"])
+    kinds = section_kinds(path)
+    kind = kind_at(path, tree)
+    known = {name for model in kinds.values() for name in model.model_fields}
+    try:
+        kinds[kind].model_validate({**section, KINDS[path]: kind} if isinstance(section, dict) else section)
+    except ValidationError as error:
+        details: list[Any] = error.errors(include_url=False, include_input=False)
+        others = [other for other in details if other["type"] != "extra_forbidden" or other["loc"][-1] not in known]
+        return [{**other, "loc": (*path, kind, *other["loc"])} for other in others]
+    return []
 
 
 def _path_in_file(fault: dict[str, Any], tree: Value) -> KeyPath:
@@ -52,11 +88,11 @@ def _path_in_file(fault: dict[str, Any], tree: Value) -> KeyPath:
     for word in fault["loc"]:
         if not skip:
             path.append(word)
-        skip = not skip and tuple(path) in _KINDS
-    if path and isinstance(path[-1], int) and not isinstance(_value_at(tree, path[:-1]), list):
+        skip = not skip and tuple(path) in KINDS
+    if path and isinstance(path[-1], int) and not isinstance(value_at(tree, path[:-1]), list):
         path.pop()  # a single value that stands for a list
-    if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        path.append(_KINDS[tuple(path)])
+    if fault["type"] == "union_tag_invalid":
+        path.append(KINDS[tuple(path)])
     if isinstance(rule := _rule(fault), KeyProblem):
         path.extend(rule.key.split("."))
     return tuple(path)
@@ -76,32 +112,38 @@ def _fault(fault: dict[str, Any], path: KeyPath, tree: Value, place: str) -> Fau
 def _problem(fault: dict[str, Any], path: KeyPath, tree: Value) -> tuple[str, str | None]:
     """What is wrong, and the remedy."""
     kind: str = fault["type"]
-    context: dict[str, Any] = fault.get("ctx", {})
-    value = _value_at(tree, path)
-    got = f"got {_short(value)}"
+    value = value_at(tree, path)
     if kind == "extra_forbidden":
         return "unknown key", _nearest_key(path, tree)
     if kind == "missing":
         return "this key is required", None
-    if kind == "union_tag_not_found":
-        return f"this key is required, one of: {', '.join(_section_kinds(path[:-1]))}", None
-    if kind == "union_tag_invalid":
-        return got, _choices(value, list(_section_kinds(path[:-1])))
-    if kind == "literal_error":
-        return got, _choices(value, context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
     if isinstance(rule := _rule(fault), KeyProblem):
         return rule.problem, rule.remedy
     if rule is not None:
         return str(rule), None
+    if isinstance(value, str) and _PLACEHOLDER.search(value):
+        return _placeholder(value)
+    expected = _expected(fault, path, value)
+    meant = hints.meant(kind, value, field_at(path, tree))
+    return f"got {_short(value)}", f"{expected}; {meant}" if meant else expected
+
+
+def _expected(fault: dict[str, Any], path: KeyPath, value: Value) -> str:
+    """What may stand there instead of ``value``."""
+    kind: str = fault["type"]
+    context: dict[str, Any] = fault.get("ctx", {})
+    if kind == "union_tag_invalid":
+        return _choices(value, list(section_kinds(path[:-1])))
+    if kind == "literal_error":
+        return _choices(value, context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
     if kind in _SECTION_EXPECTED:
-        first = f", such as {_KINDS[path]}: {next(iter(_section_kinds(path)))}" if path in _KINDS else ""
-        return got, f"expected a section of keys{first}"
+        return f"expected a section of keys, such as {_first_key(path, value)}"
     if kind == "string_type" and isinstance(value, bool | int | float):
-        return got, "expected text; put it in quotes"
+        return "expected text; put it in quotes"
     if kind in _EXPECTED:
         bounds = {name: f"{bound:.15g}" for name, bound in context.items() if isinstance(bound, int | float)}
-        return got, _EXPECTED[kind].format(**bounds)
-    return got, f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
+        return _EXPECTED[kind].format(**bounds)
+    return f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 _SECTION_EXPECTED = {"model_type", "model_attributes_type", "dict_type"}
@@ -125,7 +167,16 @@ _EXPECTED = {
 }
 
 
-def _value_at(tree: Value, path: Sequence[str | int]) -> Value:
+def _first_key(path: KeyPath, value: Value) -> str:
+    """The first key of the section at ``path`` with a value: ``value`` if that names a kind of the section."""
+    if path in KINDS and isinstance(value, str) and value in section_kinds(path):
+        return f"{KINDS[path]}: {value}"
+    name, field = next(iter(_section_at(path, None).model_fields.items()))
+    return f"{name}: {field.examples[0] if field.examples else field.default}"
+
+
+def value_at(tree: Value, path: Sequence[str | int]) -> Value:
+    """The value that is written at ``path``; None if there is none."""
     for word in path:
         if isinstance(tree, dict) and isinstance(word, str):
             tree = tree.get(word)
@@ -142,23 +193,42 @@ def _short(value: Value) -> str:
 
 
 def _choices(value: Value, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(value)[:64], names, n=1)
-    return f"allowed: {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"allowed: {', '.join(names)}{did_you_mean(str(value), names)}"
 
 
 def _nearest_key(path: KeyPath, tree: Value) -> str:
     """The nearest key of the same section, else of another kind of that section, else of the whole file."""
-    name, section = str(path[-1])[:64], path[:-1]
+    name, section, value = str(path[-1])[:64], path[:-1], value_at(tree, path)
     here = list(_section_at(section, tree).model_fields)
-    kinds = _section_kinds(section) if section in _KINDS else {}
+    kinds = section_kinds(section) if section in KINDS else {}
     if owners := [kind for kind, model in kinds.items() if name in model.model_fields]:
-        return f"it goes with {_KINDS[section]}: {' or '.join(owners)}; known keys here: {', '.join(here)}"
-    if near := difflib.get_close_matches(name, here, n=1, cutoff=0.7):
-        return f"did you mean {near[0]}?"
-    elsewhere = {key.rpartition(".")[2]: key for key in reversed(_all_keys(Experiment, tree))}
-    if near := difflib.get_close_matches(name, list(elsewhere), n=1, cutoff=0.8):
-        return f"did you mean {elsewhere[near[0]]}?"
+        *others, last = owners
+        which = f"{', '.join(others)} or {last}" if others else last
+        return f"it goes with {KINDS[section]}: {which}; known keys here: {', '.join(here)}"
+    kind_is_missing = kinds and value_at(tree, (*section, KINDS[section])) is None
+    if kind_is_missing and (name in _WORDS_FOR_KIND or str(value) in kinds):
+        return f"did you mean {KINDS[section]}?"
+    if name in _OTHER_WORDS and _OTHER_WORDS[name] in here:
+        return f"did you mean {_OTHER_WORDS[name]}?"
+    if near := nearest(name, here, 0.7):
+        return f"did you mean {near}?"
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(all_keys(tree))}
+    if near := nearest(_OTHER_WORDS.get(name, name), elsewhere, 0.8):
+        return f"did you mean {elsewhere[near]}?"
     return f"known keys here: {', '.join(here)}"
+
+
+# What other programs call these keys.
+_WORDS_FOR_KIND = {"dataset", "kind", "type", "name", "arch", "architecture", "network"}
+_OTHER_WORDS = {
+    **dict.fromkeys(("lr", "rate", "step_size"), "learning_rate"),
+    **dict.fromkeys(("val_split", "validation_split", "val_fraction"), "validation_fraction"),
+    "test_split": "test_fraction",
+    **dict.fromkeys(("dir", "data_dir", "directory", "file", "filename", "folder", "root"), "path"),
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "criterion": "loss",
+}
 
 
 def _sections_of(annotation: Any) -> list[type[BaseModel]]:
@@ -168,29 +238,44 @@ def _sections_of(annotation: Any) -> list[type[BaseModel]]:
     return [section for part in get_args(annotation) for section in _sections_of(part)]
 
 
-def _section_kinds(path: KeyPath) -> dict[str, type[BaseModel]]:
-    """The kinds of the section at ``path``, one of ``_KINDS``, by name."""
+def section_kinds(path: KeyPath) -> dict[str, type[BaseModel]]:
+    """The kinds of the section at ``path``, one of ``KINDS``, by name."""
     kinds = _sections_of(_section_at(path[:-1], None).model_fields[str(path[-1])].annotation)
-    return {name: kind for kind in kinds for name in get_args(kind.model_fields[_KINDS[path]].annotation)}
+    return {name: kind for kind in kinds for name in get_args(kind.model_fields[KINDS[path]].annotation)}
 
 
 def _section_at(path: KeyPath, tree: Value) -> type[BaseModel]:
-    """The section of the schema at ``path``, of the kind that the file asks for, else of the first kind."""
+    """The section of the schema at ``path``, of the kind that the file asks for, else of the kind that was meant."""
     if not path:
         return Experiment
-    if path in _KINDS and (chosen := _value_at(tree, (*path, _KINDS[path]))):
-        return _section_kinds(path)[str(chosen)]
+    if path in KINDS:
+        return section_kinds(path)[kind_at(path, tree)]
     return _sections_of(_section_at(path[:-1], tree).model_fields[str(path[-1])].annotation)[0]
 
 
-def _all_keys(model: type[BaseModel], tree: Value, path: tuple[str, ...] = ()) -> list[str]:
-    """Every dotted key below ``path``, in the kinds of section that the file asks for."""
+def kind_at(path: KeyPath, tree: Value) -> str:
+    """The kind of the section at ``path``: the one that is written, else the one that was meant, else the default."""
+    kinds, written = list(section_kinds(path)), value_at(tree, (*path, KINDS[path]))
+    return (
+        kinds[0]
+        if written is None
+        else str(written)
+        if str(written) in kinds
+        else nearest(str(written), kinds) or kinds[0]
+    )
+
+
+def field_at(path: KeyPath, tree: Value) -> FieldInfo | None:
+    """The field of the schema at ``path``; None for an item of a list."""
+    return _section_at(path[:-1], tree).model_fields.get(str(path[-1])) if path and isinstance(path[-1], str) else None
+
+
+def all_keys(tree: Value, path: tuple[str, ...] = ()) -> list[str]:
+    """Every dotted key below ``path``, in the kinds of section that ``tree`` asks for."""
     keys = []
-    for name, info in model.model_fields.items():
+    for name, info in _section_at(path, tree).model_fields.items():
         here = (*path, name)
         keys.append(".".join(here))
-        if not _sections_of(info.annotation):
-            continue
-        if here not in _KINDS or _value_at(tree, (*here, _KINDS[here])) in _section_kinds(here):
-            keys += _all_keys(_section_at(here, tree), tree, here)
+        if _sections_of(info.annotation):
+            keys += all_keys(tree, here)
     return keys

@@ -4,7 +4,7 @@
 back the same experiment. ``change_experiment`` is the only way to change one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class Config:
     experiment: Experiment
     file: str
     places: dict[KeyPath, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """Lines for a person to read: which keys of the file were dropped because an override chose another kind."""
 
     def fault(self, key: str, problem: str, remedy: str | None = None) -> Fault:
         """What is wrong with the dotted ``key``, at the file and line that set it."""
@@ -35,17 +37,19 @@ class Config:
 
 
 def load_config(path: Path, overrides: Overrides = ()) -> Config:
-    """Read the experiment at ``path``, or the shipped one of that name, with ``overrides`` on top.
+    """Read the experiment at ``path``, the shipped one of that name, or standard input for ``-``; then ``overrides``.
 
     Raises:
         ConfigError: with every fault of the file and of the overrides, in the order of the file.
     """
     path = shipped.find_config(path)
-    document = strict_yaml.read_file(path)
+    document, file = strict_yaml.read_file(path), strict_yaml.place_name(path)
     if not isinstance(document.value, dict):
-        raise ConfigError(Fault(f"{path}:1", "a config is a mapping of keys", "start one with: cnn-train config init"))
-    places = {key: f"{path}:{line}" for key, line in document.lines.items()}
-    return _check(document.value, places, str(path), overrides)
+        raise ConfigError(Fault(f"{file}:1", "a config is a mapping of keys", "start one with: cnn-train config init"))
+    places = {key: f"{file}:{line}" for key, line in document.lines.items()}
+    only_reused = document.reused - Experiment.model_fields.keys()  # kept to be used elsewhere, such as defaults: &name
+    tree = {key: value for key, value in document.value.items() if key not in only_reused}
+    return _check(tree, places, file, overrides)
 
 
 def documented_config(overrides: Overrides = ()) -> Config:
@@ -54,8 +58,7 @@ def documented_config(overrides: Overrides = ()) -> Config:
     Raises:
         ConfigError: with every fault of the overrides.
     """
-    data: dict[str, Value] = {"source": "mnist", "fallback": "mnist-5k"}
-    return _check({"name": "mnist-cnn", "data": data, "model": {"builder": "cnn"}}, {}, "defaults", overrides)
+    return _check({"name": "mnist-cnn", "data": {"fallback": "mnist-5k"}}, {}, "defaults", overrides)
 
 
 def change_experiment(experiment: Experiment, changes: Mapping[str, Any], file: str = "config") -> Experiment:
@@ -74,22 +77,49 @@ def change_experiment(experiment: Experiment, changes: Mapping[str, Any], file: 
 
 def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overrides: Overrides) -> Config:
     override_faults: list[Fault] = []
+    kinds_before = {path: faults.kind_at(path, tree) for path in faults.KINDS}
+    set_paths: list[KeyPath] = []
     for override in overrides.items() if isinstance(overrides, Mapping) else overrides:
         try:
-            _override(tree, places, override)
+            set_paths.append(_override(tree, places, override))
         except ConfigError as error:
             override_faults += error.faults
+    notes = [
+        note for path in kinds_before for note in _drop_old_kind(tree, path, kinds_before[path], set_paths, places)
+    ]
     try:
         experiment = Experiment.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(*faults.describe(error, tree, places, file), *override_faults) from None
+    override_faults = [*faults.not_filled_in(experiment, places, file), *override_faults]
     if override_faults:
         raise ConfigError(*override_faults)
-    return Config(experiment, file, places)
+    return Config(experiment, file, places, notes)
 
 
-def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str | tuple[str, Value]) -> None:
-    """Set one dotted key in ``tree``, given as ``key=value`` or as key and value."""
+def _drop_old_kind(
+    tree: dict[str, Value], path: KeyPath, old: str, set_paths: list[KeyPath], places: Mapping[KeyPath, str]
+) -> Iterator[str]:
+    """If an override makes the section at ``path`` another kind than ``old``, drop the keys that only ``old`` has.
+
+    Keys below one of ``set_paths``, which overrides set, stay. Yields a line that names what was dropped.
+    """
+    tag = (*path, faults.KINDS[path])
+    new, section = faults.value_at(tree, tag), faults.value_at(tree, path)
+    kinds = faults.section_kinds(path)
+    if tag not in set_paths or not isinstance(section, dict) or not isinstance(new, str) or new not in kinds:
+        return
+    stay = {changed[len(path)] for changed in set_paths if changed[: len(path)] == path and len(changed) > len(path)}
+    dropped = [key for key in section if key in kinds[old].model_fields.keys() - kinds[new].model_fields.keys() - stay]
+    for key in dropped:
+        del section[key]
+    if dropped:
+        names = ", ".join(".".join(map(str, (*path, key))) for key in dropped)
+        yield f"{places[tag]}: dropped {names}, which {'goes' if len(dropped) == 1 else 'go'} with {tag[-1]}: {old}"
+
+
+def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str | tuple[str, Value]) -> KeyPath:
+    """Set one dotted key in ``tree``, given as ``key=value`` or as key and value, and give its path."""
     if isinstance(override, str):
         place = f"--set {override}"
         key, equals, text = override.partition("=")
@@ -104,7 +134,7 @@ def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str 
         raise ConfigError(Fault(place, f"nested more than {strict_yaml.MAX_DEPTH} levels deep"))
     section = tree
     for word in path[:-1]:
-        child = section.setdefault(word, {})
+        child = section[word] = {} if section.get(word) is None else section[word]
         if not isinstance(child, dict):
             raise ConfigError(Fault(place, f"{word} is a value, not a section"))
         section = child
@@ -112,6 +142,7 @@ def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str 
     for old in [known for known in places if known[: len(path)] == path]:
         del places[old]
     places[path] = place
+    return path
 
 
 class _Dumper(yaml.SafeDumper):

@@ -112,6 +112,7 @@ def _explained_kinds(key: JsonSchema, schema: JsonSchema, indent: str) -> Iterat
         properties = dict(definition["properties"])
         kinds = properties.pop(tag)
         kind = ", ".join(kinds["enum"]) if "enum" in kinds else kinds["const"]
+        kind += " (default)" if "default" in kinds else ""
         keys = ", ".join(
             f"{name} ({_scalar(other['default']) if 'default' in other else 'required'})"
             for name, other in properties.items()

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from cnn_trainer.config.expand import expand_path
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.data import folder, npz, scale
 from cnn_trainer.data.published import PUBLISHED
 from cnn_trainer.data.splits import Split, SplitName
-from cnn_trainer.data.table_files import expand
 
 Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet
 
@@ -22,9 +22,9 @@ def look_at_training(data: Data, where: str, train: Split, warn: Callable[[str],
         return
     unused: list[str] = []
     if isinstance(data, Folder):
-        unused = folder.unused_pictures(expand(data.path))
+        unused = folder.unused_pictures(expand_path(data.path))
     elif isinstance(data, Npz):
-        unused = npz.unused_images(expand(data.path), npz.keys_of(data))
+        unused = npz.unused_images(expand_path(data.path), npz.keys_of(data))
     if unused:
         shown = ", ".join(unused[:_MAX_SHOWN]) + (", …" if len(unused) > _MAX_SHOWN else "")
         warn(f"{where}: holds images of no split, which are not used: {shown}")

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cnn_trainer.config.expand import expand_path, literal_path
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.data import arrays, doubts, folder, idx, named, npz, places, scale, table_files
 from cnn_trainer.data.doubts import Data
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
 from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
-from cnn_trainer.data.table_files import expand
 from cnn_trainer.errors import DataError, count
 from cnn_trainer.runs.records import DataRecord
 
@@ -163,7 +163,7 @@ def at_path(data: Data, path: Path) -> Data:
     """
     if isinstance(data, Mnist5k):
         raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-    elsewhere = table_files.paths_at(data, path) if isinstance(data, Csv | Parquet) else {"path": str(path)}
+    elsewhere = table_files.paths_at(data, path) if isinstance(data, Csv | Parquet) else {"path": literal_path(path)}
     return type(data).model_construct(**{**vars(data), **elsewhere})  # a path may be no Unicode text
 
 
@@ -236,13 +236,15 @@ def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progres
             place = named.find_mnist_5k()
             whole = _named(named.read_named("mnist-5k", place, split), DIGITS, place)
         case Mnist() | MnistLike():
-            place = places.find_or_fetch(data.source, expand(data.path) if data.path else None, progress).absolute()
+            place = places.find_or_fetch(
+                data.source, expand_path(data.path) if data.path else None, progress
+            ).absolute()
             names = PUBLISHED[data.source].class_names
             whole = _named(named.read_named(data.source, place, split), names, place)
         case Folder():
             whole = _find_pictures(data, seed, split, known)
         case Csv() | Parquet():
-            place = expand(data.path)
+            place = expand_path(data.path)
             found = table_files.read_table(data, place, split, seed, known.class_names if known else None)
             whole = _Whole(*found, str(place)) if found else None
         case _:
@@ -286,7 +288,7 @@ def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
 
 
 def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Whole | None:
-    place = expand(data.path)
+    place = expand_path(data.path)
     found = npz.read_npz(place, split, npz.keys_of(data)) if isinstance(data, Npz) else idx.read_idx(place, split)
     if found is None:
         return None
@@ -301,7 +303,7 @@ def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Wh
 
 
 def _find_pictures(data: Folder, seed: int, split: SplitName, known: _Known | None) -> _Whole | None:
-    place = expand(data.path)
+    place = expand_path(data.path)
 
     def listed(name: SplitName) -> folder.Listing | None:
         return folder.list_pictures(place, name, data.test_fraction, seed, known.class_names if known else None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cnn_trainer.config.expand import expand_path, literal_path
 from cnn_trainer.config.schema.data import Csv, Parquet
 from cnn_trainer.data import arrays, idx, parquet, rows, tables
 from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified, split_named
@@ -82,7 +83,7 @@ def find_tables(data: Csv | Parquet, place: Path, split: SplitName) -> list[Path
     """
     own = {"test": data.test_path, "validation": data.validation_path}.get(split)
     if own is not None:
-        return _all_of(expand(own), data)
+        return _all_of(expand_path(own), data)
     if not arrays.is_folder(place):
         return [place] if split == "train" else []
     found = _list(place, data)
@@ -103,20 +104,12 @@ def paths_at(data: Csv | Parquet, place: Path) -> dict[str, str | None]:
     else ``data.path`` is ``place`` and names what is found there. Raises DataError.
     """
     keys = ("path", "test_path", "validation_path")
-    named = {key: expand(text) for key in keys if (text := getattr(data, key)) is not None}
+    named = {key: expand_path(text) for key in keys if (text := getattr(data, key)) is not None}
     held = Path(os.path.commonpath([path.parent for path in named.values()]))
     moved = {key: place / path.relative_to(held) for key, path in named.items()}
     if not all(os.path.lexists(path) for path in moved.values()):
         moved = {"path": place}
-    return {key: str(moved[key]) if key in moved else None for key in keys}
-
-
-def expand(text: str) -> Path:
-    """A path of a config, with ~ for the home folder, made absolute. Raises DataError."""
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise DataError("no home folder known for ~", place=text, remedy="write the path out") from None
+    return {key: literal_path(moved[key]) if key in moved else None for key in keys}
 
 
 def _all_of(place: Path, data: Csv | Parquet) -> list[Path]:

@@ -1,15 +1,17 @@
 """What cannot work together: a network and the images that it is given."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from cnn_trainer.config.expand import expand_path
 from cnn_trainer.config.faults import in_order
 from cnn_trainer.config.load import Config, Overrides, load_config
 from cnn_trainer.config.schema.model import Cnn, Mlp
 from cnn_trainer.config.schema.training import Training
 from cnn_trainer.config.strict_yaml import KeyPath
-from cnn_trainer.errors import ConfigError, Fault, count
+from cnn_trainer.errors import ConfigError, DataError, Fault, count
 from cnn_trainer.network.shapes import DoesNotFitError, ImageShape, layer_sizes
 
 # Shape of the images and number of training images, before validation is set aside: the data sets' own documentation;
@@ -30,15 +32,28 @@ _KNOWN_DATA = {
 MAX_PARAMETERS: Final = 150_000_000
 MAX_IMAGE_VALUES: Final = 50_000_000
 
-_Problem = tuple[str, str, str]  # key, problem, remedy
+_Problem = tuple[str, str, str | None]  # key, problem, remedy
 
 
 def load_checked(path: Path, overrides: Overrides = ()) -> Config:
-    """``load_config``, and ``check_fits`` if the shape of the data is known beforehand."""
+    """``load_config``, then ``check_fits`` if the shape of the data is known beforehand, and what paths need."""
     config = load_config(path, overrides)
-    if known := _KNOWN_DATA.get(config.experiment.data.source):
-        check_fits(config, *known)
+    known = _KNOWN_DATA.get(config.experiment.data.source)
+    _refuse(config, [*_paths_not_known(config), *(_misfits(config, *known) if known else [])])
     return config
+
+
+def _paths_not_known(config: Config) -> Iterator[_Problem]:
+    """The paths that cannot be filled in: a variable is not set, or there is no such home folder."""
+    for name, text in vars(config.experiment.data).items():
+        if name.endswith("path") and text is not None:
+            try:
+                path = expand_path(text)
+            except DataError as error:
+                yield f"data.{name}", f"got {text!r}, and {error.problem}", error.remedy
+            else:
+                if "{{" in text and not os.path.lexists(path):
+                    yield f"data.{name}", f"got {text!r}, and {{{{…}}}} is not filled in here", "write the path out"
 
 
 def check_fits(config: Config, shape: ImageShape, num_examples: int, own_validation: bool = False) -> None:
@@ -56,10 +71,19 @@ def check_fits(config: Config, shape: ImageShape, num_examples: int, own_validat
             ``MAX_PARAMETERS`` parameters or more than ``MAX_IMAGE_VALUES`` values for one image, its output layer not
             counted.
     """
+    _refuse(config, _misfits(config, shape, num_examples, own_validation))
+
+
+def _misfits(config: Config, shape: ImageShape, num_examples: int, own_validation: bool = False) -> list[_Problem]:
     experiment = config.experiment
     found = [*_splits_too_small(config, num_examples), *_layers_that_do_not_fit(experiment.model, shape)]
     if not own_validation and not experiment.data.validation_fraction:
         found += _needs_validation(experiment.training)
+    return found
+
+
+def _refuse(config: Config, found: Sequence[_Problem]) -> None:
+    """Raise ConfigError with all that was found, in the order of the file, if anything was."""
     faults: list[tuple[KeyPath, Fault]] = [(tuple(problem[0].split(".")), config.fault(*problem)) for problem in found]
     if faults:
         raise ConfigError(*(fault for _, fault in in_order(faults, config.places)))

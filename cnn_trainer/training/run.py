@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_trainer import data
+from cnn_trainer.config.expand import expand_path, literal_path
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data.splits import counts_per_class
-from cnn_trainer.data.table_files import expand
 from cnn_trainer.errors import ConfigError, DataError, DivergedError, RunDirectoryError
 from cnn_trainer.evaluation.evaluate import Result, missing_data, refuse_small, score_split, write_evaluation
 from cnn_trainer.machine import backend, facts, stopping
@@ -135,6 +135,8 @@ def prepare(
     Raises ConfigError, DataError or DeviceError.
     """
     experiment = config.experiment
+    for line in config.notes:
+        feedback.warn(line)
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
         remedy = f"install it with: {facts.install_command('tensorboard')}, or set false"
         raise ConfigError(config.fault("runtime.tensorboard", "got true, and TensorBoard is not installed", remedy))
@@ -196,10 +198,12 @@ def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
     """
     if record.source == record.requested:
         section = experiment.data.model_dump(exclude_none=True)
-        changes: dict[str, object] = {"data.path": record.location} if "path" in section else {}
+        changes: dict[str, object] = {"data.path": literal_path(Path(record.location))} if "path" in section else {}
         if record.validation_from == "own":
             changes["data.validation_fraction"] = 0.0
-        tables = {key: str(expand(section[key])) for key in ("test_path", "validation_path") if key in section}
+        tables = {
+            key: literal_path(expand_path(section[key])) for key in ("test_path", "validation_path") if key in section
+        }
         return change_experiment(experiment, changes | {f"data.{key}": path for key, path in tables.items()})
     name = f"{experiment.name[: 63 - len(record.source)]}-{record.source}"
     return change_experiment(experiment, {"name": name, "data": data.data_used(experiment.data, record).model_dump()})

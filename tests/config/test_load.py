@@ -40,8 +40,6 @@ WRONG = [
     ("", 1, "a config is a mapping of keys; start one with: cnn-train config init"),
     ("- data\n", 1, "a config is a mapping of keys"),
     ("just words\n", 1, "a config is a mapping of keys"),
-    ("# nothing\nseed: 1\nmodel: {builder: cnn}\n", 2, "data: this key is required"),
-    ("data: {source: mnist}\n", 1, "model: this key is required"),
     # keys that do not exist
     (START + "sed: 1\n", 3, "sed: unknown key; did you mean seed?"),
     (START + "learning_rate: 1\n", 3, "learning_rate: unknown key; did you mean training.learning_rate?"),
@@ -49,7 +47,7 @@ WRONG = [
     (START + "xyz: 1\n", 3, "xyz: unknown key; known keys here: name, seed, data, model, training, runtime"),
     (START + "'': 1\n", 3, "unknown key; known keys here"),
     (START + "training:\n  learning_rte: 1e-3\n", 4, "training.learning_rte: unknown key; did you mean learning_rate?"),
-    (START + "training:\n  schedule:\n    name: cosine\n    factor: 1\n", 6, "it goes with name: step or exponential"),
+    (START + "training:\n  schedule:\n    name: cosine\n    factor: 1\n", 6, "it goes with name: step, exponential or"),
     (MODEL + "  hidden_units: [3]\n", 4, "it goes with builder: mlp"),
     ("data:\n  source: mnist\n  image_size: 32\nmodel: {builder: cnn}\n", 3, "it goes with source: folder"),
     (START + "training: {augmentation: {rotate: 1}}\n", 3, "training.augmentation.rotate: unknown key"),
@@ -57,17 +55,73 @@ WRONG = [
     # sections
     ("data: mnist\nmodel: {builder: cnn}\n", 1, "data: got 'mnist'; expected a section of keys, such as source: mnist"),
     ("data: {source: mnist}\nmodel: [cnn]\n", 2, "model: got ['cnn']; expected a section of keys"),
-    ("data: {}\nmodel: {builder: cnn}\n", 1, "data.source: this key is required, one of: mnist, fashion-mnist"),
-    ("data: {source: mnist}\nmodel:\n  filters: [1]\n", 2, "model.builder: this key is required, one of: cnn, mlp"),
+    ("model: mlp\n", 1, "model: got 'mlp'; expected a section of keys, such as builder: mlp"),
     ("data:\n  source: mnits\nmodel: {builder: cnn}\n", 2, "data.source: got 'mnits'; allowed: mnist, fashion-mnist"),
     ("data:\n  source: mnits\nmodel: {builder: cnn}\n", 2, "did you mean mnist?"),
     ("data: {source: mnist}\nmodel:\n  builder: 3\n", 3, "model.builder: got 3; allowed: cnn, mlp"),
     ("data: {source: [a]}\nmodel: {builder: cnn}\n", 1, "data.source: got ['a']; allowed"),
-    (START + "training:\n", 3, "training: got null; expected a section of keys"),
-    (START + "runtime: fast\n", 3, "runtime: got 'fast'; expected a section of keys"),
-    (START + "training:\n  schedule: cosine\n", 4, "expected a section of keys, such as name: constant"),
+    (START + "training: 3\n", 3, "training: got 3; expected a section of keys, such as epochs: 10"),
+    (START + "runtime: fast\n", 3, "runtime: got 'fast'; expected a section of keys, such as device: auto"),
+    (START + "training: {early_stopping: true}\n", 3, "got true; expected a section of keys, such as patience: 5"),
+    (START + "training:\n  schedule: cosine\n", 4, "expected a section of keys, such as name: cosine"),
     (START + "training:\n  schedule: {name: cosin}\n", 4, "schedule.name: got 'cosin'; allowed: constant, step"),
     (START + "training:\n  early_stopping: {}\n", 4, "training.early_stopping.patience: this key is required"),
+    # sections that do not say of which kind they are
+    ("data: {dataset: mnist}\n", 1, "data.dataset: unknown key; did you mean source?"),
+    ("data: {name: imagenet}\n", 1, "data.name: unknown key; did you mean source?"),
+    ("data: {images: npz}\n", 1, "data.images: unknown key; did you mean source?"),
+    ("model: {type: mlp}\n", 1, "model.type: unknown key; did you mean builder?"),
+    ("training: {schedule: {kind: cosine}}\n", 1, "training.schedule.kind: unknown key; did you mean name?"),
+    ("model: {hidden_units: [3]}\n", 1, "model.hidden_units: unknown key; it goes with builder: mlp"),
+    ("data: {image_size: 32}\n", 1, "data.image_size: unknown key; it goes with source: folder or parquet"),
+    ("training: {schedule: {factor: 1}}\n", 1, "it goes with name: step, exponential or plateau"),
+    # what was meant
+    ("Model: {builder: mlp}\n", 1, "Model: unknown key; did you mean model?"),
+    ("training: {learningRate: 1}\n", 1, "training.learningRate: unknown key; did you mean learning_rate?"),
+    ("training: {batch-size: 1}\n", 1, "training.batch-size: unknown key; did you mean batch_size?"),
+    ("training: {num_epochs: 1}\n", 1, "training.num_epochs: unknown key; did you mean epochs?"),
+    ("training: {lr: 1}\n", 1, "training.lr: unknown key; did you mean learning_rate?"),
+    ("lr: 1\n", 1, "lr: unknown key; did you mean training.learning_rate?"),
+    ("data: {source: idx, root: x}\n", 1, "data.root: unknown key; did you mean path?"),
+    ("training: {shuffle: yes}\n", 1, "training.shuffle: unknown key; known keys here: epochs"),
+    ("model: {activation: ReLU}\n", 1, "model.activation: got 'ReLU'; allowed: relu, sigmoid"),
+    ("model: {activation: ReLU}\n", 1, "did you mean relu?"),
+    ("model: {builder: CNN}\n", 1, "did you mean cnn?"),
+    ("data: {source: Fashion_MNIST}\n", 1, "did you mean fashion-mnist?"),
+    ("training: {optimizer: AdamW}\n", 1, "did you mean adamw?"),
+    ("training: {loss: sparse_categorical_crossentropy}\n", 1, "did you mean cross_entropy?"),
+    ("training: {early_stopping: None}\n", 1, "training.early_stopping: got 'None'; expected a section of keys"),
+    ("training: {early_stopping: None}\n", 1, "write null for none"),
+    ("training: {early_stopping: false}\n", 1, "write null for none"),
+    ("training: {ema_decay: none}\n", 1, "training.ema_decay: got 'none'; expected a number; write null for none"),
+    ("training: {class_weights: no}\n", 1, "training.class_weights: got 'no'; allowed: balanced; write null for none"),
+    ("data: {fallback: 'null'}\n", 1, "data.fallback: got 'null'; allowed: mnist-5k; write null for none"),
+    ("seed: None\n", 1, "seed: got 'None'; expected a whole number"),
+    ("training: {epochs: null}\n", 1, "got null; expected a whole number; leave the key out for its default"),
+    ("runtime: {tensorboard: yes}\n", 1, "runtime.tensorboard: got 'yes'; expected true or false; write true"),
+    ("runtime: {tensorboard: 'True'}\n", 1, "runtime.tensorboard: got 'True'; expected true or false; write true"),
+    ("runtime: {tensorboard: 0}\n", 1, "runtime.tensorboard: got 0; expected true or false; write false"),
+    ("runtime: {tensorboard: off}\n", 1, "expected true or false; write false"),
+    ("training: {learning_rate: '1e-3'}\n", 1, "got '1e-3'; expected a number; leave out the quotes"),
+    ("seed: '5'\n", 1, "seed: got '5'; expected a whole number; leave out the quotes"),
+    ("training: {batch_size: 1_000}\n", 1, "got '1_000'; expected a whole number; write 1000"),
+    ("seed: 0x10\n", 1, "seed: got '0x10'; expected a whole number; write 16"),
+    ("seed: 1e3\n", 1, "seed: got 1000.0; expected a whole number; write 1000"),
+    ("model: {dropout: 25%}\n", 1, "model.dropout: got '25%'; expected a number; write 0.25"),
+    ("model: {filters: 32}\n", 1, "model.filters: got 32; expected a list, such as [32, 64]; write [32]"),
+    ("model:\n  filters: (32, 64)\n", 2, "a list stands in square brackets, such as [32, 64]"),
+    # placeholders of other programs
+    ("seed: ${oc.env:SEED}\n", 1, "seed: got '${oc.env:SEED}'; placeholders are not filled in: write the value"),
+    ("name: run-{{ seed }}\n", 1, "name: got 'run-{{ seed }}'; placeholders are not filled in"),
+    ("training:\n  epochs: {{ epochs }}\n", 2, "${…} and {{…}} are not filled in"),
+    ("training: {epochs: ${EPOCHS}}\n", 1, "${…} and {{…}} are not filled in"),
+    ("data:\n  source: csv\n  path: x\n  label: ${oc.env:L}\n", 4, "data.label: got '${oc.env:L}'; placeholders are"),
+    ("data:\n  path: ${oc.env:D}/x\n", 2, "data.path: got '${oc.env:D}/x', and ${oc.env:D} is not filled in here"),
+    ("data:\n  path: ${D:-x}\n", 2, "write the path out, or an environment variable as $NAME or ${NAME}"),
+    ("data:\n  path: '{{ d }}/x'\n", 2, "and {{…}} is not filled in here; write the path out"),
+    ("data: {path: $CNN_TRAIN_NONE/x}\n", 1, "and the environment variable CNN_TRAIN_NONE is not set; set CNN_TRAIN_"),
+    ("data: {source: csv, path: x, test_path: $CNN_TRAIN_NONE}\n", 1, "data.test_path: got '$CNN_TRAIN_NONE', and the"),
+    ("data: {path: ~nobody-of-that-name/x}\n", 1, "and no home folder known for ~; write the path out"),
     # values of the wrong kind
     (START + "seed: no\n", 3, "seed: got 'no'; expected a whole number"),
     (START + "seed: 1.5\n", 3, "seed: got 1.5; expected a whole number"),
@@ -154,6 +208,108 @@ def test_all_faults_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path
     ]
 
 
+def test_a_section_of_an_unknown_kind_hides_no_other_fault(tmp_path: Path) -> None:
+    path = written(tmp_path, "data:\n  source: mnits\n  validation_fraction: 7\n  image_size: 2\n  foo: 3\n")
+    assert [fault.split(": ")[:3] for fault in faults_of(path)] == [
+        ["2", "data.source", "got 'mnits'; allowed"],
+        ["3", "data.validation_fraction", "got 7; must be at most 0.5"],
+        ["5", "data.foo", "unknown key; known keys here"],
+    ]
+
+
+def test_paths_and_misfits_are_reported_together(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {path: $CNN_TRAIN_NONE}\nmodel: {kernel_size: 29}\n")
+    assert [fault.partition(": ")[0] for fault in faults_of(path)] == ["1", "2"]
+
+
+@pytest.mark.parametrize("text", ["name: x\n", "data:\nmodel:\ntraining:\nruntime:\n", "{}\n", START])
+def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
+    experiment = load_checked(written(tmp_path, text)).experiment
+    assert experiment.model_dump(exclude={"name"}) == Experiment().model_dump(exclude={"name"})
+    assert (experiment.data.source, experiment.model.builder) == ("mnist", "cnn")
+    assert experiment.training.schedule.name == "constant"
+
+
+def test_a_section_without_its_kind_is_of_the_default_kind(tmp_path: Path) -> None:
+    text = "data: {validation_fraction: 0.1}\nmodel: {filters: [8]}\ntraining: {schedule: {warmup_epochs: 1}}\n"
+    experiment = load_checked(written(tmp_path, text)).experiment
+    assert (experiment.data.source, experiment.data.validation_fraction) == ("mnist", 0.1)
+    assert (experiment.model.builder, experiment.model.filters) == ("cnn", [8])
+    assert (experiment.training.schedule.name, experiment.training.schedule.warmup_epochs) == ("constant", 1)
+
+
+def test_null_is_none_where_a_section_may_be_missing(tmp_path: Path) -> None:
+    assert (
+        load_checked(written(tmp_path, "training: {early_stopping: null}\n")).experiment.training.early_stopping is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "note"),
+    [
+        ("data.source=mnist-5k", "dropped data.fallback, which goes with source: mnist"),
+        (
+            "model.builder=mlp",
+            "dropped model.filters, model.kernel_size, model.pool_size, model.padding, model.dense_units, which go "
+            "with builder: cnn",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["mnist"])
+def test_another_kind_drops_the_keys_of_the_old_one(name: str, override: str, note: str) -> None:
+    config = load_checked(Path(name), [override])
+    assert config.notes == [f"--set {override}: {note}"]
+    key, _, kind = override.partition("=")
+    section, tag = key.split(".")
+    assert getattr(getattr(config.experiment, section), tag) == kind
+    assert config.experiment.model_dump(exclude={section}) == load_checked(Path(name)).experiment.model_dump(
+        exclude={section}
+    )
+
+
+def test_another_kind_keeps_what_both_have_and_what_overrides_set(tmp_path: Path) -> None:
+    text = "data: {source: folder, path: p, image_size: 8, color: rgb, validation_fraction: 0.25}\n"
+    overrides = ["data.image_size=16", "data.source=parquet"]
+    config = load_config(written(tmp_path, text), overrides)
+    assert config.experiment.data.model_dump(exclude_none=True, exclude={"test_fraction"}) == {
+        "source": "parquet", "path": "p", "image_size": 16, "color": "rgb", "validation_fraction": 0.25,
+    }  # fmt: skip
+    assert config.notes == []
+    path = written(tmp_path, text)
+    assert faults_of(path, "data.image_size=16", "data.source=npz") == [
+        "--set data.image_size=16: data.image_size: unknown key; it goes with source: folder or parquet; known keys "
+        "here: source, validation_fraction, path, keys"
+    ]
+    config = load_config(path, {"data.source": "npz"})
+    assert config.notes == ["data.source=npz: dropped data.image_size, data.color, which go with source: folder"]
+
+
+def test_another_kind_drops_no_key_that_no_kind_has(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {falback: mnist-5k}\n")
+    assert faults_of(path, "data.source=mnist-5k") == [
+        "1: data.falback: unknown key; known keys here: source, validation_fraction"
+    ]
+    assert load_checked(path, ["data={source: mnist-5k}"]).notes == []
+
+
+def test_another_schedule_drops_the_keys_of_the_old_one(tmp_path: Path) -> None:
+    path = written(tmp_path, "training: {schedule: {name: step, epochs: 2, factor: 0.1, warmup_epochs: 1}}\n")
+    config = load_config(path, ["training.schedule.name=exponential"])
+    assert config.experiment.training.schedule.model_dump() == {
+        "name": "exponential", "factor": 0.1, "warmup_epochs": 1,
+    }  # fmt: skip
+    assert config.notes == [
+        "--set training.schedule.name=exponential: dropped training.schedule.epochs, which goes with name: step"
+    ]
+
+
+def test_an_override_reaches_into_a_section_that_is_null(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {validation_fraction: 0.1}\ntraining:\n  early_stopping: null\n")
+    experiment = load_checked(path, ["training.early_stopping.patience=3"]).experiment
+    assert experiment.training.early_stopping is not None
+    assert experiment.training.early_stopping.patience == 3
+
+
 def test_faults_with_the_images_are_in_the_order_of_the_file(tmp_path: Path) -> None:
     path = written(
         tmp_path,
@@ -181,7 +337,11 @@ def test_of_very_many_faults_the_first_are_shown_and_the_rest_counted(tmp_path: 
         (["seed=x"], "--set seed=x: seed: got 'x'; expected a whole number"),
         (["sed=1"], "--set sed=1: sed: unknown key; did you mean seed?"),
         (["seed=[1"], "--set seed=[1:1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
-        (["name=*x"], "--set name=*x:1: alias *x is not allowed; write the value out"),
+        (
+            ["name=*x"],
+            "--set name=*x:1: alias *x has no anchor before it; mark an earlier value with &x, or put the text "
+            "in quotes",
+        ),
         (["a." * 20 + "a=1"], f"--set {'a.' * 20}a=1: nested more than 20 levels deep"),
         (
             ["training.batch_size=60001"],
@@ -228,6 +388,21 @@ def test_an_override_is_read_as_yaml(tmp_path: Path) -> None:
     assert experiment.training.ema_decay is None
     assert experiment.model.builder == "cnn"
     assert experiment.model.filters == [8, 16]
+
+
+def test_anchors_and_merge_keys_share_values_between_sections(tmp_path: Path) -> None:
+    text = "common: &small {l2: 1e-4, dropout: 0.5}\n" + MODEL + "  <<: *small\n  dropout: 0.25\n"
+    experiment = load_checked(written(tmp_path, text)).experiment
+    assert (experiment.model.l2, experiment.model.dropout) == (1e-4, [0.25])
+    path = written(tmp_path, text.replace("1e-4", "-1").replace("0.25", "2"))
+    assert faults_of(path) == [
+        "6: model.dropout: got 2; must be less than 1",
+        "1: model.l2: got -1; must be at least 0",
+    ]
+
+
+def test_a_key_that_only_holds_an_anchor_is_unknown_if_nothing_uses_it(tmp_path: Path) -> None:
+    assert faults_of(written(tmp_path, "sed: &x 3\n" + START)) == ["1: sed: unknown key; did you mean seed?"]
 
 
 def test_an_override_can_mend_a_fault_of_the_file(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 
 from cnn_trainer import data
+from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.data import named, places
 from cnn_trainer.errors import DataError
 from cnn_trainer.storage.strict_json import changed
+from cnn_trainer.training.run import with_data_used
 
 
 def silent(line):
@@ -48,6 +50,29 @@ def make_pictures(root, classes, num_each=5):
         for number in range(num_each):
             Image.new("L", (8, 8), 200 + 10 * label + number).save(root / name / f"{number}.png")
     return root
+
+
+def test_variables_and_home_are_filled_in_in_paths(npz_file, monkeypatch):
+    monkeypatch.setenv("HOME", str(npz_file.parent))
+    monkeypatch.setenv("PLACE", str(npz_file.parent))
+    for path in ("~/own.npz", "$PLACE/own.npz", "${PLACE}/own.npz"):
+        assert data.load_training(npz_section(path), 1, silent).record.location == str(npz_file)
+    monkeypatch.delenv("PLACE")
+    with pytest.raises(DataError, match="PLACE is not set; set PLACE, or write the path out"):
+        data.load_training(npz_section("$PLACE/own.npz"), 1, silent)
+
+
+def test_the_paths_of_a_run_are_not_filled_in_again(npz_file, tmp_path, monkeypatch):
+    odd = tmp_path / "$PLACE$$"
+    odd.mkdir()
+    shutil.copy(npz_file, odd / "own.npz")
+    monkeypatch.delenv("PLACE", raising=False)
+    monkeypatch.setenv("ODD", str(odd))
+    section = npz_section("$ODD/own.npz")
+    record = data.load_training(section, 1, silent).record
+    recorded = with_data_used(Experiment(data=section), record).data
+    assert data.load_training(recorded, 1, silent).record == record
+    assert len(data.load_split(section, 1, "test", odd / "own.npz")) == 9
 
 
 def test_record_tells_what_was_read(npz_file, small_arrays):

@@ -4,11 +4,13 @@ This is the only place where a default stands. The models are frozen and refuse 
 NaN and infinity. Nothing here reads files or imports TensorFlow.
 """
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.config.schema.model import Cnn, Mlp
-from cnn_trainer.config.schema.section import KeyProblem, Section
+from cnn_trainer.config.schema.section import KeyProblem, Section, default_kind
 from cnn_trainer.config.schema.training import Runtime, Training
 
 
@@ -23,10 +25,14 @@ class Experiment(Section):
     seed: int = Field(
         1, ge=0, le=2**31 - 1, description="Seed of all that is random: weights, order, splits, augmentation, Dropout."
     )
-    data: Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet = Field(
-        discriminator="source", description="What to train on."
+    data: Annotated[
+        Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet,
+        Field(discriminator="source"),
+        default_kind("source", "mnist"),
+    ] = Field(default_factory=Mnist, description="What to train on.")
+    model: Annotated[Cnn | Mlp, Field(discriminator="builder"), default_kind("builder", "cnn")] = Field(
+        default_factory=Cnn, description="Which network."
     )
-    model: Cnn | Mlp = Field(discriminator="builder", description="Which network.")
     training: Training = Field(Training(), description="How to train it.")
     runtime: Runtime = Field(Runtime(), description="How to use the machine.")
 

@@ -20,7 +20,7 @@ class _Data(Section):
 class Mnist(_Data):
     """The full MNIST data set: 60,000 training and 10,000 test images of 28x28, 10 classes."""
 
-    source: Literal["mnist"]
+    source: Literal["mnist"] = "mnist"
     path: str | None = Field(
         None,
         min_length=1,

@@ -33,7 +33,7 @@ def _repeat(values: list[Item], info: ValidationInfo, counted: str) -> list[Item
 class Cnn(Section):
     """Convolution and pooling blocks, then fully connected layers, then softmax over the classes."""
 
-    builder: Literal["cnn"]
+    builder: Literal["cnn"] = "cnn"
     filters: list[Units] = Field(
         [32, 64], min_length=1, max_length=16, description="Filters of each convolution block, one entry a block."
     )

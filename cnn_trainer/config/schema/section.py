@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 Item = TypeVar("Item")
@@ -17,11 +25,29 @@ class KeyProblem(ValueError):  # noqa: N818 -- no error of its own: pydantic col
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, strict, without unknown keys, without NaN or infinity."""
+    """Base of all sections: frozen, strict, without unknown keys, without NaN or infinity.
+
+    Null, which is what a heading with nothing under it is in YAML, leaves every key at its default.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, defer_build=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_written(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+
+def default_kind(key: str, kind: str) -> BeforeValidator:
+    """Makes a section that leaves out ``key``, which says of which kind it is, one of ``kind``."""
+
+    def chosen(value: Any) -> Any:
+        section = {} if value is None else value
+        return {key: kind, **section} if isinstance(section, dict) else section
+
+    return BeforeValidator(chosen)
 
 
 class _OneForAll:

@@ -1,10 +1,10 @@
 """How to train, and how to use the machine."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cnn_trainer.config.schema.section import Section
+from cnn_trainer.config.schema.section import Section, default_kind
 
 OptimizerName = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
 DeviceName = Literal["auto", "cpu", "gpu"]
@@ -24,7 +24,7 @@ class _Schedule(Section):
 class Constant(_Schedule):
     """The learning rate stays as it is."""
 
-    name: Literal["constant"]
+    name: Literal["constant"] = "constant"
 
 
 class Step(_Schedule):
@@ -146,11 +146,11 @@ class Training(Section):
         lt=1,
         description="Keep an exponential moving average of the weights with this decay, and make it the result. null: none.",
     )
-    schedule: Constant | Step | Exponential | Cosine | OneCycle | Plateau = Field(
-        default_factory=lambda: Constant(name="constant"),
-        discriminator="name",
-        description="How the learning rate changes from step to step.",
-    )
+    schedule: Annotated[
+        Constant | Step | Exponential | Cosine | OneCycle | Plateau,
+        Field(discriminator="name"),
+        default_kind("name", "constant"),
+    ] = Field(default_factory=Constant, description="How the learning rate changes from step to step.")
     augmentation: Augmentation = Field(Augmentation(), description="More data from the data there is.")
     early_stopping: EarlyStopping | None = Field(None, description="Needs a validation split. null: train all epochs.")
 
