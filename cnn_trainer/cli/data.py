@@ -119,6 +119,8 @@ def data_check(
     experiment = _experiment(subject, overrides)
     with shown_download() as progress:
         report = data.check_data(experiment.data, experiment.seed, progress)
+    if report.validation_from == "own" and experiment.data.validation_fraction:
+        warn(data.unused_fraction(report.location, report.splits["validation"].num_examples))
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
@@ -169,8 +171,9 @@ def _describe(report: "DataReport") -> list[str]:
         for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
     ]
     converted = conversion(report.pixel_dtype, report.white)
+    own = ", which has its own validation split" if report.validation_from == "own" else ""
     lines = [
-        f"{data_name(report.source, report.requested)}, from {report.location}",
+        f"{data_name(report.source, report.requested)}, from {report.location}{own}",
         *([converted] if converted else []),
         "",
         *table(("split", "examples", "image", "sha256 of images and labels"), splits, width),

@@ -156,6 +156,8 @@ def prepare(
         raise DataError(problem, place=record.location, remedy=remedy) from None
     for line in _class_warnings(experiment, training_data):
         feedback.warn(line)
+    if record.validation_from == "own" and experiment.data.validation_fraction:
+        feedback.warn(data.unused_fraction(record.location, record.num_validation))
     experiment = with_data_used(experiment, record)
     placed, shape = Config(experiment, config.file, config.places), ImageShape(*record.image_shape)
     check_fits(placed, shape, record.num_whole_train, record.validation_from == "own")
@@ -191,11 +193,14 @@ def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterato
 def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
     """The experiment as it is really run, from whatever folder the next command is started.
 
-    Paths are absolute; if the fallback was taken, data and name say so.
+    Paths are absolute; if the fallback was taken, data and name say so. No share of the training split validates if
+    the data has its own validation split.
     """
     if record.source == record.requested:
         section = experiment.data.model_dump(exclude_none=True)
-        changes = {"data.path": literal_path(Path(record.location))} if "path" in section else {}
+        changes: dict[str, object] = {"data.path": literal_path(Path(record.location))} if "path" in section else {}
+        if record.validation_from == "own":
+            changes["data.validation_fraction"] = 0.0
         tables = {
             key: literal_path(expand_path(section[key])) for key in ("test_path", "validation_path") if key in section
         }

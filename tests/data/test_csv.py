@@ -172,6 +172,7 @@ WRONG_CELLS = {
     "word": ("x", "train.csv:4: column 3 (pixel1) holds 'x'; expected a number"),
     "nothing": ("", "train.csv:4: column 3 (pixel1) holds nothing; expected a number"),
     "nan": ("nan", "train.csv:4: column 3 (pixel1) holds 'nan'; expected a number"),
+    "boolean": ("True", "train.csv:4: column 3 (pixel1) holds 'True'; write 255 for True and 0 for False"),
     "one more": ("1,2", "train.csv:4: has 786 cells; expected 785, as in the first row"),
 }
 

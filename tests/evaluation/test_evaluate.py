@@ -191,6 +191,21 @@ def test_other_images_have_another_digest_and_what_does_not_fit_is_refused(cnn_t
         assert len(answer.err.splitlines()) == 1
 
 
+def test_images_elsewhere_on_a_wrong_scale_are_refused_and_dark_ones_warned_of(cnn_train, plain, strokes, tmp_path):
+    other = tmp_path / "other.npz"
+    np.savez(other, **(strokes | {"x_test": (strokes["x_test"] > 100).astype(np.uint8)}))
+    answer = cnn_train("evaluate", plain, "--data", other)
+    assert (answer.code, answer.out) == (4, "")
+    assert re.search(r"of the \d+ test images is 1 of 255, which is a wrong scale; multiply by 255", answer.err)
+    np.savez(other, **(strokes | {"x_test": strokes["x_test"] // 4}))
+    answer = cnn_train("evaluate", plain, "--data", other)
+    assert answer.code == 0
+    dark = strokes["x_test"].max() // 4
+    assert re.search(
+        rf"WARNING: .*of the \d+ test images is {dark} of 255; use .* if {dark} stands for white", answer.err
+    )
+
+
 def test_a_run_without_a_result_cannot_be_scored_and_the_remedy_is_named(cnn_train, plain, tmp_path):
     unfinished = tmp_path / "20261124-010203-unfinished"
     shutil.copytree(plain, unfinished)

@@ -491,6 +491,12 @@ def test_the_sources_own_validation_split_chooses_the_result(cnn_train, small_co
     assert (scored["num_examples"], scored["images_sha256"]) == (20, data["validation_sha256"])
     assert scored["loss"] == pytest.approx(min(losses), rel=1e-6)
     assert cnn_train("evaluate", run, "--split", "train", "--json").json["images_sha256"] == data["train_sha256"]
+    asked = cnn_train("train", small_config, *words, *settings("data.validation_fraction=0.25"), "--json", cwd=tmp_path)
+    assert f"data.validation_fraction is not used: {path} has its own validation split of 20 images" in asked.err
+    assert asked.json["weights_sha256"] == trained.json["weights_sha256"]
+    repeated = cnn_train("train", tmp_path / asked.run / "config.yaml", "--json", cwd=tmp_path)
+    assert "WARNING" not in repeated.err
+    assert repeated.json["weights_sha256"] == trained.json["weights_sha256"]
 
     for other, problem in (
         ({**arrays, "x_val": arrays["x_val"][::-1]}, "not the images that the run was validated on"),

@@ -13,7 +13,7 @@ class _Data(Section):
         0.0,
         ge=0,
         le=0.5,
-        description="Share of the training split to validate on: stratified by class, by the seed. 0: none, or the data's own validation split.",
+        description="Share of the training split to validate on: stratified by class, by the seed. 0: none. Not used if the data has its own validation split.",
     )
 
 
