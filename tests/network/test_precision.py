@@ -1,4 +1,4 @@
-"""Whether another precision pays: what is timed, and what is said of the outcome. No test asks for a speed."""
+"""Whether another precision pays off: what is timed, and what is said about the result. No test demands a speed."""
 
 import numpy as np
 import pytest

@@ -1,8 +1,8 @@
 """MNIST's digits as photographs and scans would show them, made by random transformations with a seed.
 
 A digit becomes pen ink on a larger page, off centre and slightly tilted. The page has a colour, grain, specks and
-perhaps ruled lines, and may lie on a desk. It is lit from one side, slightly out of focus, with sensor noise, and stored
-as JPEG or PNG.
+perhaps ruled lines, and may lie on a desk. It is lit from one side, slightly out of focus, with sensor noise, and
+stored as JPEG or PNG.
 """
 
 import io

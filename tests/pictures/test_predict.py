@@ -28,7 +28,7 @@ def lines(answer):
 
 
 def test_pictures_as_people_take_them_are_read(cnn_train, digits_run, digits, tmp_path):
-    """40 pictures of seven kinds: scans, photographs, in shadow, small on a page, on ruled paper, a blackboard, a desk."""
+    """40 pictures of seven kinds: scans, photographs, shadows, small on a page, ruled paper, a blackboard, a desk."""
     kinds = list(photographs.KINDS)
     labels = {}
     for number in range(40):

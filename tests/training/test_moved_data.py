@@ -1,4 +1,4 @@
-"""``resume --data``: a run whose data has moved goes on to the same bits, and records where the data is now."""
+"""``resume --data``: a run whose data has moved resumes bit for bit, and records where the data is now."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Learning-rate schedules against formulas written once more, in NumPy and step by step."""
+"""Learning-rate schedules compared with formulas written again in NumPy, step by step."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""``cnn-train train`` as a person has it: from a config to a run directory."""
+"""``cnn-train train`` as a user sees it: from a config to a run directory."""
 
 import csv
 import json
@@ -267,7 +267,7 @@ def test_name_device_and_runs_dir_go_over_the_config(cnn_train, small_config, tm
 
 
 def test_a_small_network_learns_digits(cnn_train, tmp_path):
-    """A fixed recipe that plain Keras takes to 0.95 or so: a wrong gradient does not get there."""
+    """A fixed recipe with which plain Keras reaches about 0.95; a wrong gradient does not get there."""
     (tmp_path / "digits.yaml").write_text(
         """\
 data: {source: mnist-5k}
@@ -555,7 +555,7 @@ def test_a_run_from_before_with_pixels_on_a_wrong_scale_is_still_scored_and_resu
 
 
 def test_a_run_from_before_keeps_the_order_of_its_classes(cnn_train, tmp_path):
-    """Its classes 10 and 2 were sorted by code point; a new run sorts them by number."""
+    """Its classes 10 and 2 were sorted by code point; a new run sorts them as numbers."""
     random = np.random.default_rng(3)
     for name in ("2", "10"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
