@@ -61,7 +61,7 @@ def run_dirs(folder):
 
 @pytest.fixture(scope="module")
 def fallback_run(cnn_train, tmp_path_factory):
-    """configs/mnist.yaml where there is no MNIST, with fewer filters and two epochs: the answer and the folder."""
+    """configs/mnist.yaml without MNIST, with fewer filters and two epochs: the answer and the folder."""
     folder = tmp_path_factory.mktemp("fallback")
     overrides = settings("training.epochs=2", "model.filters=[4, 8]", "model.dense_units=[16]")
     return cnn_train("train", ROOT / "configs/mnist.yaml", *overrides, "--json", cwd=folder), folder
@@ -688,7 +688,7 @@ def test_epochs_that_a_config_cannot_have_are_refused_and_the_run_is_as_it_was(
 
 
 def test_a_run_can_be_trained_without_opening_the_test_split(small_config, strokes, tmp_path):
-    """There is no readable test image at all; scoring it later says so, and repairs nothing by itself."""
+    """No test image is readable. Scoring the run later says so, and repairs nothing by itself."""
     np.savez(tmp_path / "strokes.npz", **{**strokes, "x_test": "broken", "y_test": "broken"})
     outcome = train_config(load_checked(small_config, THREADS), tmp_path / "runs", evaluate=False)
     assert (outcome.status, outcome.test_accuracy, outcome.test_images_sha256) == ("trained", None, None)
