@@ -39,7 +39,7 @@ def names(folder: Path) -> list[str]:
 
 
 def fail_at(monkeypatch, call: str, wanted: int, error: int, part: int = 0) -> list[int]:
-    """Make the ``wanted``-th call of ``os.<call>`` fail; a write fails after ``part`` bytes. Returns the count of calls."""
+    """Make the ``wanted``-th call of ``os.<call>`` fail, a write after ``part`` bytes. Returns the count of calls."""
     real, made = getattr(os, call), [0]
 
     def failing(*arguments, **options):
