@@ -1,4 +1,4 @@
-"""``cnn-train evaluate``: a run is scored again, from its directory alone, to the same digits."""
+"""``cnn-train evaluate``: a run is scored again from its directory, and gives the same digits."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ KINDS = {
         "data.validation_fraction=0.25",
         "training.ema_decay=0.8",
         "training.epochs=3",
-        "training.batch_size=15",  # the last step of an epoch takes fewer
+        "training.batch_size=15",  # the last step of an epoch has fewer
     ],
     "bfloat16, towers": ["runtime.precision=bfloat16", "runtime.towers=2", "model.conv_dropout=0.1"],
     "float64, mean squared error": [
@@ -34,7 +34,7 @@ KINDS = {
         "training.loss=mean_squared_error",
     ],
 }
-# What two evaluations of one run may differ in.
+# The parts in which two evaluations of one run may differ.
 TIME = "evaluated_at"
 
 
@@ -57,7 +57,7 @@ runtime: {device: cpu}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, strokes):
-    """Where all runs of this module are made. The config is removed afterwards: nothing may read it again."""
+    """The folder of all runs of this module. The config is then removed, because nothing may read it again."""
     folder = tmp_path_factory.mktemp("evaluate")
     write_config(folder, strokes)
     return folder
@@ -106,7 +106,7 @@ def test_the_validation_score_is_that_of_the_best_epoch(cnn_train, trained, fold
 
 
 def test_an_epoch_before_the_last_can_be_the_result(cnn_train, strokes, tmp_path):
-    """Labels without a pattern: what is learned of the training images makes the validation loss worse."""
+    """Labels without a pattern: learning the training images makes the validation loss worse."""
     write_config(tmp_path, strokes)
     random = np.random.default_rng(3)
     arrays = strokes | {"y_train": random.permutation(strokes["y_train"])}

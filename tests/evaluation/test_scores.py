@@ -29,7 +29,7 @@ def test_logits_of_any_size_have_a_finite_loss_in_float64():
     found = score_logits(logits, np.array([1, 2]), "cross_entropy")
     assert found.loss == pytest.approx((2e4 + math.log(3)) / 2, rel=1e-12)
     assert found.probabilities.dtype == np.float64
-    assert logits[0, 0] == 1e4  # what was given is left as it is
+    assert logits[0, 0] == 1e4  # the arguments are not changed
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])

@@ -1,4 +1,4 @@
-"""``cnn-train export``, as a person and as a program see it."""
+"""``cnn-train export``, as a user and as a program see it."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_what_only_microcontrollers_run_says_how_and_is_not_to_be_served(cnn_tra
 
 
 def test_a_refused_format_ends_with_exit_code_7(cnn_train, run_copy, tmp_path):
-    """The process that checks gives its probabilities in the wrong order."""
+    """The checking process gives its probabilities in the wrong order."""
     (tmp_path / "sitecustomize.py").write_text(
         """\
 import safetensors.numpy
@@ -76,7 +76,7 @@ save = safetensors.numpy.save_file
 safetensors.numpy.save_file = lambda arrays, path: save({name: arrays[name][::-1].copy() for name in arrays}, path)
 """
     )
-    environment = {"PYTHONPATH": str(tmp_path)}  # heard by the process that checks alone, which is started anew
+    environment = {"PYTHONPATH": str(tmp_path)}  # only the checking process sees it, because it is started anew
     answer = cnn_train("export", run_copy, "--format", "onnx", "--json", env=environment)
     assert answer.code == 7
     assert answer.json["manifest"] is None

@@ -1,4 +1,4 @@
-"""An export on the disk is read without trusting it."""
+"""An export on disk is read without being trusted."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""An exported model that is not the run's model is found out, in a process that has only its file."""
+"""An exported model that differs from the run's is detected, in a process that has only its file."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from cnn_trainer.export.manifest import PATHS
 
 @pytest.fixture(scope="module")
 def expected(exported, strokes):
-    """What the run makes of the test split, to within the rounding of ONNX Runtime."""
+    """The run's answers on the test split, up to the rounding of ONNX Runtime."""
     images = strokes["x_test"][..., None]
     probabilities = runtimes.load(exported[0] / "model.onnx", "onnx", threads=1)(images)
     return parity.Expected(images, strokes["y_test"].astype(np.int32), probabilities, "0" * 64)
@@ -21,7 +21,7 @@ def expected(exported, strokes):
 
 @pytest.fixture
 def check(expected, tmp_path):
-    """A function of a format, a path and what is expected that checks."""
+    """A function that checks a format and a path against what is expected."""
     images_path = tmp_path / "images.safetensors"
     parity.write_images(images_path, expected)
     return lambda name, path, wanted=expected: parity.check_parity(name, path, images_path, wanted)

@@ -1,4 +1,4 @@
-"""What an export leaves behind: what was let in, and nothing else, whatever happens on the way."""
+"""What an export leaves behind: the files that passed, and nothing else, no matter what happens meanwhile."""
 
 import errno
 import fcntl
@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tensorflow as tf  # noqa: F401 -- so that the tests' TensorFlow is started before a run starts it
+import tensorflow as tf  # noqa: F401 -- starts the tests' TensorFlow before a run does
 from support import read_json
 
 from cnn_trainer.errors import DataError, DeviceError, RunDirectoryError, UsageError
@@ -22,7 +22,7 @@ from cnn_trainer.storage import strict_json
 
 @pytest.fixture
 def export_to(run_copy, tmp_path):
-    """A function of formats that exports the run to ``tmp_path / "export"`` in this process."""
+    """A function that exports the run in some formats to ``tmp_path / "export"`` in this process."""
 
     def export_formats(*wanted, run_dir=run_copy, say=lambda _: None):
         return publish.export_run(store.open_run(run_dir), wanted, tmp_path / "export", None, say)
@@ -32,7 +32,7 @@ def export_to(run_copy, tmp_path):
 
 @pytest.fixture
 def wrong_onnx(monkeypatch, tamper):
-    """What is written as ONNX has other weights than the run."""
+    """The ONNX file gets other weights than the run."""
     write = formats._WRITERS["onnx"]
 
     def write_and_tamper(source, path):
@@ -84,7 +84,7 @@ def test_formats_are_added_to_an_export_and_equal_files_are_not_touched(run_copy
     before = {path: path.stat().st_ino for path in (tmp_path / "export").rglob("*") if path.name != "manifest.json"}
     said = []
     found = export_to("litert-int8", say=said.append)
-    # What is gone is no longer listed; of the rest not even a file was replaced.
+    # Removed files are no longer listed; no other file was replaced.
     assert list(found.manifest.models) == [
         "saved-model",
         "onnx",
@@ -105,7 +105,7 @@ def test_a_saved_model_is_replaced(exported, export_to, tmp_path, monkeypatch):
     record = exports.read(tmp_path / "export").models["saved-model"].parity
     monkeypatch.setattr(
         "cnn_trainer.export.parity.check_parity", lambda *_: record
-    )  # TensorFlow takes its time to start
+    )  # TensorFlow takes a while to start
     (tmp_path / "export/saved-model/1/saved_model.pb").write_bytes(b"damaged")
     found = export_to("saved-model")
     assert len(found.manifest.models) == len(PATHS)
@@ -184,7 +184,7 @@ def test_two_exports_to_one_place_do_not_mix(export_to, tmp_path):
 
 
 def test_a_folder_that_cannot_be_locked_is_exported_to_with_a_warning(export_to, tmp_path, monkeypatch):
-    """As on NFS, where a folder cannot be locked because it cannot be opened for writing."""
+    """As on NFS, which cannot lock a folder because a folder cannot be opened for writing."""
 
     def refused(*_):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))

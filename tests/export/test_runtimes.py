@@ -1,4 +1,4 @@
-"""ONNX Runtime and LiteRT run exported models, without TensorFlow, and refuse what is none."""
+"""ONNX Runtime and LiteRT run exported models, without TensorFlow, and refuse other files."""
 
 import subprocess
 import sys

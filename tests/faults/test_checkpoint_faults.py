@@ -1,4 +1,4 @@
-"""Whatever happens to a checkpoint, when it is written or later: the old one or the new one is read, or none."""
+"""Whatever happens to a checkpoint, while it is written or later: the old one, the new one or none is read."""
 
 import shutil
 import signal
@@ -33,7 +33,7 @@ def test_a_kill_at_any_call_of_writing_a_checkpoint_leaves_the_old_or_the_new_on
             break
         assert code == -signal.SIGKILL
         kills.append(found.state["step"])
-    # Renaming is what makes a checkpoint: all before it leaves the old one, all after it the new one.
+    # The rename makes the checkpoint: a death before it leaves the old one, a death after it the new one.
     assert kills == {"open": [2, 2], "write": [2], "fsync": [2, 3], "rename": [2], "unlink": [3]}[call]
 
 

@@ -1,4 +1,4 @@
-"""A run that was stopped after any step, and goes on, ends with the bits that it would have had."""
+"""A run that is stopped after any step resumes bit for bit."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Disks that are full, cannot be written to, or go away: a message, exit code 6, and the checkpoint that was there."""
+"""Disks that are full, cannot be written to, or go away: a message, exit code 6, and the earlier checkpoint is kept."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from .harness import fingerprint, only_run, read_json, small_disk, wait_until, w
 
 
 def test_a_full_disk_costs_no_checkpoint_and_the_run_goes_on_once_there_is_room(zygote, reference, tmp_path):
-    with small_disk(tmp_path / "disk", 300) as disk:  # room for two checkpoints, and not for the third beside them
+    with small_disk(tmp_path / "disk", 300) as disk:  # room for two checkpoints, but not for a third
         child = zygote.run("train", reference.config, "--runs-dir", disk, code=6)
         assert "No space left on device; free some space on its disk" in child.stderr
         run_dir = only_run(disk)
@@ -79,7 +79,7 @@ def test_a_run_that_can_only_be_read_is_scored_and_used_and_says_what_is_not_kep
 
 @pytest.mark.parametrize("error", ["EACCES", "EPERM", "EROFS", "ENOSPC"])
 def test_the_score_of_a_run_that_refuses_what_is_written_is_not_lost(zygote, reference, tmp_path, error):
-    """As of another user's run, which root, who may run the tests, could write to."""
+    """As if the run were another user's. (The tests may run as root, which could write to it.)"""
     run_dir = reference.copy(tmp_path)
     before = contents(run_dir)
     child = zygote.start_call("without_writing", run_dir, error, "evaluate", run_dir)
@@ -106,7 +106,7 @@ def test_a_folder_that_vanishes_while_training_ends_it_with_a_message(zygote, tm
     wait_until(lambda: [*(tmp_path / "runs").rglob("step-*")] or child.ended.is_set())
     gone = only_run(tmp_path / "runs") / what
     moved = Path(shutil.move(gone, tmp_path / "elsewhere"))
-    if what == "run.json":  # nothing that training reads: it goes on
+    if what == "run.json":  # training does not read it, so it goes on
         child.signal(15)
         assert child.wait() == 143
         assert read_json(gone)["status"] == "interrupted"

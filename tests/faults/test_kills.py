@@ -1,4 +1,4 @@
-"""kill -9 at any instant: every run is resumed, and ends with the bits that it would have had."""
+"""kill -9 at any instant: every run resumes bit for bit."""
 
 import signal
 import subprocess
@@ -27,7 +27,7 @@ EPOCHS = 6
 
 def start(zygote, config: Path, runs_dir: Path, call: str = "", wanted: int = 0):
     run = only_run(runs_dir) if runs_dir.exists() and any(runs_dir.iterdir()) else ""
-    if run and not (run / "run.json").exists():  # killed before it was a run: it is started again
+    if run and not (run / "run.json").exists():  # killed before the run existed: it is started again
         for path in [*run.rglob("*")][::-1]:
             path.rmdir() if path.is_dir() else path.unlink()
         run.rmdir()

@@ -22,7 +22,7 @@ def test_a_run_is_trained_and_scored_to_the_same_bits(zygote, reference, tmp_pat
 
 
 def test_a_second_trainer_is_refused_and_a_killed_one_frees_the_run(zygote, tmp_path):
-    """By the POSIX lock, which the training process must not lose by looking at its own run."""
+    """By the POSIX lock. The training process must not lose it when it looks at its own run."""
     config = write_config(tmp_path, 500, ("patience: 3", "patience: 1000"))
     first = zygote.start_call("without_locks", "flock", "", "train", config, "--runs-dir", tmp_path / "runs")
     wait_until(lambda: [*(tmp_path / "runs").rglob("step-*")] or first.ended.is_set())

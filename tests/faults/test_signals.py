@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a checkpoint at the next step, 143 or 130 within two seconds, and a run that goes on."""
+"""SIGTERM and Ctrl-C: a checkpoint at the next step, exit code 143 or 130 within two seconds, and a resumable run."""
 
 import os
 import pty
@@ -48,7 +48,7 @@ def test_sigterm_at_random_instants_leaves_a_run_that_goes_on(zygote, reference,
         time.sleep(chance.uniform(0, 2.5))
         training = "run: " in child.stderr
         code = stop(child, signal.SIGTERM)
-        assert code == 143 or (code == -signal.SIGTERM and not child.stderr)  # too early for this program to hear
+        assert code == 143 or (code == -signal.SIGTERM and not child.stderr)  # too early for this program to handle it
         assert "Traceback" not in child.stderr
         if "stopped in epoch" in child.stderr:
             stopped += 1
@@ -136,7 +136,7 @@ def test_children_hear_what_these_tests_were_started_to_ignore(number):
 
 @pytest.fixture
 def terminal():
-    """A terminal: what its keyboard and screen hang on, and the path by which a process opens it."""
+    """A terminal: the end with its keyboard and screen, and the path by which a process opens it."""
     screen, keyboard = pty.openpty()
     yield screen, os.ttyname(keyboard)
     os.close(screen)
@@ -163,7 +163,7 @@ def test_ctrl_c_on_a_terminal_leaves_a_run_that_goes_on(zygote, tmp_path, termin
     words = read_screen(screen)
     assert "stopped in epoch" in words
     assert "Traceback" not in words
-    assert words.rfind("\x1b[?25h") > words.rfind("\x1b[?25l") or "\x1b[?25l" not in words  # the cursor is seen
+    assert words.rfind("\x1b[?25h") > words.rfind("\x1b[?25l") or "\x1b[?25l" not in words  # the cursor is visible
     assert read_json(run_dir / "run.json")["status"] == "interrupted"
 
 

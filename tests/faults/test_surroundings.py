@@ -1,4 +1,4 @@
-"""Streams that close, a home that is not there, letters that cannot be shown, a clock that jumps: training goes on."""
+"""Streams that close, a missing home, characters that cannot be shown, a clock that jumps: training goes on."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def test_an_early_end_of_whoever_reads_stdout_changes_nothing(zygote, reference,
 
 
 def test_an_early_end_of_whoever_reads_stderr_changes_nothing(zygote, reference, tmp_path):
-    with closing_pipe(tmp_path / "pipe", read=300) as pipe:  # some lines, and gone while it trains
+    with closing_pipe(tmp_path / "pipe", read=300) as pipe:  # it reads some lines, and goes away during training
         arguments = ["train", reference.config, "--runs-dir", tmp_path / "runs", "--json"]
         child = zygote.start(*arguments, streams=["/dev/null", str(tmp_path / "stdout"), pipe.path])
         pipe.read_and_close()
@@ -51,7 +51,7 @@ def test_streams_that_were_closed_before_the_start_change_nothing(zygote, refere
 
 
 class ClosingPipe:
-    """A named pipe whose reader goes away after so many bytes."""
+    """A named pipe whose reader goes away after a number of bytes."""
 
     def __init__(self, path: Path, read: int) -> None:
         os.mkfifo(path)

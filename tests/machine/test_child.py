@@ -1,4 +1,4 @@
-"""A function in a process of its own: what goes in, what comes back, and how its end is told."""
+"""A function in its own process: what goes in, what comes back, and how its end is reported."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def raise_it(): child.answer(lambda: 1 / 0)
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """A function that runs a function of the program, from a folder that must not be imported from."""
+    """Runs a function of the program, in a folder from which nothing must be imported."""
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs" / "program.py").write_text(PROGRAM)
     (tmp_path / "working").mkdir()

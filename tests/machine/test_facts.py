@@ -1,4 +1,4 @@
-"""What the program knows of the environment that it runs in."""
+"""What the program knows about its environment."""
 
 import importlib.util
 import shutil

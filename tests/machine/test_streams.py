@@ -1,4 +1,4 @@
-"""Standard streams, in processes of their own: a test's own are pytest's."""
+"""Standard streams, in separate processes, because pytest replaces those of a test."""
 
 import subprocess
 import sys

@@ -13,7 +13,7 @@ from cnn_trainer.network.build import build_model
 
 @pytest.fixture
 def build(make_experiment):
-    """A function of the model section and the seed that gives the Keras model for MNIST's images."""
+    """A function that builds the Keras model for MNIST's images from the model section and the seed."""
 
     def make(model=None, seed=1, precision="float32", shape=(28, 28, 1), num_classes=10):
         return build_model(make_experiment(model, None, precision, seed), shape, num_classes)
@@ -151,7 +151,7 @@ assert not any(name.startswith("cnn_trainer") for name in sys.modules)
 
 
 def test_a_saved_model_is_any_keras_users_and_takes_raw_images(build, digits, tmp_path):
-    """With every kind of layer in it; in a process of its own, which does not import this package."""
+    """It has every kind of layer, and is loaded in a process that does not import this package."""
     model = build({"batch_normalization": True, "conv_dropout": 0.2, "dropout": 0.5, "l2": 0.001})
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", digits.images)

@@ -1,4 +1,4 @@
-"""Whether another precision pays: what is timed, and what is said of the outcome. No test asks for a speed."""
+"""Whether another precision pays off: what is timed, and what is said about the result. No test demands a speed."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ NETWORKS = {
 
 @pytest.fixture
 def model(make_experiment):
-    """A function of the section model and the images' shape that gives the Keras model."""
+    """A function that builds the Keras model from the section model and the images' shape."""
     return lambda section, image_shape: build_model(make_experiment(section), image_shape, 10)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_what_is_timed_is_the_work_of_a_training_step_in_the_precision(model, network):
-    """All products together need as many operations as the network is counted to need."""
+    """All products together need as many operations as were counted for the network."""
     built = model(*NETWORKS[network])
 
     def multiplied(product):

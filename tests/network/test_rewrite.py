@@ -1,4 +1,4 @@
-"""The rewritten operations against the plain Keras model, over random architectures."""
+"""The rewritten operations compared with the plain Keras model, on random architectures."""
 
 import keras
 import numpy as np
@@ -57,7 +57,7 @@ def architectures(
 
 
 def build(model, shape, seed=1):
-    """The Keras model in float64, with biases and moving statistics that are not what they are at first."""
+    """The Keras model in float64, with biases and moving statistics that differ from their initial values."""
     experiment = Experiment.model_validate(
         {"seed": seed, "data": {"source": "mnist-5k"}, "model": model, "runtime": {"precision": "float64"}}
     )
@@ -76,7 +76,7 @@ def batch(shape, seed=1, size=4):
 
 
 def plain_gradients(model, images, labels, training):
-    """Mean cross-entropy and its gradients, as the Keras model has them."""
+    """Mean cross-entropy and its gradients, from the Keras model."""
     with tf.GradientTape() as tape:
         probabilities = model(images, training=training)
         chosen = tf.gather(probabilities, labels, axis=1, batch_dims=1)
@@ -106,7 +106,7 @@ def assert_same(found, wanted, scale):
 @many
 @given(architectures(), st.booleans())
 def test_loss_and_every_gradient_are_those_of_the_plain_model(architecture, training):
-    """Relative to the largest entry of any gradient; Dropout, whose choices are others, is left out of training."""
+    """Relative to the largest entry of any gradient. Training has no Dropout, because its choices would differ."""
     model, shape = architecture
     if training:
         model = {**model, "conv_dropout": 0.0, "dropout": 0.0}
@@ -218,7 +218,7 @@ def test_the_documented_model_is_read_and_rewritten_as_it_says():
 @few
 @given(architectures())
 def test_a_folded_scale_leaves_the_function_as_it_is(architecture):
-    """And no image is scaled, as the first layer is a convolution."""
+    """And no image is scaled, because the first layer is a convolution."""
     model, shape = architecture
     built = build(model, shape)
     operations = rewrite.fold_scale(rewrite.read_model(built))
@@ -267,7 +267,7 @@ def test_images_need_not_be_square():
 
 
 def test_batch_normalization_sees_every_pixel():
-    """Its statistics are taken over what a later pool drops."""
+    """Its statistics include the pixels that a later pool drops."""
     operations = rewrite.read_model(documented(batch_normalization=True, pool_size=3))
     assert rewrite.cropped_size(operations, 28, 28) == (28, 28)
 
@@ -293,7 +293,7 @@ def test_only_batch_normalization_looks_across_the_batch(model, across):
 
 
 def test_the_gradient_of_a_bias_is_added_up_exactly_enough_in_bfloat16():
-    """10,816 times 1: a sum that is itself kept in bfloat16 would stay at 256."""
+    """10,816 times 1: a sum held in bfloat16 would stay at 256."""
     bias = tf.zeros(2, tf.bfloat16)
     with tf.GradientTape() as tape:
         tape.watch(bias)
@@ -331,7 +331,7 @@ def test_the_dropout_layers_of_one_model_draw_apart():
 
 
 def test_other_weights_than_the_models_own_are_used_throughout():
-    """Moving averages are evaluated so; batch normalisation's scale and shift are among them."""
+    """This is how moving averages are evaluated; they include batch normalisation's scale and shift."""
     built = build({"builder": "cnn", "filters": [3], "batch_normalization": True}, (9, 9, 1))
     images = batch((9, 9, 1))[0].numpy()
     values = [variable.numpy() * 1.5 for variable in built.trainable_variables]

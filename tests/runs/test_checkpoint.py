@@ -36,7 +36,7 @@ def compact(header: object) -> bytes:
 
 
 def crafted(header: object, data: bytes = b"", header_bytes: int | None = None) -> bytes:
-    """A file with this header and the right digest: what a stranger can write."""
+    """A file with this header and the right digest, which a stranger can write."""
     text = header if isinstance(header, bytes) else compact(header)
     file = (len(text) if header_bytes is None else header_bytes).to_bytes(8, "little") + text + data
     return file.replace(b"0" * 64, hashlib.sha256(file).hexdigest().encode(), 1)

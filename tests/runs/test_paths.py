@@ -30,7 +30,7 @@ def test_a_run_is_found_by_name_by_path_and_as_the_latest(runs_dir, tmp_path):
     for text in ("runs/mine", "./runs/mine/", str(tmp_path / "runs" / "mine"), "runs/../runs/mine"):
         assert resolve_run(text, runs_dir) == Path(text)
     (runs_dir / "link").symlink_to("mine")
-    assert resolve_run("runs/link", runs_dir) == Path("runs/link")  # a path that was asked for is followed
+    assert resolve_run("runs/link", runs_dir) == Path("runs/link")  # a path given by the user is followed
 
 
 def test_latest_passes_over_what_was_never_created_whole_and_links(runs_dir, tmp_path):

@@ -1,4 +1,4 @@
-"""What a score records besides what it is made from, also read from files of earlier versions."""
+"""The values that a score derives from others and records, also when read from files of earlier versions."""
 
 import json
 
@@ -36,7 +36,7 @@ def recalls(*values):
 
 
 def test_the_balanced_accuracy_is_the_mean_recall_of_the_classes_that_there_are():
-    """The example of scikit-learn's balanced_accuracy_score: y = 010010, predicted 010001, of recalls 3/4 and 1/2."""
+    """The example of scikit-learn's balanced_accuracy_score: y = 010010, predicted 010001, recalls 3/4 and 1/2."""
     assert balanced_accuracy(recalls(0.75, 0.5)) == 0.625
     assert balanced_accuracy(recalls(1.0, 0.0, None)) == 0.5
     assert balanced_accuracy(recalls(None)) == 0

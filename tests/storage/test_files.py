@@ -14,7 +14,7 @@ from cnn_trainer.errors import StorageError
 from cnn_trainer.storage import files, strict_json
 
 CALLS = ["open", "write", "fsync", "rename"]
-# Does half of what it is asked at the wanted call, then dies as from kill -9.
+# Does half of the wanted call, then dies as from kill -9.
 DIE = """
 import os, sys
 from pathlib import Path
@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_synced_at_all_is_no_failure(tmp_path, monkeypat
 
 @pytest.fixture
 def refuse(monkeypatch):
-    """A function that makes these calls of fcntl fail, as where a file system does not know them."""
+    """A function that makes these calls of fcntl fail, as if a file system did not support them."""
 
     def make(error, *calls):
         def refused(file, operation):

@@ -101,7 +101,7 @@ def test_every_image_gets_a_transform_of_its_own():
 
 
 def test_what_is_not_asked_for_does_not_happen():
-    """With a shift alone, the mean place of a single bright pixel moves, and its sum stays."""
+    """With only a shift, a single bright pixel moves on average, and its sum stays the same."""
     images = np.zeros((50, HEIGHT, WIDTH, 1), np.float32)
     images[:, 6, 7] = 1.0
     results = build_augment(Augmentation(shift_pixels=2.0), HEIGHT, WIDTH)(tf.constant(images), SEED).numpy()[..., 0]

@@ -15,7 +15,7 @@ from cnn_trainer.training.gradients import Objective
 
 SMALL = {"filters": [3, 4], "dense_units": [6]}
 COUNTS = [12, 7, 3]
-# Keras rounds its weights to float32, even where it then computes in float64.
+# Keras rounds its weights to float32, even if it then computes in float64.
 TOLERANCE = 1e-7
 
 

@@ -1,4 +1,4 @@
-"""What is seen while a run trains: on a terminal, in a pipe, and nowhere."""
+"""What is shown while a run trains: on a terminal, in a pipe, and nowhere."""
 
 import fcntl
 import os
@@ -108,7 +108,7 @@ def test_a_live_line_is_drawn_on_a_terminal_and_goes_away(on_terminal, small_con
     assert "━" not in shown
     assert "starting" not in shown
     assert "left" not in shown
-    # Each epoch once and nothing between them, though broken into lines where the terminal is narrow.
+    # Each epoch once and nothing in between, even if a narrow terminal wraps it.
     words = " ".join(shown.split())
     words = words[words.index("epoch 1/3") : words.index("test accuracy")]
     figures = r"epoch {}/3 loss \d\.\d{{4}} accuracy \d+\.\d\d% [\d,]+ images/s \d+\.\d s "
@@ -130,7 +130,7 @@ def test_the_live_line_keeps_epoch_percentage_accuracy_and_time_left(on_terminal
 
 
 def test_no_line_of_the_live_display_is_wider_than_the_terminal(on_terminal, small_config):
-    """A line that wraps could not be taken back: what went over the edge would stay."""
+    """A line that wraps cannot be erased: the part beyond the edge would stay."""
     _, received = on_terminal(20, "train", small_config, "--set", "training.epochs=2")
     assert frames(received)
     assert all(len(frame) <= 20 for frame in frames(received))

@@ -24,7 +24,7 @@ EVERYTHING = {
     "schedule": {"name": "one-cycle"},
     "augmentation": {"shift_pixels": 1.5, "rotation_radians": 0.2, "zoom": 0.1, "shear": 0.1},
 }
-# Keras rounds its constants to float32, even where it then computes in float64.
+# Keras rounds its constants to float32, even if it then computes in float64.
 KERAS_CONSTANTS = 1e-7
 PLAIN = {"optimizer": "sgd", "batch_size": 22, "learning_rate": 0.5}
 
@@ -247,7 +247,7 @@ def first_steps(optimizer, rate, weights, gradients):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"])
 def test_each_optimizer_takes_the_steps_of_its_formula(optimizer, make_experiment, make_trainer, small_images):
-    """Two steps, so that what is kept from the first one shows in the second."""
+    """Two steps, so that state kept from the first one shows in the second."""
     rate = 0.01
     training = {"optimizer": optimizer, "batch_size": 11, "learning_rate": rate}
     model = {"builder": "mlp", "hidden_units": [4], "activation": "tanh"}

@@ -1,4 +1,4 @@
-"""Forward propagation, back-propagation and gradient descent, written out in NumPy and held against the compiled step.
+"""Forward propagation, back-propagation and gradient descent, written out in NumPy and compared with the compiled step.
 
 Everything below the line of imports and above the tests is the theory: float64, from the equations, without TensorFlow.
 A gradient ∂L/∂A is written dA. n counts the images of a batch of N, and the loss L is the mean over the batch.

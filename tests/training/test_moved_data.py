@@ -1,4 +1,4 @@
-"""``resume --data``: a run whose data has moved goes on to the same bits, and records where the data is now."""
+"""``resume --data``: a run whose data has moved resumes bit for bit, and records where the data is now."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from cnn_trainer.runs import store
 
 @pytest.fixture
 def half(cnn_train, small_config, tmp_path):
-    """The directory of a run of two epochs of four, whose data is no longer where it was, and where it is now."""
+    """The directory of a run of two epochs of four, whose data has moved, and the new place of the data."""
     answer = cnn_train("train", small_config, "--json", cwd=tmp_path)
     assert answer.code == 0, answer.err
     moved = tmp_path / "elsewhere" / "arrays.npz"
@@ -47,7 +47,7 @@ def test_the_run_goes_on_to_the_same_bits_and_records_the_new_place(cnn_train, h
     assert read_json(run_dir / "run.json")["data"]["location"] == str(moved)
     assert load_config(run_dir / "config.yaml").experiment.data.path == str(moved)
     assert read_json(run_dir / "evaluation.json")["location"] == str(moved)
-    for words in ("evaluate", run_dir), ("resume", run_dir, "--epochs", "5"):  # which find it without --data
+    for words in ("evaluate", run_dir), ("resume", run_dir, "--epochs", "5"):  # they find it without --data
         assert cnn_train(*words).code == 0
 
 

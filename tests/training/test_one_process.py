@@ -1,4 +1,4 @@
-"""Several runs one after another in one process: each as if it had a process of its own."""
+"""Several runs, one after another, in one process: each as if it had its own process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Learning-rate schedules against formulas written once more, in NumPy and step by step."""
+"""Learning-rate schedules compared with formulas written again in NumPy, step by step."""
 
 import numpy as np
 import pytest
@@ -149,7 +149,7 @@ def test_the_engine_uses_and_reports_the_rate_of_each_step(
     trainer = make_trainer(make_experiment(model, training, "float64"), small_images)
     for variable in trainer.model.trainable_variables:
         if variable.path.endswith("dense_1/bias"):
-            variable.assign(np.full(4, -1e6))  # ReLU never fires, so the penalty alone moves the first kernel
+            variable.assign(np.full(4, -1e6))  # ReLU never fires, so only the penalty moves the first kernel
     for step, share in enumerate(shares):
         before = trainer.weights()[0]
         trainer.train(step, step + 1)

@@ -1,4 +1,4 @@
-"""``cnn-train train`` as a person has it: from a config to a run directory."""
+"""``cnn-train train`` as a user sees it: from a config to a run directory."""
 
 import csv
 import json
@@ -61,7 +61,7 @@ def run_dirs(folder):
 
 @pytest.fixture(scope="module")
 def fallback_run(cnn_train, tmp_path_factory):
-    """configs/mnist.yaml where there is no MNIST, with fewer filters and two epochs: the answer and the folder."""
+    """configs/mnist.yaml without MNIST, with fewer filters and two epochs: the answer and the folder."""
     folder = tmp_path_factory.mktemp("fallback")
     overrides = settings("training.epochs=2", "model.filters=[4, 8]", "model.dense_units=[16]")
     return cnn_train("train", ROOT / "configs/mnist.yaml", *overrides, "--json", cwd=folder), folder
@@ -267,7 +267,7 @@ def test_name_device_and_runs_dir_go_over_the_config(cnn_train, small_config, tm
 
 
 def test_a_small_network_learns_digits(cnn_train, tmp_path):
-    """A fixed recipe that plain Keras takes to 0.95 or so: a wrong gradient does not get there."""
+    """A fixed recipe with which plain Keras reaches about 0.95; a wrong gradient does not get there."""
     (tmp_path / "digits.yaml").write_text(
         """\
 data: {source: mnist-5k}
@@ -561,7 +561,7 @@ def test_a_run_from_before_with_pixels_on_a_wrong_scale_is_still_scored_and_resu
 
 
 def test_a_run_from_before_keeps_the_order_of_its_classes(cnn_train, tmp_path):
-    """Its classes 10 and 2 were sorted by code point; a new run sorts them by number."""
+    """Its classes 10 and 2 were sorted by code point; a new run sorts them as numbers."""
     random = np.random.default_rng(3)
     for name in ("2", "10"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
@@ -694,7 +694,7 @@ def test_epochs_that_a_config_cannot_have_are_refused_and_the_run_is_as_it_was(
 
 
 def test_a_run_can_be_trained_without_opening_the_test_split(small_config, strokes, tmp_path):
-    """There is no readable test image at all; scoring it later says so, and repairs nothing by itself."""
+    """No test image is readable. Scoring the run later says so, and repairs nothing by itself."""
     np.savez(tmp_path / "strokes.npz", **{**strokes, "x_test": "broken", "y_test": "broken"})
     outcome = train_config(load_checked(small_config, THREADS), tmp_path / "runs", evaluate=False)
     assert (outcome.status, outcome.test_accuracy, outcome.test_images_sha256) == ("trained", None, None)

@@ -26,7 +26,7 @@ REPEATS = 16
 
 @pytest.fixture
 def build(make_experiment):
-    """A function that builds an engine of functions that are not the usual ones; it gives the model too."""
+    """A function that builds an engine from other functions than the usual ones, and returns the model too."""
 
     def make(split, training=None, towers=2, batch=None, change=None, combine=add_towers, precision="float32"):
         experiment = make_experiment(SMALL, training, precision)
@@ -139,7 +139,7 @@ def test_towers_that_were_sent_as_rows_add_up_to_the_same_bits(towers, build, sm
 
 
 def test_repeats_of_an_epoch_with_four_towers_have_one_result(make_experiment, make_trainer, digits):
-    """Of 5,600 steps. AddN fails here in every second run: a race of a few in ten thousand decides how it rounds."""
+    """5,600 steps. AddN fails here in every second run: a race, a few times in ten thousand, decides how it rounds."""
     split = Split(np.tile(digits.images, (20, 1, 1, 1)), np.tile(digits.labels, 20))
     training = {"batch_size": 4, "learning_rate": 0.01}
     trainer = make_trainer(make_experiment(SMALL, training), split, 4)

@@ -1,4 +1,4 @@
-"""TensorBoard events: what metrics.jsonl says, once for each epoch, where the config asks for them."""
+"""TensorBoard events: what metrics.jsonl says, once for each epoch, if the config asks for them."""
 
 import importlib.util
 import json
