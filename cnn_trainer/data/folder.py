@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_trainer.config.nearest import did_you_mean_file
 from cnn_trainer.data import arrays
 from cnn_trainer.data.pictures import CHANNELS, BrokenPicturesError, Color, read_picture
 from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName, Stream, choose_stratified, split_named
@@ -117,7 +118,8 @@ def _inner(folder: Path, in_split: bool = False) -> Path:
     """
     if not arrays.is_folder(folder):
         problem = "is a file, not a folder" if arrays.is_file(folder) else "no such folder"
-        raise DataError(problem, place=folder, remedy="expected one with a sub-folder of pictures for each class")
+        remedy = f"expected one with a sub-folder of pictures for each class{did_you_mean_file(folder)}"
+        raise DataError(problem, place=folder, remedy=remedy)
     inner = folder
     for _ in range(_MAX_NESTED):
         folders = _folders(inner)

@@ -52,8 +52,12 @@ def _paths_not_known(config: Config) -> Iterator[_Problem]:
             except DataError as error:
                 yield f"data.{name}", f"got {text!r}, and {error.problem}", error.remedy
             else:
-                if "{{" in text and not os.path.lexists(path):
+                if os.path.lexists(path):
+                    continue
+                if "{{" in text:
                     yield f"data.{name}", f"got {text!r}, and {{{{…}}}} is not filled in here", "write the path out"
+                elif text.lower() in ("none", "null"):
+                    yield f"data.{name}", f"got {text!r}, and there is no such file", "write null for no path"
 
 
 def check_fits(config: Config, shape: ImageShape, num_examples: int, own_validation: bool = False) -> None:

@@ -299,6 +299,15 @@ class TestCheck:
         assert code == 2
         assert "mnist, fashion-mnist, kmnist" in err
 
+    @pytest.mark.parametrize(
+        ("typed", "meant"), [("mnits", "mnist"), ("Fashion_MNIST", "fashion-mnist"), ("zzzz", None)]
+    )
+    def test_a_wrong_name_is_told_the_near_one(self, typed, meant):
+        code, _, err = invoke("data", "check", typed)
+        assert code == 2
+        assert ("did you mean" in err) == (meant is not None)
+        assert meant is None or err.endswith(f"; did you mean {meant}?\n")
+
     def test_a_name_takes_no_settings(self):
         code, _, err = invoke("data", "check", "mnist", "--set", "seed=3")
         assert code == 2

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from cnn_trainer import data
+from cnn_trainer.config.load import documented_config
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.data import named, places
@@ -606,3 +607,23 @@ def test_the_remedy_for_two_scales_is_of_the_split_that_is_named(npz_file, small
         np.savez(npz_file, **{**small_arrays, **change_of})
         with pytest.raises(DataError, match=remedy):
             data.load_training(npz_section(npz_file), 1, silent, check_test=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "meant"),
+    [
+        ("{source: npz, path: FOLDER/stroke.npz}", "strokes.npz"),
+        ("{source: csv, path: FOLDER/trian.csv}", "train.csv"),
+        ("{source: idx, path: FOLDER/digit}", "digits"),
+        ("{source: folder, path: FOLDER/digit}", "digits"),
+        ("{source: mnist, path: FOLDER/digit}", "digits"),
+    ],
+)
+def test_every_source_names_the_near_file(tmp_path, section, meant):
+    (tmp_path / "digits").mkdir()
+    for name in ("strokes.npz", "train.csv"):
+        (tmp_path / name).touch()
+    config = documented_config([f"data={section.replace('FOLDER', str(tmp_path))}"])
+    with pytest.raises(DataError) as caught:
+        data.load_training(config.experiment.data, 1, silent)
+    assert str(caught.value).endswith(f"did you mean {tmp_path / meant}?")
