@@ -71,7 +71,7 @@ def content(export_dir: Path, path: str, max_bytes: int) -> tuple[int, dict[str,
     with files.reported(export_dir / path, "read"):
         num_bytes = sum(file.lstat().st_size for file in found)
     if num_bytes > max_bytes:
-        problem = f"larger than it can be: {num_bytes} bytes, {max_bytes} allowed"
+        problem = f"is too large: {num_bytes} bytes; at most {max_bytes} are allowed"
         raise RunDirectoryError(problem, place=export_dir / path)
     digests = {}
     for file in found:

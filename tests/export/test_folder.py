@@ -59,7 +59,7 @@ def test_a_manifest_that_this_program_would_not_write_is_refused(export_dir, cha
 def test_a_huge_manifest_is_not_read(export_dir):
     with (export_dir / "manifest.json").open("ab") as file:
         file.truncate(2**30)
-    assert "larger than it can be" in refused(folder.read, export_dir)
+    assert "is too large" in refused(folder.read, export_dir)
 
 
 def flip_a_bit(path):

@@ -59,7 +59,7 @@ def test_a_tensorflow_that_runs_with_equal_settings_is_taken_as_it_is(found):
 def test_other_threads_are_one_error_with_both_numbers_and_the_remedy(found):
     assert found["used with other threads"] == (
         "TensorFlow is already in use in this process, with 1 and 2 for runtime.intra_op_threads and "
-        f"runtime.inter_op_threads (0: as TensorFlow likes); this run needs 3 and 2; {REMEDY}"
+        f"runtime.inter_op_threads (0: TensorFlow chooses); this run needs 3 and 2; {REMEDY}"
     )
 
 

@@ -123,7 +123,7 @@ def test_the_crafted_file_that_is_right_is_taken():
         (crafted(header_with(), header_bytes=2**64 - 1), "header takes"),
         (crafted(header_with(), header_bytes=0), "no digest"),
         (crafted(b"x" + compact(header_with())), "not valid JSON"),
-        (crafted(compact(header_with())[:-1] + b',"a":1,"a":2}'), "'a' stands there twice"),
+        (crafted(compact(header_with())[:-1] + b',"a":1,"a":2}'), "'a' occurs twice"),
         (crafted(header_with() | {"x": header_with()["__metadata__"]}), "no digest"),
         (crafted([header_with()]), "its header is not"),
         (crafted({"x": header_with()}), "its metadata is not"),

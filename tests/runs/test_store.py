@@ -212,7 +212,7 @@ BROKEN_RECORDS = {
     "not UTF-8": (b"\xff\xfe\x00", "not UTF-8"),
     "a list": (b"[]", "not a mapping of the known keys"),
     "NaN": (strict_json.to_json(RECORD).replace(b'"train_seconds": 0.0', b'"train_seconds": NaN'), "NaN"),
-    "twice": (strict_json.to_json(RECORD).replace(b'"seed": 7', b'"seed": 7, "seed": 8'), "'seed' stands there twice"),
+    "twice": (strict_json.to_json(RECORD).replace(b'"seed": 7', b'"seed": 7, "seed": 8'), "'seed' occurs twice"),
     "unknown key": (strict_json.to_json(RECORD).replace(b'"seed"', b'"s\\u001beed"'), "s..?eed: |seed: field required"),
     "another version": (strict_json.to_json(RECORD).replace(b'_version": 1', b'_version": 2'), "schema_version"),
     "text for a number": (strict_json.to_json(RECORD).replace(b'"seed": 7', b'"seed": "7"'), "seed: input should be"),
@@ -260,7 +260,7 @@ class TestOpening:
                 (os.mkdir, "a folder"),
                 (lambda path: path.symlink_to(path), "symbolic link"),
                 (lambda path: path.symlink_to("/dev/zero"), "symbolic link"),
-                (sparse, "larger than it can be"),
+                (sparse, "is too large"),
             ):
                 path = run.dir / name
                 path.rmdir() if path.is_dir() else path.unlink()
@@ -464,7 +464,7 @@ class TestMetrics:
     def test_a_file_beyond_the_bound_is_not_read(self, run):
         with (run.dir / "metrics.jsonl").open("wb") as file:
             file.truncate(store.MAX_METRICS_BYTES + 1)
-        with pytest.raises(RunDirectoryError, match="larger than it can be"):
+        with pytest.raises(RunDirectoryError, match="is too large"):
             store.read_metrics(run)
 
 

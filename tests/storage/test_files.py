@@ -114,7 +114,7 @@ def test_writing_replaces_a_symbolic_link_and_leaves_its_target_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "remedy"),
-    [(errno.EROFS, "use a place that can be written to"), (errno.EACCES, "permissions"), (errno.EXDEV, "try again")],
+    [(errno.EROFS, "use a writable place"), (errno.EACCES, "permissions"), (errno.EXDEV, "try again")],
 )
 def test_a_failure_to_write_names_path_cause_and_remedy(tmp_path, monkeypatch, error, remedy):
     fail_at(monkeypatch, "open", 2, error)
@@ -130,7 +130,7 @@ def test_writing_into_a_vanished_folder_or_over_a_folder_is_refused(tmp_path):
     with pytest.raises(StorageError, match=r"gone/run\.json: cannot be written: No such file.*moved or removed"):
         files.write_atomic(tmp_path / "gone" / "run.json", b"new")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StorageError, match="a folder stands in its place"):
+    with pytest.raises(StorageError, match="it is a folder; move it away"):
         files.write_atomic(tmp_path / "folder", b"new")
     assert names(tmp_path) == ["folder"]
 
@@ -235,7 +235,7 @@ def test_a_failure_to_add_a_line_leaves_the_lines_before(tmp_path, monkeypatch, 
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"one\n")
     fail_at(monkeypatch, call, 1, errno.ENOSPC, part=3)
-    with pytest.raises(StorageError, match=r"No space left on device.*the lines before are intact"):
+    with pytest.raises(StorageError, match=r"No space left on device.*its earlier lines are intact"):
         files.append_line(path, "two")
     assert path.read_bytes() == b"one\n"
 
@@ -266,7 +266,7 @@ def test_reading_takes_regular_files_up_to_the_limit_alone(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert files.read_bounded(tmp_path / "file", 5) == b"12345"
     for name, problem in {
-        "file": "larger than it can be: 5 bytes, 4 allowed",
+        "file": "is too large: 5 bytes; at most 4 are allowed",
         "link": "symbolic link, which is not followed",
         "loop": "symbolic link, which is not followed",
         "pipe": "is a pipe, a socket or a device",
@@ -300,9 +300,9 @@ def test_a_file_that_grows_while_it_is_read_is_held_to_the_limit(tmp_path, monke
     [
         (b'{"a": NaN}', "NaN is not a number"),
         (b"[-Infinity]", "-Infinity is not a number"),
-        (b"[1e999]", "beyond 64-bit"),
+        (b"[1e999]", "too large for 64-bit"),
         (b"[123456789012345678901]", "more than 20 digits"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands there twice"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' occurs twice"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),
         (b"[" + b"[]," * 300_000 + b"1]", "more than 250000 lists"),
