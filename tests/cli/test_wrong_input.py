@@ -232,7 +232,7 @@ WRONG_WORDS = {
     "no run yet": (["evaluate", "latest"], RUN, "there is no run under runs yet; start one with: cnn-train train"),
     "unknown run": (["evaluate", "20260101-mnist"], RUN, "no such path, and no such run under runs"),
     "run that climbs": (["evaluate", "../../etc"], RUN, r"'\.\./\.\./etc': no such path|no run\.json"),
-    "folder that is no run": (["resume", "."], RUN, r"is not a run directory, for it has no run\.json"),
+    "folder that is no run": (["resume", "."], RUN, r"is not a run directory: it has no run\.json"),
     "no epochs to resume to": (["resume", "latest", "--epochs", "0"], USAGE, "greater than or equal to 1"),
     "name that climbs": (["train", "small.yaml", "--name", "../out"], CONFIG, r"name: got '\.\./out'"),
     "empty name": (["train", "small.yaml", "--name", ""], CONFIG, "name: "),

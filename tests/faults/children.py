@@ -158,7 +158,7 @@ def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
             display = Display(sys.stderr, "quiet")
             found = loop.train_run(opened, session, display, StopRequest(), warnings.append, resume=True)
         assert len(warnings) == 1, warnings
-        assert "the one before it is taken" in warnings[0]
+        assert "using the previous checkpoint" in warnings[0]
         assert found == digest
         assert newest.read_bytes()[-1000:] == whole[-1000:]  # written anew, the same arrays
         before.write_bytes(content)

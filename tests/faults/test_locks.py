@@ -6,7 +6,9 @@ import pytest
 
 from .harness import assert_nothing_left_over, fingerprint, only_run, wait_until, write_config
 
-UNSAFE = "cannot lock files (Operation not supported); make sure that no other process works on this run meanwhile"
+UNSAFE = (
+    "cannot lock files (Operation not supported); make sure that no other process works on this run at the same time"
+)
 
 
 @pytest.mark.parametrize(("calls", "warnings"), [("flock", 0), ("flock,lockf", 1)])
@@ -29,7 +31,7 @@ def test_a_second_trainer_is_refused_and_a_killed_one_frees_the_run(zygote, tmp_
     run_dir = only_run(tmp_path / "runs")
     second = zygote.start_call("without_locks", "flock", "", "resume", run_dir)
     assert second.wait() == 6, second.stderr
-    assert f"process {first.pid} works on this run; wait for it, or stop it first" in second.stderr
+    assert f"process {first.pid} is working on this run; wait for it, or stop it first" in second.stderr
     first.signal(signal.SIGKILL)
     first.wait()
     third = zygote.start_call("without_locks", "flock", "", "resume", run_dir)

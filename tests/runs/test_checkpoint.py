@@ -176,7 +176,7 @@ def test_no_header_whatever_breaks_the_reader(entry, data):
 def test_a_header_beyond_the_bound_is_neither_read_nor_written(monkeypatch):
     data = encode(make())
     monkeypatch.setattr(checkpoint, "MAX_HEADER_BYTES", 100)
-    with pytest.raises(StorageError, match=r"header takes .* bytes, 100 allowed"):
+    with pytest.raises(StorageError, match=r"header takes .* bytes; at most 100 are allowed"):
         decode(data, EXPECTED)
     with pytest.raises(StorageError, match="train fewer epochs"):
         encode(make())
@@ -246,7 +246,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path):
             assert read_newest(tmp_path, EXPECTED, warnings.append).state["step"] == 1
             assert len(warnings) == 1
             assert warnings[0].startswith(f"{newest}: ")
-            assert warnings[0].endswith("the one before it is taken")
+            assert warnings[0].endswith("using the previous checkpoint")
 
 
 def test_without_a_valid_checkpoint_the_error_says_so(tmp_path):

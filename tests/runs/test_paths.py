@@ -69,7 +69,7 @@ def test_what_is_no_run_is_said_to_be_none(runs_dir, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (runs_dir / "empty").mkdir()
     for text in ("file", "empty", str(tmp_path), "runs"):
-        with pytest.raises(RunDirectoryError, match=r"is not a run directory, for it has no run\.json"):
+        with pytest.raises(RunDirectoryError, match=r"is not a run directory: it has no run\.json"):
             resolve_run(text, runs_dir)
     (runs_dir / "file").write_bytes(b"")
     with pytest.raises(RunDirectoryError, match="is a file, not a folder"):

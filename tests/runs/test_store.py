@@ -123,7 +123,7 @@ class TestCreating:
 
     @pytest.mark.parametrize("name", ["", "..", "../up", "a/b", "/a", ".hidden", "a b", "a\n", "a\0", "é", "x" * 129])
     def test_a_name_that_is_no_plain_file_name_is_refused(self, tmp_path, name):
-        with pytest.raises(RunDirectoryError, match="allowed are letters"):
+        with pytest.raises(RunDirectoryError, match="must have at most 128 letters"):
             store.create_run(tmp_path / "runs", name, EXPERIMENT, RECORD)
         assert names(tmp_path) == []
 
@@ -284,7 +284,7 @@ class TestLock:
                 assert holder.stdout.readline() == "held\n"
                 before = content(run.dir)
                 started = time.monotonic()
-                refused = pytest.raises(RunDirectoryError, match=f": process {holder.pid} works on this run")
+                refused = pytest.raises(RunDirectoryError, match=f": process {holder.pid} is working on this run")
                 with refused, store.lock_run(run):
                     pytest.fail("locked twice")
                 assert time.monotonic() - started < 1
@@ -300,7 +300,7 @@ class TestLock:
     def test_the_lock_is_held_against_the_same_process_too_and_is_freed_by_an_error(self, run):
         def fails() -> None:
             with store.lock_run(run):
-                refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} works on this run")
+                refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} is working on this run")
                 with refused, store.lock_run(run):
                     pytest.fail("locked twice")
                 raise ZeroDivisionError
@@ -387,13 +387,13 @@ class TestWithoutFlock:
                 assert only_summary(run).status == "created"
                 refused = self.tried_elsewhere(run)
                 assert (refused.returncode, refused.stderr) == (6, "")
-                assert f"process {os.getpid()} works on this run" in refused.stdout
+                assert f"process {os.getpid()} is working on this run" in refused.stdout
         assert self.tried_elsewhere(run).returncode == 0
         assert store.is_locked(run.dir) is False
 
     def test_the_same_process_cannot_hold_a_run_twice_either(self, run, posix):
         with store.lock_run(run):
-            refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} works on this run")
+            refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} is working on this run")
             with refused, store.lock_run(run):
                 pytest.fail("locked twice")
             assert self.tried_elsewhere(run).returncode == 6, "and the attempt has not ended the lock"
@@ -405,7 +405,7 @@ class TestWithoutFlock:
         with subprocess.Popen([sys.executable, "-c", hold, str(run.dir)], stdout=subprocess.PIPE, text=True) as holder:
             assert holder.stdout.readline() == "held\n"
             assert store.is_locked(run.dir)
-            refused = pytest.raises(RunDirectoryError, match=f"process {holder.pid} works on this run")
+            refused = pytest.raises(RunDirectoryError, match=f"process {holder.pid} is working on this run")
             with refused, store.lock_run(run):
                 pytest.fail("locked twice")
             holder.kill()
@@ -417,7 +417,7 @@ class TestWithoutFlock:
         with store.lock_run(run, told.append):
             assert run.record == RECORD
         problem = "the file system cannot lock files (No locks available)"
-        remedy = "make sure that no other process works on this run meanwhile"
+        remedy = "make sure that no other process works on this run at the same time"
         assert told == [f"{run.dir}: {problem}; {remedy}"]
         with pytest.warns(UserWarning, match="cannot lock files"), store.lock_run(run):
             pass
