@@ -64,7 +64,7 @@ def test_a_run_that_can_only_be_read_is_scored_and_used_and_says_what_is_not_kep
         assert lines[0].startswith(f"test accuracy {whole['accuracy']:.2%} ")
         [warning] = [line for line in lines if line.startswith("WARNING")]
         assert warning.startswith(
-            f"WARNING: the score is not kept: {run_dir}/predictions.csv: cannot be written: Read-"
+            f"WARNING: the score is not saved: {run_dir}/predictions.csv: cannot be written: Read-"
         )
         assert json.loads(child.stdout) | {"evaluated_at": whole["evaluated_at"]} == whole
         zygote.run("evaluate", run_dir, "--split", "train")
@@ -85,7 +85,7 @@ def test_the_score_of_a_run_that_refuses_what_is_written_is_not_lost(zygote, ref
     child = zygote.start_call("without_writing", run_dir, error, "evaluate", run_dir)
     assert child.wait() == 0, child.stderr
     assert child.stderr.startswith("test accuracy ")
-    assert f"WARNING: the score is not kept: {run_dir}/predictions.csv: cannot be written: " in child.stderr
+    assert f"WARNING: the score is not saved: {run_dir}/predictions.csv: cannot be written: " in child.stderr
     assert child.stderr.splitlines()[-1] == f"next: cnn-train runs show {run_dir}"
     child = zygote.start_call("without_writing", run_dir, error, "evaluate", run_dir, "--min-accuracy", "1")
     assert child.wait() == 7, child.stderr

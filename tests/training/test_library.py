@@ -122,7 +122,7 @@ def test_a_score_of_weights_that_the_run_no_longer_has_is_not_written(run_copy):
     assert run.evaluate().accuracy > 0
     before = (run_copy / "evaluation.json").read_bytes()
     store.update_record(store.open_run(run_copy), weights_sha256="b" * 64, epochs_done=7)
-    with pytest.raises(RunDirectoryError, match="was trained further since its weights were loaded"):
+    with pytest.raises(RunDirectoryError, match="has been trained further since its weights were loaded"):
         run.evaluate()
     assert (run_copy / "evaluation.json").read_bytes() == before
     assert store.open_run(run_copy).record.epochs_done == 7
