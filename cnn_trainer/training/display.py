@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live line on a terminal, one plain line an epoch elsewhere."""
+"""What the user sees while a run trains: a live line on a terminal, one plain line per epoch elsewhere."""
 
 import sys
 import time
@@ -10,23 +10,23 @@ Mode = Literal["live", "lines", "quiet"]
 
 
 def choose_mode(stream: TextIO, quiet: bool) -> Mode:
-    """Choose live on a terminal, lines if output is piped, quiet if that is asked for."""
+    """Choose live on a terminal, lines if output is piped, and quiet if requested."""
     return "quiet" if quiet else "live" if stream.isatty() else "lines"
 
 
 class Display:
-    """Shows how training goes on ``stream``. Epochs and steps are counted from 1; rates are of this session."""
+    """Shows the progress of training on ``stream``. Epochs and steps count from 1; rates are those of this session."""
 
     def __init__(self, stream: TextIO = sys.stderr, mode: Mode = "quiet") -> None:
         self._stream, self._mode = stream, mode
         self._live: Any = None
 
     def begin(self, epoch: int, step: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
-        """Training begins after ``step`` steps of epoch ``epoch``, of ``epochs``."""
+        """Training begins in epoch ``epoch`` of ``epochs``, after ``step`` of its steps."""
         self._epochs, self._steps_per_epoch, self._batch_size = epochs, steps_per_epoch, batch_size
         self._began, self._first_step = time.monotonic(), (epoch - 1) * steps_per_epoch + step
         if self._mode == "live":
-            from rich.console import Console  # takes 60 ms
+            from rich.console import Console  # importing it takes 60 ms
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             bar, words = BarColumn(bar_width=20), TextColumn("{task.fields[words]}")
@@ -38,14 +38,14 @@ class Display:
 
     @contextmanager
     def _unless_nobody_looks(self) -> Iterator[None]:
-        """Fall silent if the stream cannot be written to: a closed pipe is no reason to stop training."""
+        """Stop writing if the stream fails: a closed pipe must not stop training."""
         try:
             yield
         except OSError:
             self._live, self._mode = None, "quiet"
 
     def step(self, epoch: int, step: int, loss: float, accuracy: float) -> None:
-        """``step`` steps of ``epoch`` are done; ``loss`` and ``accuracy`` are means over them."""
+        """``step`` steps of ``epoch`` are done; ``loss`` and ``accuracy`` are their means."""
         if self._live is None:
             return
         done = (epoch - 1) * self._steps_per_epoch + step
@@ -57,7 +57,7 @@ class Display:
             self._live.update(self._task, description=f"epoch {epoch}/{self._epochs}", completed=step, words=words)
 
     def epoch(self, epoch: int, words: str) -> None:
-        """``epoch`` is done; ``words`` sums it up."""
+        """``epoch`` is done; ``words`` summarizes it."""
         line = f"epoch {epoch}/{self._epochs}  {words}"
         with self._unless_nobody_looks():
             if self._live is not None:
@@ -66,7 +66,7 @@ class Display:
                 print(line, file=self._stream, flush=True)
 
     def end(self) -> None:
-        """Training has ended, however it did; the live line goes away."""
+        """Training has ended, in whatever way; remove the live line."""
         if self._live is not None:
             with self._unless_nobody_looks():
                 self._live.stop()

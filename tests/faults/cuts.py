@@ -99,7 +99,7 @@ def cut_across_early_stopping(place: str) -> None:
     assert fingerprint(run.dir) == fingerprint(whole.dir)
 
     run, said, _ = train(file, Path(place) / "cut", run, epochs=12)
-    assert "early stopping ended the run after epoch 3; it is not trained on to 12" in said
+    assert "early stopping ended the run after epoch 3; it is not trained up to epoch 12" in said
     assert fingerprint(run.dir) == fingerprint(whole.dir)
 
 
@@ -141,7 +141,7 @@ def ask_for_fewer_epochs(place: str) -> None:
     file = write_config(folder_of(place, "fewer"), 4, *SMALL)
     run, _, _ = train(file, Path(place) / "runs", None, (2, 10))
     before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
-    problem = "1 epochs and 10 steps are done, more than the 1 epochs that are asked for"
+    problem = "its checkpoint is at step 10 after epoch 1, but training.epochs is 1"
     with pytest.raises(RunDirectoryError, match=problem):
         train(file, Path(place) / "runs", run, epochs=1)
     assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before

@@ -31,8 +31,8 @@ def test_a_full_folder_for_temporary_files_costs_nothing_but_the_end(zygote, ref
         (disk / "full").write_bytes(b"x" * 4096)
         environment = {"TMPDIR": str(disk)}
         child = zygote.run("train", reference.config, "--runs-dir", tmp_path / "runs", code=6, env=environment)
-        assert "model.keras: cannot be made: No space left on device" in child.stderr
-        assert "the folder that TMPDIR names" in child.stderr
+        assert "model.keras: cannot be created: No space left on device" in child.stderr
+        assert "the folder in TMPDIR" in child.stderr
     run_dir = only_run(tmp_path / "runs")
     assert read_json(run_dir / "run.json")["status"] == "failed"
     zygote.run("resume", run_dir)

@@ -52,7 +52,7 @@ def test_sigterm_at_random_instants_leaves_a_run_that_goes_on(zygote, reference,
         assert "Traceback" not in child.stderr
         if "stopped in epoch" in child.stderr:
             stopped += 1
-            assert f"go on with: cnn-train resume {run_dir}" in child.stderr
+            assert f"continue with: cnn-train resume {run_dir}" in child.stderr
             assert read_json(run_dir / "run.json")["status"] == "interrupted"
         else:
             assert not training

@@ -92,7 +92,7 @@ def test_measuring_reads_and_changes_nothing_of_the_model_and_draws_no_random_nu
 @pytest.mark.parametrize(("gain", "times"), [(0.2, "5.0"), (0.5, "2.0"), (1.0, "1.0"), (1.049, "1.0")])
 def test_a_precision_that_does_not_pay_is_warned_of_with_what_was_measured(gain, times):
     measured = f"here the products of this network take {times} times as long in it as in float32"
-    words = f"runtime.precision is bfloat16, in which {measured}; compare whole runs with: cnn-train benchmark"
+    words = f"runtime.precision is bfloat16, but {measured}; compare whole runs with: cnn-train benchmark"
     assert precision.slow_warning("bfloat16", gain) == words
 
 

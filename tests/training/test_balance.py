@@ -189,7 +189,7 @@ training: {epochs: 1, batch_size: 11}
 
 
 IMBALANCE = "WARNING: the training split has 30 images of class cat and 3 of class dog; "
-IMBALANCE += "set training.class_weights: balanced, or the rare class may hardly ever be predicted"
+IMBALANCE += "set training.class_weights: balanced, or else the rare class may hardly ever be predicted"
 LACKS = "WARNING: the test score will not cover classes that have no test image: dog"
 
 

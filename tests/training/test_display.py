@@ -143,7 +143,7 @@ def test_training_that_fails_gives_the_cursor_back(on_terminal, small_config):
     screen = Screen(80).write(received)
     assert screen.cursor_shown
     assert not [line for line in screen.lines if "━" in line]
-    assert any(line.startswith("error: the training loss is no longer finite") for line in screen.lines)
+    assert any(line.startswith("error: the training loss became infinite or NaN") for line in screen.lines)
 
 
 def test_a_pipe_gets_lines_a_terminal_a_live_line_and_quiet_nothing():

@@ -107,7 +107,7 @@ def test_images_that_do_not_fit_are_refused(finished_run):
     shape = tuple(run.record.data.image_shape)
     with pytest.raises(DataError, match="got float64"):
         run.predict(np.zeros((1, *shape)))
-    with pytest.raises(DataError, match="and the run takes uint8"):
+    with pytest.raises(DataError, match="but the run takes uint8"):
         run.predict(np.zeros((1, 3, 3, 1), np.uint8))
 
 

@@ -388,7 +388,7 @@ def test_training_that_diverges_stops_with_its_own_exit_code(cnn_train, small_co
     assert (answer.code, answer.out) == (8, "")
     last = answer.err.splitlines()[-1]
     assert re.match(
-        r"error: the training loss is no longer finite, between steps \d+ and \d+ of epoch \d+; lower", last
+        r"error: the training loss became infinite or NaN between steps \d+ and \d+ of epoch \d+; lower", last
     )
     assert "Traceback" not in answer.err
     (run_dir,) = run_dirs(tmp_path)
@@ -448,7 +448,7 @@ def test_a_test_split_that_breaks_while_a_run_trains_leaves_the_result(small_con
     (run_dir,) = run_dirs(tmp_path)
     assert caught.value.place == f"{path}: x_test"
     assert caught.value.remedy.endswith(
-        f"the run keeps its result; once that is repaired, score it with: cnn-train resume {run_dir}"
+        f"the run keeps its result; once the data is repaired, score it with: cnn-train resume {run_dir}"
     )
     record = read_json(run_dir / "run.json")
     assert (record["status"], record["epochs_done"]) == ("failed", 2)

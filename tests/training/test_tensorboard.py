@@ -81,7 +81,7 @@ def test_a_missing_extra_is_refused_before_any_work(small_config, tmp_path, monk
     with pytest.raises(ConfigError) as refused:
         prepare(loaded, Feedback())
     assert str(refused.value) == (
-        "--set runtime.tensorboard=true: runtime.tensorboard: got true, and TensorBoard is not installed; "
+        "--set runtime.tensorboard=true: runtime.tensorboard: got true, but TensorBoard is not installed; "
         f"install it with: {facts.install_command('tensorboard')}, or set false"
     )
 
