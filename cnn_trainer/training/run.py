@@ -233,7 +233,7 @@ def _prepare_resume(
         experiment = change_experiment(experiment, {"training.epochs": epochs}, config_file)
         schedule = experiment.training.schedule.name
         if schedule in ("cosine", "one-cycle"):
-            difference = "the result differs from that of a run with this number from the start"
+            difference = "the result differs from that of a run with that number from the start"
             feedback.warn(f"the schedule {schedule} depends on the number of epochs; {difference}")
     refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
     recorded = run.record.data

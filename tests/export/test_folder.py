@@ -35,7 +35,7 @@ def test_every_model_of_an_export_is_found_right(export_dir):
 
 def test_a_folder_without_a_manifest_is_no_export(tmp_path):
     message = refused(folder.read, tmp_path)
-    assert message == f"{tmp_path}: is no export, for it has no manifest.json; make one with: cnn-train export RUN"
+    assert message == f"{tmp_path}: is not an export: it has no manifest.json; make one with: cnn-train export RUN"
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,14 @@ def test_a_folder_without_a_manifest_is_no_export(tmp_path):
         (lambda content: content.update(more=1), "manifest.json: more: extra inputs"),
         (lambda content: content.update(models={}), "manifest.json: models: "),
         (lambda content: content.update(test_accuracy=2), "manifest.json: test_accuracy: "),
-        (lambda content: content["models"].update(onnx=content["models"]["keras"]), "models.onnx: is not where"),
-        (lambda content: content["models"]["onnx"].update(path="../model.onnx"), "models.onnx: is not where"),
+        (
+            lambda content: content["models"].update(onnx=content["models"]["keras"]),
+            "models.onnx: has the wrong format or path",
+        ),
+        (
+            lambda content: content["models"]["onnx"].update(path="../model.onnx"),
+            "models.onnx: has the wrong format or path",
+        ),
         (lambda content: content["models"]["onnx"]["sha256"].update(more="00"), "manifest.json: models.onnx.sha256"),
     ],
 )
@@ -93,7 +99,7 @@ def test_what_was_put_into_a_saved_model_is_found(export_dir):
     model = folder.read(export_dir).models["saved-model"]
     (export_dir / "saved-model/1/assets").mkdir(exist_ok=True)
     (export_dir / "saved-model/1/assets/more").write_bytes(b"")
-    assert "is not what manifest.json says" in refused(folder.verify, export_dir, model)
+    assert "does not match its entry in manifest.json" in refused(folder.verify, export_dir, model)
 
 
 def test_a_linked_folder_is_not_followed(export_dir):

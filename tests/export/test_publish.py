@@ -120,7 +120,7 @@ def test_models_of_weights_that_the_run_no_longer_has_are_removed(exported, expo
     assert list(found.manifest.models) == ["onnx"]
     assert names(tmp_path / "export") == ["manifest.json", "model.onnx", "saved-model"]
     assert names(tmp_path / "export/saved-model") == []
-    assert "keras: removed, for it was exported from other weights of the run" in said
+    assert "keras: removed, because it was exported from earlier weights of the run" in said
 
 
 @pytest.mark.parametrize("change", ["manifest of another run", "file of another program"])
@@ -167,7 +167,8 @@ def test_a_check_by_tensorflow_lite_micro_that_is_not_made_is_said(export_to, no
     found = export_to("litert-micro", say=said.append)
     assert found.manifest.models["litert-micro"].parity.micro is None
     install = facts.install_command("cnn-trainer[litert-micro]")
-    words = f"only LiteRT has run it, not TensorFlow Lite Micro; install it on Linux on x86-64 with: {install}"
+    words = "it was checked only with LiteRT, not with TensorFlow Lite Micro; install it on Linux on x86-64 with"
+    words += f": {install}"
     assert said[-1] == f"WARNING: litert-micro: {words}"
 
 
@@ -176,7 +177,7 @@ def test_two_exports_to_one_place_do_not_mix(export_to, tmp_path):
     folder = os.open(tmp_path / "export", os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     try:
-        with pytest.raises(RunDirectoryError, match="another process exports to this place; wait for it, or name"):
+        with pytest.raises(RunDirectoryError, match="another process is exporting to this place; wait for it, or name"):
             export_to("onnx")
     finally:
         os.close(folder)
@@ -254,7 +255,7 @@ def test_a_network_beyond_the_size_of_a_file_is_refused(export_to, tmp_path, mon
     monkeypatch.setattr(publish, "_prepare", stop)
     monkeypatch.setattr(publish, "count_weights", lambda *_: 2**29)
     monkeypatch.setattr("cnn_trainer.evaluation.evaluate.refuse_small", lambda *_: None)
-    with pytest.raises(UsageError, match="has 536,870,912 weights, and such a file holds 2 GiB at most; use --format"):
+    with pytest.raises(UsageError, match="has 536,870,912 weights, but such a file holds at most 2 GiB; use --format"):
         export_to("saved-model", "onnx")
     assert not (tmp_path / "export").exists()
 
