@@ -1,4 +1,4 @@
-"""An export on the disk is read without trusting it."""
+"""An export on disk is read without trusting it."""
 
 import json
 import shutil
@@ -26,14 +26,14 @@ def refused(function, *arguments):
     return str(caught.value)
 
 
-def test_every_model_of_an_export_is_found_right(export_dir):
+def test_every_model_of_an_export_is_verified(export_dir):
     manifest = folder.read(export_dir)
     assert len(manifest.models) == len(PATHS)
     for model in manifest.models.values():
         assert folder.verify(export_dir, model) == export_dir / model.path
 
 
-def test_a_folder_without_a_manifest_is_no_export(tmp_path):
+def test_a_folder_without_a_manifest_is_not_an_export(tmp_path):
     message = refused(folder.read, tmp_path)
     assert message == f"{tmp_path}: is not an export: it has no manifest.json; make one with: cnn-train export RUN"
 
@@ -88,14 +88,14 @@ def replace_by_link(path):
 @pytest.mark.parametrize(
     ("name", "file"), [("onnx", "model.onnx"), ("saved-model", "saved-model/1/variables/variables.index")]
 )
-def test_a_model_that_is_not_the_one_of_the_manifest_is_refused(export_dir, name, file, damage):
+def test_a_model_that_does_not_match_the_manifest_is_refused(export_dir, name, file, damage):
     manifest = folder.read(export_dir)
     damage(export_dir / file)
     assert str(export_dir / "") in refused(folder.verify, export_dir, manifest.models[name])
     assert folder.verify(export_dir, manifest.models["litert"])
 
 
-def test_what_was_put_into_a_saved_model_is_found(export_dir):
+def test_a_file_added_to_a_saved_model_is_found(export_dir):
     model = folder.read(export_dir).models["saved-model"]
     (export_dir / "saved-model/1/assets").mkdir(exist_ok=True)
     (export_dir / "saved-model/1/assets/more").write_bytes(b"")
@@ -108,7 +108,7 @@ def test_a_linked_folder_is_not_followed(export_dir):
     assert "is a symbolic link" in refused(folder.verify, export_dir, model)
 
 
-def test_a_folder_of_countless_files_is_not_walked_through(export_dir):
+def test_a_folder_of_countless_files_is_not_read_to_its_end(export_dir):
     model = folder.read(export_dir).models["saved-model"]
     for number in range(folder.MAX_FILES):
         (export_dir / f"saved-model/1/{number}").touch()

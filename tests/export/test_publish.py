@@ -1,4 +1,4 @@
-"""What an export leaves behind: what was let in, and nothing else, whatever happens on the way."""
+"""What an export leaves behind: the models that passed, and nothing else, whatever happens."""
 
 import errno
 import fcntl
@@ -32,7 +32,7 @@ def export_to(run_copy, tmp_path):
 
 @pytest.fixture
 def wrong_onnx(monkeypatch, tamper):
-    """What is written as ONNX has other weights than the run."""
+    """The ONNX file is written with other weights than the run's."""
     write = formats._WRITERS["onnx"]
 
     def write_and_tamper(source, path):
@@ -64,7 +64,7 @@ def test_an_export_that_differs_is_refused_and_the_others_are_kept(export_to, tm
     assert list(found.manifest.models) == ["litert"]
 
 
-def test_an_earlier_export_stays_where_a_new_one_is_refused(export_to, tmp_path, request):
+def test_an_earlier_export_stays_if_a_new_one_is_refused(export_to, tmp_path, request):
     export_to("onnx")
     before = contents(tmp_path / "export")
     request.getfixturevalue("wrong_onnx")
@@ -73,7 +73,7 @@ def test_an_earlier_export_stays_where_a_new_one_is_refused(export_to, tmp_path,
     assert contents(tmp_path / "export") == before
 
 
-def test_where_nothing_was_let_in_nothing_is_left(export_to, tmp_path, wrong_onnx):
+def test_if_no_format_passes_nothing_is_left(export_to, tmp_path, wrong_onnx):
     assert export_to("onnx").manifest is None
     assert not (tmp_path / "export").exists()
 
@@ -84,7 +84,7 @@ def test_formats_are_added_to_an_export_and_equal_files_are_not_touched(run_copy
     before = {path: path.stat().st_ino for path in (tmp_path / "export").rglob("*") if path.name != "manifest.json"}
     said = []
     found = export_to("litert-int8", say=said.append)
-    # What is gone is no longer listed; of the rest not even a file was replaced.
+    # A missing model is no longer listed; no file of the others was replaced.
     assert list(found.manifest.models) == [
         "saved-model",
         "onnx",
@@ -103,9 +103,7 @@ def test_formats_are_added_to_an_export_and_equal_files_are_not_touched(run_copy
 def test_a_saved_model_is_replaced(exported, export_to, tmp_path, monkeypatch):
     shutil.copytree(exported[0], tmp_path / "export")
     record = exports.read(tmp_path / "export").models["saved-model"].parity
-    monkeypatch.setattr(
-        "cnn_trainer.export.parity.check_parity", lambda *_: record
-    )  # TensorFlow takes its time to start
+    monkeypatch.setattr("cnn_trainer.export.parity.check_parity", lambda *_: record)  # TensorFlow is slow to start
     (tmp_path / "export/saved-model/1/saved_model.pb").write_bytes(b"damaged")
     found = export_to("saved-model")
     assert len(found.manifest.models) == len(PATHS)
@@ -124,7 +122,7 @@ def test_models_of_weights_that_the_run_no_longer_has_are_removed(exported, expo
 
 
 @pytest.mark.parametrize("change", ["manifest of another run", "file of another program"])
-def test_what_is_not_of_this_run_is_not_replaced(exported, export_to, tmp_path, change):
+def test_files_that_do_not_belong_to_this_run_are_not_replaced(exported, export_to, tmp_path, change):
     shutil.copytree(exported[0], tmp_path / "export")
     if change == "manifest of another run":
         change_manifest(tmp_path / "export", weights_sha256="0" * 64, run="another")
@@ -162,7 +160,7 @@ def test_a_failure_while_files_get_their_names_leaves_a_manifest_of_what_is_ther
     assert not list(folder.glob(".tmp*"))
 
 
-def test_a_check_by_tensorflow_lite_micro_that_is_not_made_is_said(export_to, no_tflite_micro):
+def test_a_skipped_check_by_tensorflow_lite_micro_gives_a_warning(export_to, no_tflite_micro):
     said = []
     found = export_to("litert-micro", say=said.append)
     assert found.manifest.models["litert-micro"].parity.micro is None
@@ -251,7 +249,7 @@ def test_a_linked_export_folder_in_a_run_is_not_followed(run_copy, tmp_path, mon
     assert names(tmp_path / "elsewhere") == []
 
 
-def test_a_network_beyond_the_size_of_a_file_is_refused(export_to, tmp_path, monkeypatch):
+def test_a_network_too_large_for_a_file_is_refused(export_to, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "_prepare", stop)
     monkeypatch.setattr(publish, "count_weights", lambda *_: 2**29)
     monkeypatch.setattr("cnn_trainer.evaluation.evaluate.refuse_small", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Disks that are full, cannot be written to, or go away: a message, exit code 6, and the checkpoint that was there."""
+"""Disks that are full, read-only, or go away: a message, exit code 6, and the previous checkpoint is intact."""
 
 import json
 import shutil
@@ -11,8 +11,8 @@ from PIL import Image
 from .harness import fingerprint, only_run, read_json, small_disk, wait_until, write_config
 
 
-def test_a_full_disk_costs_no_checkpoint_and_the_run_goes_on_once_there_is_room(zygote, reference, tmp_path):
-    with small_disk(tmp_path / "disk", 300) as disk:  # room for two checkpoints, and not for the third beside them
+def test_a_full_disk_loses_no_checkpoint_and_the_run_continues_once_there_is_room(zygote, reference, tmp_path):
+    with small_disk(tmp_path / "disk", 300) as disk:  # room for two checkpoints, but not for a third
         child = zygote.run("train", reference.config, "--runs-dir", disk, code=6)
         assert "No space left on device; free some space on its disk" in child.stderr
         run_dir = only_run(disk)
@@ -20,13 +20,13 @@ def test_a_full_disk_costs_no_checkpoint_and_the_run_goes_on_once_there_is_room(
         assert [*(run_dir / "checkpoints").iterdir()]
         assert read_json(run_dir / "run.json")["status"] in ("failed", "training")
         child = zygote.run("resume", run_dir, code=6)
-        assert "cannot be read" not in child.stderr  # the checkpoints are sound
+        assert "cannot be read" not in child.stderr  # the checkpoints are intact
         subprocess.run(["mount", "-o", "remount,size=2m", str(disk)], check=True)
         zygote.run("resume", run_dir)
         assert fingerprint(run_dir) == reference.fingerprint
 
 
-def test_a_full_folder_for_temporary_files_costs_nothing_but_the_end(zygote, reference, tmp_path):
+def test_a_full_folder_for_temporary_files_loses_no_training(zygote, reference, tmp_path):
     with small_disk(tmp_path / "disk", 8) as disk:
         (disk / "full").write_bytes(b"x" * 4096)
         environment = {"TMPDIR": str(disk)}
@@ -39,7 +39,7 @@ def test_a_full_folder_for_temporary_files_costs_nothing_but_the_end(zygote, ref
     assert fingerprint(run_dir) == reference.fingerprint
 
 
-def test_a_place_that_cannot_be_written_to_is_named_and_left_as_it_is(zygote, reference, tmp_path):
+def test_a_place_that_cannot_be_written_to_is_named_and_does_not_change(zygote, reference, tmp_path):
     with small_disk(tmp_path / "disk", 2000) as disk:
         run_dir = reference.copy(disk)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
@@ -52,7 +52,7 @@ def test_a_place_that_cannot_be_written_to_is_named_and_left_as_it_is(zygote, re
         assert fingerprint(run_dir) == reference.fingerprint
 
 
-def test_a_run_that_can_only_be_read_is_scored_and_used_and_says_what_is_not_kept(zygote, reference, tmp_path):
+def test_a_read_only_run_is_scored_and_used_and_says_what_is_not_saved(zygote, reference, tmp_path):
     picture = tmp_path / "black.png"
     Image.new("L", (28, 28)).save(picture)
     with small_disk(tmp_path / "disk", 2000) as disk:
@@ -78,8 +78,8 @@ def test_a_run_that_can_only_be_read_is_scored_and_used_and_says_what_is_not_kep
 
 
 @pytest.mark.parametrize("error", ["EACCES", "EPERM", "EROFS", "ENOSPC"])
-def test_the_score_of_a_run_that_refuses_what_is_written_is_not_lost(zygote, reference, tmp_path, error):
-    """As of another user's run, which root, who may run the tests, could write to."""
+def test_the_score_of_a_run_that_cannot_be_written_to_is_not_lost(zygote, reference, tmp_path, error):
+    """Like another user's run, except that root, who may run the tests, could write to that."""
     run_dir = reference.copy(tmp_path)
     before = contents(run_dir)
     child = zygote.start_call("without_writing", run_dir, error, "evaluate", run_dir)
@@ -106,7 +106,7 @@ def test_a_folder_that_vanishes_while_training_ends_it_with_a_message(zygote, tm
     wait_until(lambda: [*(tmp_path / "runs").rglob("step-*")] or child.ended.is_set())
     gone = only_run(tmp_path / "runs") / what
     moved = Path(shutil.move(gone, tmp_path / "elsewhere"))
-    if what == "run.json":  # nothing that training reads: it goes on
+    if what == "run.json":  # nothing that training reads, so it continues
         child.signal(15)
         assert child.wait() == 143
         assert read_json(gone)["status"] == "interrupted"

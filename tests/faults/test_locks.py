@@ -1,4 +1,4 @@
-"""File systems without flock, or without any lock: a run is trained there, killed and resumed, and leaves no stub."""
+"""File systems without flock, or without any lock: a run is trained, killed and resumed, and leaves no stray file."""
 
 import signal
 
@@ -12,7 +12,7 @@ UNSAFE = (
 
 
 @pytest.mark.parametrize(("calls", "warnings"), [("flock", 0), ("flock,lockf", 1)])
-def test_a_run_is_trained_and_scored_to_the_same_bits(zygote, reference, tmp_path, calls, warnings):
+def test_a_run_is_trained_and_scored_with_the_same_bits(zygote, reference, tmp_path, calls, warnings):
     child = zygote.start_call("without_locks", calls, "", "train", reference.config, "--runs-dir", tmp_path / "runs")
     assert child.wait() == 0, child.stderr
     assert child.stderr.count(f"WARNING: {only_run(tmp_path / 'runs')}: the file system {UNSAFE}\n") == warnings
