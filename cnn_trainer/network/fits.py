@@ -25,7 +25,7 @@ _KNOWN_DATA = {
     "mnist-5k": (ImageShape(28, 28, 1), 4_000),
 }
 
-# No config, whoever wrote it, may bring a machine down. For comparison, VGG-16 has 138 million parameters, and computes
+# No config may bring a machine down. For comparison, VGG-16 has 138 million parameters, and computes
 # 15 million values for an image of 224x224.
 MAX_PARAMETERS: Final = 150_000_000
 MAX_IMAGE_VALUES: Final = 50_000_000

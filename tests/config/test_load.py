@@ -262,7 +262,7 @@ def test_keys_that_the_same_command_sets_are_not_dropped(tmp_path: Path) -> None
         (["a." * 20 + "a=1"], f"--set {'a.' * 20}a=1: nested more than 20 levels deep"),
         (
             ["training.batch_size=60001"],
-            "--set training.batch_size=60001: training.batch_size: got 60001; at most 60000, the examples of the "
+            "--set training.batch_size=60001: training.batch_size: got 60001; at most 60000, the size of the "
             "training split",
         ),
         (
