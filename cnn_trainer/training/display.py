@@ -27,7 +27,7 @@ class Display:
         self._until_end = ExitStack()
 
     def begin(self, epoch: int, step: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
-        """Training begins after ``step`` steps of epoch ``epoch``, of ``epochs``."""
+        """Training begins in epoch ``epoch`` of ``epochs``, after ``step`` of its steps."""
         self._epochs, self._steps_per_epoch, self._batch_size = epochs, steps_per_epoch, batch_size
         if self._terminal is not None:
             from rich.progress import TextColumn  # 60 ms

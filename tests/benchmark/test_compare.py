@@ -12,7 +12,7 @@ from cnn_trainer.errors import CnnTrainError
 
 @pytest.fixture
 def images(tmp_path):
-    """150 training and 30 test images of 12x12 in 3 classes, and a config for them."""
+    """150 training and 30 test images of 12x12 pixels in 3 classes, and a config for them."""
     random = np.random.default_rng(1)
     arrays = {}
     for split, number in (("train", 150), ("test", 30)):
@@ -141,7 +141,7 @@ def test_a_wrong_config_is_refused_before_anything_runs(tmp_path):
     assert "filters" in err
 
 
-def test_a_person_reads_a_table(images, monkeypatch):
+def test_text_output_is_a_table(images, monkeypatch):
     rates = {"Model.fit": 100, "cnn-train, float32": 250, "cnn-train, bfloat16": 500, "PyTorch": 200}
     rates |= {"Model.evaluate": 1000, "cnn-train evaluate": 3000}
     monkeypatch.setattr(compare, "_measure", fake_measure(rates, []))

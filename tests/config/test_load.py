@@ -390,7 +390,7 @@ def test_of_very_many_faults_the_first_are_shown_and_the_rest_counted(tmp_path: 
         (["a." * 20 + "a=1"], f"--set {'a.' * 20}a=1: nested more than 20 levels deep"),
         (
             ["training.batch_size=60001"],
-            "--set training.batch_size=60001: training.batch_size: got 60001; at most 60000, the examples of the "
+            "--set training.batch_size=60001: training.batch_size: got 60001; at most 60000, the size of the "
             "training split",
         ),
         (

@@ -122,7 +122,7 @@ def test_an_epoch_before_the_last_can_be_the_result(cnn_train, strokes, tmp_path
         assert scores["loss"] == (min(losses) if split == "validation" else answer.json["test_loss"])
 
 
-def test_another_split_is_kept_beside_the_test_score(cnn_train, plain):
+def test_another_split_is_saved_next_to_the_test_score(cnn_train, plain):
     before = (plain / "evaluation.json").read_bytes()
     answer = cnn_train("evaluate", plain, "--split", "train", "--json")
     assert (answer.json["split"], answer.json["num_examples"]) == ("train", 192)
@@ -162,7 +162,7 @@ def test_a_run_is_found_by_path_by_name_and_as_the_latest(cnn_train, trained, pl
         assert answer.err.splitlines()[-1] == f"next: cnn-train runs show {run_dir}"
 
 
-def test_another_container_of_the_same_data_scores_the_same_and_nothing_is_kept(cnn_train, plain, strokes, tmp_path):
+def test_another_copy_of_the_data_gives_the_same_score_which_is_not_saved(cnn_train, plain, strokes, tmp_path):
     before = {path.name: path.read_bytes() for path in plain.iterdir() if path.is_file() and path.name != ".lock"}
     moved = tmp_path / "other.npz"
     np.savez_compressed(moved, **{name: np.asfortranarray(array) for name, array in strokes.items()})
@@ -175,7 +175,7 @@ def test_another_container_of_the_same_data_scores_the_same_and_nothing_is_kept(
     assert after == before
 
 
-def test_other_images_have_another_digest_and_what_does_not_fit_is_refused(cnn_train, plain, strokes, tmp_path):
+def test_other_images_have_another_digest_and_unsuitable_ones_are_refused(cnn_train, plain, strokes, tmp_path):
     other = tmp_path / "other.npz"
     np.savez(other, **(strokes | {"x_test": strokes["x_test"][::-1]}))
     answer = cnn_train("evaluate", plain, "--data", other, "--json")

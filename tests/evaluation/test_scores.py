@@ -33,7 +33,7 @@ def test_logits_of_any_size_have_a_finite_loss_in_float64():
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_a_logit_that_is_no_number_makes_the_loss_none(broken):
+def test_a_nan_logit_makes_the_loss_nan(broken):
     with np.errstate(invalid="ignore"):
         assert math.isnan(score_logits(np.array([[broken, 0.0], [0.0, 1.0]]), np.array([0, 1]), "cross_entropy").loss)
 

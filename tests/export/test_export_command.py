@@ -28,7 +28,7 @@ def test_the_run_itself_is_left_as_it_was(exported, finished_run):
     assert not list(finished_run.glob(".tmp*"))
 
 
-def test_people_see_what_is_done_and_a_table(exported):
+def test_text_output_shows_the_progress_and_a_table(exported):
     folder, answer = exported
     lines = answer.err.splitlines()
     assert lines[0] == "scoring the run itself on its test split"
@@ -53,7 +53,7 @@ def test_chosen_formats_go_into_the_run_directory_with_the_bytes_of_every_export
         assert model["sha256"] == exported[1].json["manifest"]["models"][name]["sha256"]
 
 
-def test_what_only_microcontrollers_run_says_how_and_is_not_to_be_served(cnn_train, run_copy):
+def test_a_model_for_microcontrollers_says_how_to_run_it_and_cannot_be_served(cnn_train, run_copy):
     answer = cnn_train("export", run_copy, "--format", "litert-micro", "--json")
     assert answer.code == 0, answer.err
     model = answer.json["manifest"]["models"]["litert-micro"]
@@ -62,7 +62,7 @@ def test_what_only_microcontrollers_run_says_how_and_is_not_to_be_served(cnn_tra
     assert {path.name for path in (run_copy / "export").iterdir()} == {"manifest.json", "model-micro.tflite"}
     assert "next:" not in answer.err
     answer = cnn_train("serve", run_copy)
-    formats = "has none of the formats that are served: onnx, litert, litert-float16, litert-int8"
+    formats = "has none of the formats that can be served: onnx, litert, litert-float16, litert-int8"
     assert (answer.code, formats in answer.err) == (6, True)
 
 
@@ -95,7 +95,7 @@ def test_a_run_without_a_result_is_refused(cnn_train, run_copy):
 
 
 @pytest.mark.parametrize("words", [["--format", "tflite"], []])
-def test_wrong_words_are_usage_errors(cnn_train, run_copy, words):
+def test_wrong_arguments_are_usage_errors(cnn_train, run_copy, words):
     answer = cnn_train("export", *words, *([run_copy] if words else []))
     assert answer.code == 2
     assert not (run_copy / "export").exists()

@@ -115,7 +115,7 @@ def test_a_microcontroller_gets_int8_at_both_ends_one_image_and_nothing_else(exp
     assert {tensor["dtype"] for tensor in interpreter.get_tensor_details()} == {np.int8, np.int32}
 
 
-def test_the_input_of_a_microcontroller_is_the_pixel_less_128_even_if_all_images_are_dark(make_experiment, tmp_path):
+def test_the_input_of_a_microcontroller_is_the_pixel_minus_128_even_if_all_images_are_dark(make_experiment, tmp_path):
     source = make_source(make_experiment, *KINDS["documented"])
     dark = dataclasses.replace(source, calibration=source.calibration // 4)
     formats.write("litert-micro", dark, tmp_path / "micro")

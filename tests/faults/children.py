@@ -124,7 +124,7 @@ def train_on_a_jumping_clock(config: str, runs_dir: str) -> None:
 
 
 def resume_with_slow_checkpoints(run: str) -> None:
-    """Resume, with every checkpoint taking ten seconds."""
+    """Resume, with checkpoints that take ten seconds each."""
     write = loop._write_checkpoint
     loop._write_checkpoint = lambda *arguments: (time.sleep(10), write(*arguments))
     sys.argv = ["cnn-train", "resume", run]
@@ -157,7 +157,7 @@ def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
         with store.lock_run(opened):
             found = loop.train_run(opened, session, Display(), StopRequest(), warnings.append, resume=True)
         assert len(warnings) == 1, warnings
-        assert "the one before it is taken" in warnings[0]
+        assert "using the previous checkpoint" in warnings[0]
         assert found == digest
         assert newest.read_bytes()[-1000:] == whole[-1000:]  # written anew, the same arrays
         before.write_bytes(content)

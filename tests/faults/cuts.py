@@ -99,7 +99,7 @@ def cut_across_early_stopping(place: str) -> None:
     assert fingerprint(run.dir) == fingerprint(whole.dir)
 
     run, said, _ = train(file, Path(place) / "cut", run, epochs=12)
-    assert "early stopping ended the run after epoch 3; it is not trained on to 12" in said
+    assert "early stopping ended the run after epoch 3; it is not trained up to epoch 12" in said
     assert fingerprint(run.dir) == fingerprint(whole.dir)
 
 

@@ -1,4 +1,4 @@
-"""Starts processes of cnn-train that can be killed, each in a fraction of a second.
+"""Starts processes of cnn-train that can be killed, each within a fraction of a second.
 
 A process that has imported everything, but started nothing, forks one child for each request. A child is like a newly
 started process: it has its own session, arguments, folder, environment and standard streams.
@@ -29,14 +29,14 @@ def import_everything() -> None:
 
 
 def become(request: dict) -> None:
-    """Be the process that ``request`` asks for."""
+    """Become the process that ``request`` asks for."""
     os.setsid()
     hear_signals(request["ignored"] if "ignored" in request else [])
     signal.alarm(MAX_SECONDS)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    tempfile.tempdir = None  # which the imports have looked up before
+    tempfile.tempdir = None  # the imports have already looked it up
     for number, path in enumerate(request["streams"]):
         name = ("stdin", "stdout", "stderr")[number]
         if path is None:

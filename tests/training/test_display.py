@@ -19,7 +19,7 @@ CONTROL = re.compile(r"\x1b\[(?P<numbers>[?0-9;]*)(?P<letter>[A-Za-z])")
 
 
 class Screen:
-    """Keeps what a terminal of ``columns`` shows of what is written to it; only what Rich sends is understood."""
+    """Simulates a terminal with ``columns``; understands only the control codes that Rich sends."""
 
     def __init__(self, columns):
         self.columns, self.lines, self.row, self.column, self.cursor_shown = columns, [""], 0, 0, True
@@ -64,7 +64,7 @@ class Screen:
 
 @pytest.fixture
 def on_terminal(cnn_train, tmp_path):
-    """A function that runs words with stderr on a terminal of so many columns, and gives all that it received."""
+    """A function that runs a command line with stderr on a terminal of this width, and returns its output."""
 
     def run(columns, *words, **environment):
         primary, terminal = pty.openpty()
@@ -155,7 +155,7 @@ def test_quiet_draws_nothing_on_a_terminal(on_terminal, small_config):
     assert on_terminal(80, "train", small_config, "--quiet") == (0, "")
 
 
-def test_training_that_fails_gives_the_cursor_back(on_terminal, small_config):
+def test_failed_training_shows_the_cursor_again(on_terminal, small_config):
     words = [
         "--set",
         "training.optimizer=sgd",
@@ -170,7 +170,7 @@ def test_training_that_fails_gives_the_cursor_back(on_terminal, small_config):
     screen = Screen(80).write(received)
     assert screen.cursor_shown
     assert not [line for line in screen.lines if "━" in line]
-    assert any(line.startswith("error: the training loss is no longer finite") for line in screen.lines)
+    assert any(line.startswith("error: the training loss became infinite or NaN") for line in screen.lines)
 
 
 def test_without_a_terminal_each_epoch_is_said_and_nothing_of_the_steps():
@@ -263,5 +263,5 @@ def test_ctrl_z_gives_the_cursor_back_until_the_run_continues_in_the_foreground(
         (7845, "2 h 10 min"),
     ],
 )
-def test_times_are_said_in_two_units_at_most(seconds, words):
+def test_times_have_at_most_two_units(seconds, words):
     assert format_seconds(seconds) == words
