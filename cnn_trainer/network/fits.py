@@ -36,7 +36,7 @@ _Problem = tuple[str, str, str | None]  # key, problem, remedy
 
 
 def load_checked(path: Path, overrides: Overrides = ()) -> Config:
-    """``load_config``, then ``check_fits`` if the shape of the data is known beforehand, and what paths need."""
+    """Load a config, check its paths, and call ``check_fits`` if the shape of its data is known in advance."""
     config = load_config(path, overrides)
     known = _KNOWN_DATA.get(config.experiment.data.source)
     _refuse(config, [*_paths_not_known(config), *(_misfits(config, *known) if known else [])])
@@ -104,8 +104,8 @@ def _splits_too_small(config: Config, num_examples: int) -> Iterator[_Problem]:
     fraction, batch_size = config.experiment.data.validation_fraction, config.experiment.training.batch_size
     num_validation = round(num_examples * fraction)  # the same formula as in data/splits.py
     if fraction and not num_validation:
-        problem = f"got {fraction}, which is none of {count(num_examples, 'example')}"
-        yield "data.validation_fraction", problem, "use a larger share, or 0 for no validation"
+        problem = f"got {fraction}, which leaves no validation example out of {count(num_examples, 'example')}"
+        yield "data.validation_fraction", problem, "use a larger fraction, or 0 for no validation"
     if batch_size > num_examples - num_validation:
         allowed = f"at most {num_examples - num_validation}, the size of the training split"
         yield "training.batch_size", f"got {batch_size}", allowed

@@ -75,7 +75,7 @@ WRONG_SETTINGS = {
     "model.dropout=1": r"model\.dropout: ",
     "model.dense_units=[65536, 65536]": r"model\.dense_units: the network has .* parameters up to this layer; at most",
     "data.source=minst": r"data\.source: got 'minst'; .*did you mean mnist\?",
-    "data={source: mnist-5k, validation_fraction: 0.0001}": r"validation_fraction: got 0\.0001, which is none of 4,000",
+    "data={source: mnist-5k, validation_fraction: 0.0001}": r"got 0\.0001, which leaves no validation example out of 4",
     "name=../../etc/passwd": r"name: got '\.\./\.\./etc/passwd'",
     "runtime.towers=0": r"runtime\.towers: got 0",
     "nonsense": r"--set nonsense: not of the form key=value, such as training\.epochs=3",

@@ -174,7 +174,7 @@ WRONG = [
     # what cannot work on these images
     (START + "training:\n  batch_size: 60001\n", 4, "training.batch_size: got 60001; at most 60000"),
     (START.replace("}", "-5k, validation_fraction: 0.5}", 1) + "training: {batch_size: 2001}\n", 3, "at most 2000"),
-    ("data: {source: mnist, validation_fraction: 1e-6}\nmodel: {builder: cnn}\n", 1, "none of 60,000 examples"),
+    ("data: {source: mnist, validation_fraction: 1e-6}\nmodel: {builder: cnn}\n", 1, "leaves no validation example"),
     (MODEL + "  kernel_size: 29\n", 4, "block 1, but the image that reaches it is 28x28"),
     (MODEL + "  filters: [1, 1, 1, 1]\n", 2, "block 4, but the image that reaches it is 1x1"),
     (MODEL + "  pool_size: [2, 12]\n", 4, "block 2, but the image that reaches it is 11x11"),

@@ -19,7 +19,7 @@ def test_a_second_trainer_is_refused_at_once_and_a_dead_one_frees_the_run(zygote
     before, began = snapshot(run_dir), time.monotonic()
     second = zygote.run("resume", run_dir, code=6)
     assert time.monotonic() - began < 3  # the whole process, which does not start TensorFlow
-    assert f"process {first.pid} works on this run; wait for it, or stop it first" in second.stderr
+    assert f"process {first.pid} is working on this run; wait for it, or stop it first" in second.stderr
     assert snapshot(run_dir) == before
     first.signal(signal.SIGKILL)
     first.wait()
