@@ -15,7 +15,7 @@ def evaluate(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="The split to score on.")] = "test",
     data: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Read the data here; the score is then shown, not kept.")
+        Path | None, typer.Option(metavar="PATH", help="Read the data here; the score is then shown, not saved.")
     ] = None,
     min_accuracy: Annotated[
         float | None,
