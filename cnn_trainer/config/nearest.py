@@ -1,4 +1,4 @@
-"""Which of the known words was meant by one that is not known."""
+"""Finds the known word that an unknown one was most likely meant to be."""
 
 import difflib
 import re
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The name that ``word`` was most likely meant to be, whatever its case, hyphens and underscores; None if none is.
+    """The name that ``word`` was most likely meant to be, ignoring case, hyphens and underscores; None if none is near.
 
     Args:
         word: What was written.
         names: What is known.
-        cutoff: The least likeness, from 0 to 1: that of ``difflib``.
+        cutoff: The lowest similarity that counts as near, from 0 to 1, as ``difflib`` measures it.
     """
     word = word[:64]  # finding near names takes time that grows with the square of their length
     plain = {_plain(name): name for name in names}
