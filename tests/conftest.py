@@ -39,7 +39,7 @@ def _make_experiment(model=None, training=None, precision="float32", seed=1):
 
 @pytest.fixture(scope="session", autouse=True)
 def tensorflow_started():
-    """TensorFlow started as a run starts it, deterministic and with two threads, where a collected test imports it."""
+    """TensorFlow started as a run starts it, deterministic and with two threads, if a collected test imports it."""
     if "tensorflow" in sys.modules:
         backend.start(Experiment.model_validate({**_make_experiment().model_dump(), "runtime": _RUNTIME}))
 

@@ -119,6 +119,8 @@ def data_check(
     experiment = _experiment(subject, overrides)
     with shown_download() as progress:
         report = data.check_data(experiment.data, experiment.seed, progress)
+    if report.validation_from == "own" and experiment.data.validation_fraction:
+        warn(data.unused_fraction(report.location, report.splits["validation"].num_examples))
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
@@ -132,6 +134,7 @@ def data_check(
 def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
     """What ``subject`` names: a data set, a file, or a shipped config."""
     from cnn_trainer.config.load import documented_config
+    from cnn_trainer.config.nearest import did_you_mean
     from cnn_trainer.config.shipped import shipped_names
     from cnn_trainer.network.fits import load_checked
 
@@ -141,7 +144,9 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
             raise UsageError(problem, place=f"--set {overrides[0]}", remedy="give a YAML file")
         return documented_config({"data": {"source": subject}}).experiment
     if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped_names():
-        remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped_names())}"
+        shipped = shipped_names()
+        remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped)}"
+        remedy += did_you_mean(subject, [*_NAMED, *shipped])
         raise UsageError("no such file, shipped config or data set", place=subject, remedy=remedy)
     config = load_checked(Path(subject), overrides or ())
     say(*config.notes)
@@ -169,8 +174,9 @@ def _describe(report: "DataReport") -> list[str]:
         for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
     ]
     converted = conversion(report.pixel_dtype, report.white)
+    own = ", which has its own validation split" if report.validation_from == "own" else ""
     lines = [
-        f"{data_name(report.source, report.requested)}, from {report.location}",
+        f"{data_name(report.source, report.requested)}, from {report.location}{own}",
         *([converted] if converted else []),
         "",
         *table(("split", "examples", "image", "sha256 of images and labels"), splits, width),

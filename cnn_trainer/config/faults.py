@@ -16,7 +16,7 @@ from cnn_trainer.errors import Fault, count
 
 _Item = TypeVar("_Item")
 
-_PLACEHOLDER = re.compile(r"\$\{|\{\{")  # placeholders of other programs: ${oc.env:X}, {{ x }}
+_PLACEHOLDER = re.compile(r"\$\{|\{\{|^\$[A-Za-z_]\w*$")  # of other programs: ${oc.env:X}, {{ x }}; or $X
 
 MAX_FAULTS = 20  # more are counted, not shown: nobody reads them, and finding near names takes a millisecond each
 

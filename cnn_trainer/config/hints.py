@@ -27,7 +27,7 @@ def meant(kind: str, value: Value, field: FieldInfo | None) -> str | None:
     word = str(value).lower()
     if may_be_null and word in (*_NOTHING, *_NO):
         return "write null for none"
-    if value is None and field is not None and not field.is_required():
+    if word in ("none", "null", "nil") and field is not None and not field.is_required():
         return "leave the key out for its default"
     if kind == "bool_type" and word in (*_YES, *_NO):
         return "write true" if word in _YES else "write false"

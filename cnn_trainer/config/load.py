@@ -6,6 +6,7 @@ the same experiment. ``change_experiment`` is the only way to change one.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def load_config(path: Path, overrides: Overrides = ()) -> Config:
     document, file = strict_yaml.read_file(path), strict_yaml.place_name(path)
     if not isinstance(document.value, dict):
         raise ConfigError(Fault(f"{file}:1", "a config is a mapping of keys", "start one with: cnn-train config init"))
-    places = {key: f"{file}:{line}" for key, line in document.lines.items()}
+    places = {key: f"{file}:{line}" for key, line in sorted(document.lines.items(), key=itemgetter(1))}
     only_reused = document.reused - Experiment.model_fields.keys()  # only for use elsewhere, such as defaults: &name
     tree = {key: value for key, value in document.value.items() if key not in only_reused}
     return _check(tree, places, file, overrides)
@@ -100,17 +101,29 @@ def _check(tree: dict[str, Value], places: dict[KeyPath, str], file: str, overri
 def _drop_old_kind(
     tree: dict[str, Value], path: KeyPath, old: str, set_paths: list[KeyPath], places: Mapping[KeyPath, str]
 ) -> Iterator[str]:
-    """If an override makes the section at ``path`` another kind than ``old``, drop the keys that only ``old`` has.
+    """If an override makes the section at ``path`` another kind than ``old``, drop the keys that belong to ``old``.
 
-    Keys below one of ``set_paths``, which overrides set, stay. Yields a line that names what was dropped.
+    These are the keys that only ``old`` has; lists of several values, which are one for each of its layers; and the
+    path of its data, unless the new kind needs a path. Keys below one of ``set_paths``, which overrides set, stay.
+    Yields a line that names what was dropped.
     """
     tag = (*path, faults.KINDS[path])
     new, section = faults.value_at(tree, tag), faults.value_at(tree, path)
     kinds = faults.section_kinds(path)
-    if tag not in set_paths or not isinstance(section, dict) or not isinstance(new, str) or new not in kinds:
+    if tag not in set_paths or not isinstance(section, dict) or new == old or new not in list(kinds):
         return
+    fields = kinds[str(new)].model_fields
+
+    def goes(key: str, value: Value) -> bool:
+        if key not in fields:
+            return True
+        if key == "path":
+            return value is not None and not fields[key].is_required()
+        return isinstance(value, list) and len(value) > 1
+
     stay = {changed[len(path)] for changed in set_paths if changed[: len(path)] == path and len(changed) > len(path)}
-    dropped = [key for key in section if key in kinds[old].model_fields.keys() - kinds[new].model_fields.keys() - stay]
+    known = kinds[old].model_fields.keys() - stay
+    dropped = [key for key, value in section.items() if key in known and goes(key, value)]
     for key in dropped:
         del section[key]
     if dropped:

@@ -1,10 +1,9 @@
 """The configs that come with the program; every command finds them by name: ``cnn-train train mnist``."""
 
 import os
-from itertools import islice
 from pathlib import Path
 
-from cnn_trainer.config.nearest import nearest
+from cnn_trainer.config.nearest import names_beside, nearest
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -31,17 +30,8 @@ def remedy_for_missing(path: Path) -> str:
     if path.stem in names:  # such as mnist.yaml
         return f"did you mean {path.stem}, which comes with the program?"
     is_name = not path.suffix and len(path.parts) < 2
-    near = nearest(path.name, [*_files_beside(path), *(names if is_name else [])])
+    near = nearest(path.name, [*names_beside(path, (".yaml", ".yml")), *(names if is_name else [])])
     hint = f"did you mean {near if near in names else path.with_name(near)}?" if near else None
     if is_name:
         return f"the shipped configs are {', '.join(names)}" + (f"; {hint}" if hint else "")
     return hint or "start one with: cnn-train config init"
-
-
-def _files_beside(path: Path) -> list[str]:
-    """The YAML files in the folder of ``path``."""
-    try:
-        with os.scandir(path.parent) as entries:
-            return [entry.name for entry in islice(entries, 1000) if entry.name.endswith((".yaml", ".yml"))]
-    except OSError:
-        return []

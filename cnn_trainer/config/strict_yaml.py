@@ -172,7 +172,9 @@ class _Reader:
 
     def node(self, path: KeyPath, depth: int) -> Value:
         event = self.peek()
+        line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
+            self.lines.setdefault(path, line)
             with self.at_anchor(path):
                 return self.node(path, depth)
         start = self.position
@@ -182,7 +184,7 @@ class _Reader:
         self.num_values += 1
         if self.num_values > MAX_VALUES:
             raise self.fault(event, f"more than {MAX_VALUES} values, aliases written out", "a config is a short text")
-        self.lines.setdefault(path, event.start_mark.line + 1)
+        self.lines.setdefault(path, line)
         if isinstance(event, yaml.ScalarEvent):
             value = self.scalar(event)
         elif depth > MAX_DEPTH:

@@ -8,10 +8,10 @@ from cnn_trainer.data.doubts import Data
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.load import TrainingData, at_path, data_used, load_split, load_training
 from cnn_trainer.data.places import SourceStatus, fetch, list_sources
-from cnn_trainer.data.splits import Split, order_of_examples, split_digest
+from cnn_trainer.data.splits import Split, order_of_examples, split_digest, unused_fraction
 
 __all__ = [
     "Data", "DataReport", "DownloadProgress", "SourceStatus", "Split", "TrainingData", "at_path", "check_data",
     "data_used", "fetch", "list_sources", "load_split", "load_training", "no_progress", "order_of_examples",
-    "split_digest",
+    "split_digest", "unused_fraction",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_trainer.config.nearest import did_you_mean_file
 from cnn_trainer.data import scale
 from cnn_trainer.data.splits import Split, counts_per_class
 from cnn_trainer.errors import DataError, count
@@ -60,7 +61,8 @@ def open_file(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         # O_NONBLOCK, because opening a FIFO would wait for its other end.
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except FileNotFoundError:
-        raise DataError("no such file", place=path, remedy=f"expected {expected}") from None
+        remedy = f"expected {expected}{did_you_mean_file(path)}"
+        raise DataError("no such file", place=path, remedy=remedy) from None
     except IsADirectoryError:
         raise DataError("is a folder", place=path, remedy=f"expected {expected}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path

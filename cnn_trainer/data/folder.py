@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_trainer.config.nearest import did_you_mean_file
 from cnn_trainer.data import arrays
-from cnn_trainer.data.pictures import CHANNELS, Color, read_picture
+from cnn_trainer.data.pictures import CHANNELS, BrokenPicturesError, Color, read_picture
 from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName, Stream, choose_stratified, split_named
 from cnn_trainer.errors import DataError
 
-MAX_NAMED = 20  # broken pictures
 _EXPECTED = "expected train or training, test or testing, and for validation val, valid, validation, dev or eval"
 _MAX_NESTED = 3  # folders around the one that holds the splits or classes, as in archives
 # Splits whose folders must exist if a split is asked for: a trained model is scored on the test split at the end.
 _NEEDED: dict[SplitName, tuple[SplitName, ...]] = {"train": ("train", "test"), "validation": (), "test": ("test",)}
-# What Windows, macOS and Synology servers leave in folders, in lower case.
+# What systems, servers and programs leave in folders of pictures, in lower case.
 _JUNK = {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "icon\r",
-    "@eadir", "picasa.ini", "ehthumbs_vista.db", "zbthumbnail.info", "lost+found", "network trash folder",
+    "@eadir", "#recycle", "picasa.ini", "ehthumbs_vista.db", "zbthumbnail.info", "lost+found", "network trash folder",
     "temporary items", "__pycache__",
 }  # fmt: skip
 _JUNK_ENDS = (":zone.identifier",)
@@ -42,31 +42,6 @@ class Listing:
     class_names: list[str]
     paths: list[Path]
     labels: NDArray[np.int32]
-
-
-class BrokenPicturesError(DataError):
-    """One or more pictures cannot be read; ``lines`` names the first 20 and says what is wrong with each.
-
-    Attributes:
-        broken: the faults, one for each picture.
-    """
-
-    def __init__(self, broken: Sequence[DataError]) -> None:
-        self.broken = broken
-        names = ", ".join(str(error.place) for error in broken[:MAX_NAMED])
-        more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
-        if len(broken) == 1:
-            super().__init__(broken[0].problem, place=broken[0].place, remedy=broken[0].remedy)
-        else:
-            super().__init__(f"{len(broken)} pictures cannot be read: {names}{more}")
-        self._lines = [str(error) for error in broken[:MAX_NAMED]]
-        self._lines += (
-            [f"{len(broken)} pictures cannot be read, of which {len(broken) - MAX_NAMED} are not named"] if more else []
-        )
-
-    def lines(self) -> list[str]:
-        """A line for each picture, at most 20, and how many more there are."""
-        return self._lines
 
 
 def list_pictures(
@@ -94,7 +69,9 @@ def list_pictures(
     splits = _find_splits(folder)
     if splits:
         _require_splits(folder, splits, _NEEDED[split])
-        return _list_classes(splits[split], class_names, may_lack=split != "train") if split in splits else None
+        if split not in splits:
+            return None
+        return _list_classes(_inner(splits[split], in_split=True), class_names, may_lack=split != "train")
     if split == "validation":
         return None
     whole = _list_classes(folder, class_names)
@@ -135,15 +112,19 @@ def _require_splits(folder: Path, found: dict[SplitName, Path], wanted: Sequence
             raise DataError(problem, place=folder, remedy=f"{_EXPECTED}{carve}")
 
 
-def _inner(folder: Path) -> Path:
-    """The folder that holds the splits or the classes: ``folder``, or one inside it, as in an unpacked archive."""
+def _inner(folder: Path, in_split: bool = False) -> Path:
+    """The folder that holds the splits or the classes: ``folder``, or one inside it, as in an unpacked archive.
+
+    With ``in_split``, ``folder`` is that of a split, and the inner one may also be named like a split.
+    """
     if not arrays.is_folder(folder):
         problem = "is a file, not a folder" if arrays.is_file(folder) else "no such folder"
-        raise DataError(problem, place=folder, remedy="expected one with a sub-folder of pictures for each class")
+        remedy = f"expected one with a sub-folder of pictures for each class{did_you_mean_file(folder)}"
+        raise DataError(problem, place=folder, remedy=remedy)
     inner = folder
     for _ in range(_MAX_NESTED):
         folders = _folders(inner)
-        if len(folders) != 1 or split_named(folders[0].name) or not _folders(folders[0]):
+        if len(folders) != 1 or not _folders(folders[0]) or (split_named(folders[0].name) and not in_split):
             return inner
         inner = folders[0]
     return inner

@@ -23,9 +23,8 @@ from cnn_trainer.errors import DataError, count
 
 Kind = Literal["images", "labels"]
 
-# The types that labels can have; images are unsigned bytes.
-_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4"}
-_UNSIGNED_BYTE = 0x08
+# The types of values; labels have one of the first four.
+_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _QMNIST_COLUMNS = 8  # the class, and seven more facts about each example: README of github.com/facebookresearch/qmnist
 _GZIP = b"\x1f\x8b"
 
@@ -143,7 +142,7 @@ def usual_name(split: SplitName, kind: Kind) -> str:
 
 
 def read_idx_file(path: Path, kind: Kind) -> NDArray[np.integer]:
-    """One file in the shape that it declares: images as uint8, labels as integers (n,).
+    """One file in the shape that it declares: images as numbers (uint8 in MNIST), labels as integers (n,).
 
     The content decides whether it is gzipped, because browsers may unpack a file without renaming it. Raises DataError
     if it is missing, broken, or of another kind.
@@ -167,7 +166,7 @@ def read_idx_stream(where: str, file: BinaryIO, size: int, kind: Kind) -> NDArra
 def _read(where: str, stream: arrays.Readable, size: int, kind: Kind, packed: bool) -> NDArray[np.integer]:
     magic = stream.read(4)
     is_images = kind == "images"
-    fits = magic[3:] in (b"\3", b"\4") and magic[2] == _UNSIGNED_BYTE if is_images else magic[3:] in (b"\1", b"\2")
+    fits = magic[3:] in ((b"\3", b"\4") if is_images else (b"\1", b"\2"))
     if magic[:2] != b"\0\0" or not fits or magic[2] not in _TYPES:
         found = magic.hex(" ") or "nothing"
         expected = f"expected {'00 00 08 03' if is_images else '00 00 08 01'}, an idx{3 if is_images else 1} file"

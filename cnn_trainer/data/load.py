@@ -79,8 +79,7 @@ def load_training(
             is not opened.
 
     Raises:
-        DataError: if the data is missing, broken or not what it is said to be, or if ``data.validation_fraction`` is
-            set and the source has a validation split of its own.
+        DataError: if the data is missing, broken or not what it is said to be.
     """
     requested = data.source
     data, whole = _read_training(data, seed, trained_on, warn, progress)
@@ -94,7 +93,7 @@ def load_training(
             doubts.look_at_other(data, whole.location, name, other, whole.split, warn)
     test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
     del test
-    train, carved = carve_validation(whole.split, data.validation_fraction, seed)
+    train, carved = carve_validation(whole.split, 0.0 if own else data.validation_fraction, seed)
     validation = own or carved
     record = DataRecord(
         source=data.source,
@@ -144,11 +143,6 @@ def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord
         own = trained_on.validation_from == "own"
         return _read(data, seed, "validation", known, no_progress).split if own else None
     found = _find(data, seed, "validation", known, no_progress)
-    if found and (fraction := data.validation_fraction):
-        problem = f"got {fraction}, but {found.location} has a validation split of {count(len(found.split), 'image')}"
-        raise DataError(
-            problem, place="data.validation_fraction", remedy="set 0 to use that split, or remove it from the data"
-        )
     return found.split if found else None
 
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnn_trainer.data import arrays, tables
-from cnn_trainer.data.folder import BrokenPicturesError
-from cnn_trainer.data.pictures import CHANNELS, Color, decode_picture, resize_picture
+from cnn_trainer.data.pictures import CHANNELS, BrokenPicturesError, Color, decode_picture, resize_picture
 from cnn_trainer.errors import DataError, count
 from cnn_trainer.machine import facts
 
@@ -43,8 +42,8 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
     images: NDArray[Any] | None = None
     labels: list[Any] = []
     names: list[str] | None = None
-    done = 0
     broken: list[DataError] = []
+    done = 0
     with _opened(paths) as files:
         num_rows = sum(file.metadata.num_rows for _, file in files)
         for path, file in files:

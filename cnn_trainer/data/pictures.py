@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,11 +23,36 @@ MAX_JPEG_PIXELS = 170_000_000
 
 FORMATS = "PNG, JPEG, WebP, TIFF, GIF or BMP"
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
+_MAX_NAMED = 20  # broken pictures in one message
 CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3}
 
 
 class TooManyPixelsError(DataError):
     """A picture has more pixels than are allowed; none of them was read."""
+
+
+class BrokenPicturesError(DataError):
+    """One or more pictures cannot be read; ``lines`` names the first 20 and says what is wrong with each.
+
+    Attributes:
+        broken: the fault of each picture, one or more.
+    """
+
+    def __init__(self, broken: Sequence[DataError]) -> None:
+        self.broken = broken
+        if len(broken) == 1:
+            super().__init__(broken[0].problem, place=broken[0].place, remedy=broken[0].remedy)
+            return
+        names = ", ".join(str(error.place) for error in broken[:_MAX_NAMED])
+        more = f" and {len(broken) - _MAX_NAMED} more" if len(broken) > _MAX_NAMED else ""
+        super().__init__(f"{len(broken)} pictures cannot be read: {names}{more}")
+
+    def lines(self) -> list[str]:
+        """A line for each picture, at most 20, and how many more there are."""
+        lines = [str(error) for error in self.broken[:_MAX_NAMED]]
+        if (more := len(self.broken) - _MAX_NAMED) > 0:
+            lines.append(f"{len(self.broken)} pictures cannot be read, of which {more} are not named")
+        return lines
 
 
 def read_picture(path: Path, image_size: int, color: Color) -> Images:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from cnn_trainer.config.nearest import did_you_mean_file
 from cnn_trainer.data import arrays, download, idx, named
 from cnn_trainer.data.published import (
     EMNIST_ARCHIVE,
@@ -155,8 +156,10 @@ def find_or_fetch(source: DownloadedSource, path: Path | None, progress: downloa
         if found is None:
             wanted = "the four idx files" if PUBLISHED[source].arrays else "the four idx files, gzipped as published,"
             wanted = f"{MNIST_FILE} or {wanted}" if source == "mnist" else wanted
-            state = "holds no such data" if arrays.is_folder(path) else "no such file or folder"
-            raise DataError(f"{state}; expected {wanted} of {source}", place=path, remedy="correct data.path")
+            is_there = arrays.is_folder(path)
+            state = "holds no such data" if is_there else "no such file or folder"
+            near = "" if is_there else did_you_mean_file(path)
+            raise DataError(f"{state}; expected {wanted} of {source}", place=path, remedy=f"correct data.path{near}")
         return found
     found, looked_at = locate(source)
     if found is not None:

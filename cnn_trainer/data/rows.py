@@ -330,7 +330,8 @@ def _fault(path: Path, chunk: list[_Line], layout: Layout, columns: list[int]) -
         for column in columns:
             if not _is_number(cells[column]) or not math.isfinite(float(cells[column])):
                 shown = repr(cells[column][:40]) if cells[column] else "nothing"
-                remedy = "expected a number"
+                is_bool = cells[column].lower() in ("true", "false")
+                remedy = "write 255 for True and 0 for False" if is_bool else "expected a number"
                 if column == layout.label:
                     remedy = f"expected a number, as in most of the first {_LOOKED_AT} rows"
                 return DataError(f"{layout.column(column)} holds {shown}", place=place, remedy=remedy)

@@ -13,19 +13,23 @@ White = Literal[1, 255]
 
 # Of 255. Up to this, an image looks black and has 17 levels at most: such pixels were given on another scale.
 _MAX_BLACK = 16
-# Of 255. A photograph can be this dark throughout, but so is an array of 5 to 7 bits.
+# Of 255. Photographs can be this dark throughout, and so can arrays of 5 to 7 bits.
 _MAX_DARK = 127
 _SLAB_VALUES = 2**20  # converted at a time, as 64-bit floats
 _CONVERT = ".round().astype('uint8')"
+_HALF = 0.5 / 255  # half a level, if white is 1: rounding to 0 to 255 removes it
 
 
 @dataclass(frozen=True)
 class _Range:
-    """The range of values that was found; ``has_fractions`` tells whether some are not whole numbers."""
+    """The range of values that was found."""
 
     lowest: float
     highest: float
     has_fractions: bool
+    """Whether some are not whole numbers."""
+    darkest: float
+    """The brightest value of the darkest image; images without a value above 0 are not counted."""
 
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.lowest + self.highest))
@@ -38,7 +42,8 @@ def to_uint8(where: str, images: NDArray[Any]) -> tuple[NDArray[np.uint8], White
     """Images with values from 0 to 255, and the value that stood for 255 before.
 
     Booleans, and floats from 0 to 1, are multiplied by 255 and rounded. Integers and whole floats from 0 to 255 are
-    taken as they are. This takes memory for the result, and for 2**20 values or one image at a time.
+    taken as they are. Floats with fractions are rounded if some are above 127 and no image is on a scale of 0 to 1.
+    This takes memory for the result, and for 2**20 values or one image at a time.
 
     Args:
         where: the place that errors name.
@@ -51,7 +56,7 @@ def to_uint8(where: str, images: NDArray[Any]) -> tuple[NDArray[np.uint8], White
         return images, 255
     found = _range_of(images)
     white: White = 1 if images.dtype.kind == "b" or _is_up_to_1(images, found) else 255
-    if white == 255 and (found.has_fractions or not 0 <= found.lowest <= found.highest <= 255):
+    if white == 255 and not _is_up_to_255(found):
         problem = f"the pixels are {images.dtype.name} {found}; expected 0 to 255, or floats from 0 to 1"
         raise DataError(problem, place=where, remedy=_remedy(images, found))
     converted = np.empty(images.shape, np.uint8)
@@ -68,20 +73,27 @@ def _slabs(images: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
 
 
 def _range_of(images: NDArray[Any]) -> _Range:
-    lowest, highest, has_fractions = np.inf, -np.inf, False
+    lowest, highest, has_fractions, darkest = np.inf, -np.inf, False, np.inf
     for _, values in _slabs(images):
-        low, high = values.min(), values.max()
+        brightest = values.reshape(len(values), -1).max(axis=1)
+        low, high = values.min(), brightest.max()
         if not np.isfinite(low + high):
-            return _Range(float(low), float(high), False)
+            return _Range(float(low), float(high), False, np.inf)
         lowest, highest = min(lowest, float(low)), max(highest, float(high))
+        darkest = brightest.min(initial=darkest, where=brightest > 0)
         has_fractions = has_fractions or bool((np.abs(values - np.rint(values)) > 0.01).any())
-    return _Range(lowest, highest, has_fractions)
+    return _Range(lowest, highest, has_fractions, float(darkest))
 
 
 def _is_up_to_1(images: NDArray[Any], found: _Range) -> bool:
     """Whether these are floats from 0 to 1, with a tolerance that rounding to 0 to 255 removes."""
-    half = 0.5 / 255
-    return images.dtype.kind == "f" and -half < found.lowest and found.highest < 1 + half
+    return images.dtype.kind == "f" and found.lowest > -_HALF and found.highest < 1 + _HALF
+
+
+def _is_up_to_255(found: _Range) -> bool:
+    """Whether these are from 0 to 255: whole numbers, or fractions, such as resizing leaves, that fit no other scale."""
+    is_certain = not found.has_fractions or (found.highest > _MAX_DARK and found.darkest > 1 + _HALF)
+    return is_certain and found.lowest > -0.5 and found.highest < 255.5
 
 
 def _remedy(images: NDArray[Any], found: _Range) -> str:
@@ -91,12 +103,7 @@ def _remedy(images: NDArray[Any], found: _Range) -> str:
     if lowest < 0 and images.dtype == np.int8:
         return "x.view('uint8') if they are bytes that were read with a sign"
     if lowest < 0 and images.dtype.kind == "f":
-        if lowest > -0.1 and 0.9 < highest < 1.1:
-            return "x.clip(0, 1) if they were 0 to 1 before they were resized"
-        for offset, factor in ((0.5, "255"), (1, "127.5")):
-            if max(-lowest, highest) < offset + 0.01:
-                return f"((x + {offset:g}) * {factor}){_CONVERT} converts from {-offset:g} to {offset:g}"
-        return "undo the normalisation: x * std + mean, with the same std and mean"
+        return _remedy_below_0(lowest, highest)
     if lowest < 0:
         return "shift and scale them to 0 to 255"
     if 255 < highest < 300:
@@ -107,8 +114,19 @@ def _remedy(images: NDArray[Any], found: _Range) -> str:
     if highest < 1.1:
         return "x.clip(0, 1) if they were 0 to 1 before they were resized"
     if highest > _MAX_DARK:
-        return f"x{_CONVERT} if white is 255"
+        return "some images are from 0 to 1 and others from 0 to 255: multiply the former by 255"
     return f"(x * (255 / white)){_CONVERT} with the value that stands for white"
+
+
+def _remedy_below_0(lowest: float, highest: float) -> str:
+    if lowest > -0.1 and 0.9 < highest < 1.1:
+        return "x.clip(0, 1) if they were 0 to 1 before they were resized"
+    for offset, factor in ((0.5, "255"), (1, "127.5")):
+        if max(-lowest, highest) < offset + 0.01:
+            return f"((x + {offset:g}) * {factor}){_CONVERT} converts from {-offset:g} to {offset:g}"
+    if lowest > -50 and 255 <= highest < 300:
+        return f"x.clip(0, 255){_CONVERT} if they were 0 to 255 before they were resized"
+    return "undo the normalisation: x * std + mean, with the same std and mean"
 
 
 def check_brightness(where: str, name: str, images: NDArray[np.uint8], white: White, may_be_black: bool) -> str | None:

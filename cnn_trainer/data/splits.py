@@ -172,3 +172,9 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
         replace(whole, images=whole.images[part], labels=whole.labels[part]) for part in (~chosen, chosen)
     )
     return train, validation
+
+
+def unused_fraction(location: str, num_validation: int) -> str:
+    """The warning if ``data.validation_fraction`` is set but the source has its own validation split."""
+    own = f"{location} has its own validation split of {count(num_validation, 'image')}"
+    return f"data.validation_fraction is not used: {own}"

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
-# Numbers of the 256 colours, each with a contrast of 4 or more on white and on black.
+# Numbers of the 256 colours, each with a contrast of about 4 or more on white and on black.
 GOOD, FIGURE, CAUTION, BAD, _GREY = 28, 31, 130, 196, 243
 
 SHOW_CURSOR = b"\x1b[?25h"

@@ -1,4 +1,4 @@
-"""What cannot work together: a network and the images that it is given."""
+"""Checks that a network fits the images that it is given."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,8 @@ from cnn_trainer.config.strict_yaml import KeyPath
 from cnn_trainer.errors import ConfigError, DataError, Fault, count
 from cnn_trainer.network.shapes import DoesNotFitError, ImageShape, layer_sizes
 
-# Shape of the images and number of training images, before validation is set aside: the data sets' own documentation;
-# mnist-5k: 4,000 of the 5,000 images.
+# Shape of the images, and number of training images before any are set aside for validation, from the data sets'
+# documentation; mnist-5k trains on 4,000 of its 5,000 images.
 _KNOWN_DATA = {
     "mnist": (ImageShape(28, 28, 1), 60_000),
     "fashion-mnist": (ImageShape(28, 28, 1), 60_000),
@@ -27,8 +27,8 @@ _KNOWN_DATA = {
     "mnist-5k": (ImageShape(28, 28, 1), 4_000),
 }
 
-# No config, not even a stranger's, may take a machine down. VGG-16 has 138 million parameters, and takes 15 million
-# values for an image of 224x224.
+# No config may bring a machine down. For comparison, VGG-16 has 138 million parameters, and computes
+# 15 million values for an image of 224x224.
 MAX_PARAMETERS: Final = 150_000_000
 MAX_IMAGE_VALUES: Final = 50_000_000
 
@@ -36,7 +36,7 @@ _Problem = tuple[str, str, str | None]  # key, problem, remedy
 
 
 def load_checked(path: Path, overrides: Overrides = ()) -> Config:
-    """``load_config``, then ``check_fits`` if the shape of the data is known beforehand, and what paths need."""
+    """Load a config, check its paths, and call ``check_fits`` if the shape of its data is known in advance."""
     config = load_config(path, overrides)
     known = _KNOWN_DATA.get(config.experiment.data.source)
     _refuse(config, [*_paths_not_known(config), *(_misfits(config, *known) if known else [])])
@@ -52,24 +52,28 @@ def _paths_not_known(config: Config) -> Iterator[_Problem]:
             except DataError as error:
                 yield f"data.{name}", f"got {text!r}, and {error.problem}", error.remedy
             else:
-                if "{{" in text and not os.path.lexists(path):
+                if os.path.lexists(path):
+                    continue
+                if "{{" in text:
                     yield f"data.{name}", f"got {text!r}, and {{{{…}}}} is not filled in here", "write the path out"
+                elif text.lower() in ("none", "null"):
+                    yield f"data.{name}", f"got {text!r}, and there is no such file", "write null for no path"
 
 
 def check_fits(config: Config, shape: ImageShape, num_examples: int, own_validation: bool = False) -> None:
-    """Refuse what cannot work on ``num_examples`` training images of ``shape``, before any work is done.
+    """Refuse a config that cannot train on ``num_examples`` images of ``shape``, before any work is done.
 
     Args:
-        config: What is to be trained.
-        shape: Of the training images.
-        num_examples: The whole training split, with what ``data.validation_fraction`` takes out of it.
-        own_validation: Whether the data has a validation split besides these.
+        config: The experiment to train.
+        shape: The shape of the training images.
+        num_examples: Size of the whole training split, including what ``data.validation_fraction`` takes out of it.
+        own_validation: Whether the data has a validation split of its own.
 
     Raises:
-        ConfigError: if a kernel or a pool is larger than the image that reaches it, or a batch than the training split;
-            if the validation split would be empty, or is needed and not there; or if the network has more than
-            ``MAX_PARAMETERS`` parameters or more than ``MAX_IMAGE_VALUES`` values for one image, its output layer not
-            counted.
+        ConfigError: if a kernel or a pool is larger than the image that reaches it, if a batch is larger than the
+            training split, if the validation split would be empty, if one is needed but missing, or if the network has
+            more than ``MAX_PARAMETERS`` parameters or ``MAX_IMAGE_VALUES`` values for one image, not counting its
+            output layer.
     """
     _refuse(config, _misfits(config, shape, num_examples, own_validation))
 
@@ -98,17 +102,17 @@ def _needs_validation(training: Training) -> Iterator[_Problem]:
 
 def _splits_too_small(config: Config, num_examples: int) -> Iterator[_Problem]:
     fraction, batch_size = config.experiment.data.validation_fraction, config.experiment.training.batch_size
-    num_validation = round(num_examples * fraction)  # as data/splits.py counts
+    num_validation = round(num_examples * fraction)  # the same formula as in data/splits.py
     if fraction and not num_validation:
-        problem = f"got {fraction}, which is none of {count(num_examples, 'example')}"
-        yield "data.validation_fraction", problem, "use a larger share, or 0 for no validation"
+        problem = f"got {fraction}, which leaves no validation example out of {count(num_examples, 'example')}"
+        yield "data.validation_fraction", problem, "use a larger fraction, or 0 for no validation"
     if batch_size > num_examples - num_validation:
-        allowed = f"at most {num_examples - num_validation}, the examples of the training split"
+        allowed = f"at most {num_examples - num_validation}, the size of the training split"
         yield "training.batch_size", f"got {batch_size}", allowed
 
 
 def _layers_that_do_not_fit(model: Cnn | Mlp, shape: ImageShape) -> list[_Problem]:
-    """The first block that does not fit, or else the first layer with which the network grows beyond a limit."""
+    """The first block that does not fit, or else the first layer at which the network exceeds a limit."""
     try:
         layers = list(layer_sizes(model, shape))
     except DoesNotFitError as error:

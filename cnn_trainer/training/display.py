@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live line on a terminal, and one line for each epoch."""
+"""What the user sees while a run trains: a live line on a terminal, and one line per epoch."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -9,11 +9,11 @@ from cnn_trainer.machine import terminal
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_LOSS_COLUMNS, _RATE_COLUMNS = 80, 100  # so wide must a terminal be for these to be shown too
+_LOSS_COLUMNS, _RATE_COLUMNS = 80, 100  # the width of a terminal from which these are shown too
 
 
 class Display:
-    """Shows how training goes. Epochs and steps are counted from 1; rates are those of the last half minute.
+    """Shows the progress of training. Epochs and steps count from 1; rates are those of the last half minute.
 
     Args:
         say: Called with a line of words for each epoch that is done.
@@ -27,7 +27,7 @@ class Display:
         self._until_end = ExitStack()
 
     def begin(self, epoch: int, step: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
-        """Training begins after ``step`` steps of epoch ``epoch``, of ``epochs``."""
+        """Training begins in epoch ``epoch`` of ``epochs``, after ``step`` of its steps."""
         self._epochs, self._steps_per_epoch, self._batch_size = epochs, steps_per_epoch, batch_size
         if self._terminal is not None:
             from rich.progress import TextColumn  # 60 ms

@@ -1,7 +1,8 @@
 """The epochs of a run, from its first step or from a checkpoint, to its result.
 
-Whatever is needed to go on stands in ``TrainingState`` and in the model's and optimizer's variables; both go into every
-checkpoint. Nothing else is carried from one step to the next, so a run that was cut anywhere ends with the same bits.
+Everything needed to continue is in ``TrainingState`` and in the variables of the model and the optimizer; both go into
+every checkpoint. Nothing else is carried from one step to the next, so a run that is interrupted anywhere ends with the
+same bits.
 """
 
 import math
@@ -33,12 +34,12 @@ from cnn_trainer.training.optimizer import averages, last_learning_rate, lower_a
 from cnn_trainer.training.session import Session
 from cnn_trainer.training.tensorboard import WriteEvents, epoch_writer
 
-# Python takes over about this often: soon enough to stop within 2 s of a signal, seldom enough to cost nothing.
+# Control returns to Python about this often: soon enough to stop within 2 s of a signal, seldom enough to cost nothing.
 _PYTHON_EVERY_SECONDS = 0.2
 
 
 class TrainingState(BaseModel):
-    """How far a run has come. Epochs and steps are counted from 0 here: so many are done."""
+    """The progress of a run. Epochs and steps are counted from 0 here: they are the numbers of those that are done."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -51,18 +52,18 @@ class TrainingState(BaseModel):
     best_loss: float | None = None
     lowest_epoch: int | None = None
     lowest_loss: float | None = None
-    lowered_epoch: int = Field(0, ge=0)  # the last epoch after which the schedule plateau lowered the learning rate
+    lowered_epoch: int = Field(0, ge=0)  # the last epoch after which the plateau schedule lowered the learning rate
     history: list[EpochMetrics] = Field(default_factory=list)
 
 
 def train_run(
     run: Run, session: Session, display: Display, stop: StopRequest, warn: Callable[[str], None], resume: bool = False
 ) -> str:
-    """Train a locked run to its end, and write its result: weights.safetensors and model.keras. Gives its digest.
+    """Train a locked run to its end, write its result (weights.safetensors and model.keras), and return its digest.
 
-    ``session`` is built from the run's own experiment, ``stop`` is looked at every fraction of a second, and ``warn``
-    gets what a person should know, such as a broken checkpoint that was passed over. With ``resume``, training goes on
-    from the newest valid checkpoint.
+    ``session`` is built from the run's own experiment, ``stop`` is checked several times a second, and ``warn`` is
+    called with what the user should know, such as that a broken checkpoint was skipped. With ``resume``, training
+    continues from the newest valid checkpoint.
 
     Raises:
         StoppedError: after a checkpoint was written, if a signal asked to stop.
@@ -70,7 +71,7 @@ def train_run(
     """
     state = _restore(run, session, warn) if resume else TrainingState()
     store.update_record(run, status="training", error=None)
-    if resume:  # in this order a kill between any two leaves a run that is taken up again
+    if resume:  # in this order, a run killed between any two can still be resumed
         store.write_config(run)
         store.rewrite_metrics(run, state.history)
     training = session.experiment.training
@@ -78,7 +79,7 @@ def train_run(
     try:
         with epoch_writer(run.dir, state.history, session.experiment.runtime.tensorboard) as write_events:
             _train_epochs(run, session, state, display, stop, write_events)
-        if stop.signal_number is not None:  # writing and scoring the result may take longer than a stop should
+        if stop.signal_number is not None:  # writing and scoring the result may take too long for a stop
             raise _stopped(run, "after the last epoch", stop.signal_number)
         display.end()
         return _write_result(run, session, state)
@@ -115,7 +116,7 @@ def _train_epochs(
             if not math.isfinite(sums.loss):
                 steps = f"between steps {state.step + 1} and {last} of epoch {state.epoch + 1}"
                 remedy = "lower training.learning_rate or set training.gradient_clip_norm"
-                raise DivergedError(f"the training loss is no longer finite, {steps}", remedy=remedy)
+                raise DivergedError(f"the training loss became infinite or NaN {steps}", remedy=remedy)
             state.step, state.sums = last, sums
             state.step_seconds += seconds
             state.train_seconds += seconds
@@ -136,7 +137,7 @@ def _train_epochs(
 
 
 def _stopped(run: Run, place: str, signal_number: int) -> StoppedError:
-    remedy = f"go on with: cnn-train resume {shlex.quote(str(run.dir))}"
+    remedy = f"continue with: cnn-train resume {shlex.quote(str(run.dir))}"
     return StoppedError(f"stopped {place}", signal_number, remedy=remedy)
 
 
@@ -146,7 +147,7 @@ def _stops_early(experiment: Experiment, state: TrainingState) -> bool:
 
 
 def _end_epoch(session: Session, state: TrainingState) -> EpochMetrics:
-    """Validate, note the best epoch, and turn ``state`` to the next epoch."""
+    """Validate, note the best epoch, and advance ``state`` to the next epoch."""
     began = time.monotonic()
     sums, epoch = state.sums, state.epoch + 1
     loss = accuracy = None
@@ -181,7 +182,7 @@ def _end_epoch(session: Session, state: TrainingState) -> EpochMetrics:
 
 
 def _note_best(session: Session, state: TrainingState, epoch: int, loss: float, weights: dict[str, np.ndarray]) -> None:
-    """The lowest validation loss chooses the result; only a fall by more than min_delta resets early stopping."""
+    """The lowest validation loss decides the result; only a decrease by more than min_delta resets early stopping."""
     stopping = session.experiment.training.early_stopping
     if state.lowest_loss is None or loss < state.lowest_loss - (stopping.min_delta if stopping else 0.0):
         state.lowest_loss, state.lowest_epoch = loss, epoch
@@ -191,7 +192,7 @@ def _note_best(session: Session, state: TrainingState, epoch: int, loss: float, 
 
 
 def _result_values(session: Session) -> dict[str, np.ndarray]:
-    """The weights that would be the result now, by path: the moving averages if the experiment asks for them."""
+    """The weights that would now be the result, by path: the moving averages if the experiment asks for them."""
     values = {variable.path: variable.numpy() for variable in session.model.weights}
     for variable, average in zip(session.model.trainable_variables, averages(session.optimizer), strict=False):
         values[variable.path] = average.numpy()
@@ -199,9 +200,9 @@ def _result_values(session: Session) -> dict[str, np.ndarray]:
 
 
 def _variables(session: Session) -> dict[str, keras.Variable]:
-    """Every variable that training changes, under its name in a checkpoint; ``weights`` leaves out random state.
+    """Every variable that training changes, by its name in a checkpoint, including random state (unlike ``weights``).
 
-    A variable's path would not do as its name: it counts the optimizers that this process has made before.
+    A variable's path cannot be its name, because the path counts the optimizers that this process has created.
     """
     named = [("model", v) for v in session.model.variables] + [("optimizer", v) for v in session.optimizer.variables]
     return {f"{kind}/{number:03}/{variable.name}": variable for number, (kind, variable) in enumerate(named)}
@@ -215,10 +216,10 @@ def _write_checkpoint(run: Run, session: Session, state: TrainingState) -> None:
 
 
 def _restore(run: Run, session: Session, warn: Callable[[str], None]) -> TrainingState:
-    """Set the session to the newest valid checkpoint of the run. Writes nothing."""
+    """Restore the session from the newest valid checkpoint of the run. Writes nothing."""
     folder = run.dir / CHECKPOINTS_DIR
     if not checkpoint.checkpoint_paths(folder):
-        warn(f"{folder}: the run was cut before its first checkpoint; it begins again")
+        warn(f"{folder}: the run was interrupted before its first checkpoint; it starts again")
         return TrainingState()
     variables = _variables(session)
     expected = {name: (np.dtype(v.dtype), tuple(v.shape)) for name, v in variables.items()}
@@ -232,12 +233,12 @@ def _restore(run: Run, session: Session, warn: Callable[[str], None]) -> Trainin
     session.best.update({path: found.arrays[f"best/{path}"] for path in session.best})
     epochs = session.experiment.training.epochs
     if state.epoch < epochs and _stops_early(session.experiment, state):
-        warn(f"early stopping ended the run after epoch {state.epoch}; it is not trained on to {epochs}")
+        warn(f"early stopping ended the run after epoch {state.epoch}; it is not trained up to epoch {epochs}")
     return state
 
 
 def _refuse_impossible(run: Run, session: Session, state: TrainingState) -> None:
-    """Refuse a state that training this run cannot reach: a right digest does not say who wrote the checkpoint."""
+    """Refuse a state that this run cannot reach: a correct digest does not tell who wrote the checkpoint."""
     training, engine = session.experiment.training, session.engine
     if (state.epoch, state.step) > (training.epochs, 0):
         done = f"{count(state.epoch, 'epoch')} and {count(state.step, 'step')} are done"
@@ -259,14 +260,14 @@ def _refuse_impossible(run: Run, session: Session, state: TrainingState) -> None
 
 
 def _is_epoch_of(losses: list[float | None], epoch: int | None, loss: float | None) -> bool:
-    """Whether ``loss`` is that of ``epoch``, counted from 1; both are None if there are no losses."""
+    """Whether ``loss`` is the one of ``epoch``, counted from 1; both are None if there are no losses."""
     if not losses or epoch is None or loss is None:
         return not losses and epoch is None and loss is None
     return 1 <= epoch <= len(losses) and losses[epoch - 1] == loss
 
 
 def _write_result(run: Run, session: Session, state: TrainingState) -> str:
-    """Give the model the weights that are the result, and write them and the model."""
+    """Set the model to the weights that are the result, and write both. Returns the digest of the weights."""
     values = session.best if state.best_epoch is not None else _result_values(session)
     for variable in session.model.weights:
         variable.assign(values[variable.path])
@@ -275,7 +276,7 @@ def _write_result(run: Run, session: Session, state: TrainingState) -> str:
     checkpoint.write_weights(run.dir / WEIGHTS_FILE, arrays)
     place = run.dir / MODEL_FILE
     with raised_as(RunDirectoryError):
-        with files.reported(place, "made", "it is first written in the folder that TMPDIR names, or /tmp"):
+        with files.reported(place, "created", "it is first written to the folder in TMPDIR, or to /tmp"):
             content = keras_file(session.model)
         files.write_atomic(place, content)
     store.update_record(run, weights_sha256=digest, **_figures(state))

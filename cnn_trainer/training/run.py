@@ -1,4 +1,4 @@
-"""The one recipe: a config in, an outcome out. To train, call ``train_config`` or ``resume_run``.
+"""The single recipe from a config to an outcome. To train, call ``train_config`` or ``resume_run``.
 
 Modules that import TensorFlow are imported here only after ``backend.start``, which keeps TensorFlow quiet and sets
 its threads.
@@ -37,50 +37,50 @@ from cnn_trainer.training.display import Display
 if TYPE_CHECKING:
     from cnn_trainer.training.session import Session
 
-# What is recorded of the backend, under the same names.
+# The fields of the backend that are recorded, under the same names.
 _BACKEND = ("device", "towers", "intra_op_threads", "inter_op_threads")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs, checked and in memory; nothing is written yet."""
+    """Everything that training needs, checked and in memory; nothing has been written yet."""
 
     experiment: Experiment
-    """Resolved: the data that is really used, device, threads and towers are filled in."""
+    """The resolved experiment: the data that is actually used, the device, threads and towers are filled in."""
     data: DataRecord
     backend: Backend
     session: Session
 
     @property
     def tower_images(self) -> int:
-        """The images of a batch that one tower computes."""
+        """Number of images of a batch that one tower computes."""
         return self.experiment.training.batch_size // self.backend.towers
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Whom the recipe tells what it does. By default only warnings are heard, as Python's."""
+    """Callbacks for what the recipe does. By default, only warnings are reported, as Python warnings."""
 
     warn: Callable[[str], None] = lambda line: warnings.warn(line, stacklevel=3)
-    """A line that a person should read."""
+    """Called with a line that the user should read."""
     download: data.DownloadProgress = data.no_progress
     prepared: Callable[[Prepared], None] = lambda _: None
-    """All is checked and built; nothing is written yet."""
+    """Called when everything is checked and built; nothing has been written yet."""
     created: Callable[[Run], None] = lambda _: None
-    """The run directory is there and locked, and training begins."""
+    """Called when the run directory exists and is locked, and training begins."""
     display: Display = field(default_factory=Display)
 
 
 def train_config(config: Config, runs_dir: Path, feedback: Feedback | None = None, evaluate: bool = True) -> RunOutcome:
-    """Train an experiment in a run directory of its own, in ``runs_dir``, and score its result on the test split.
+    """Train an experiment in a new run directory under ``runs_dir``, and score its result on the test split.
 
-    Without ``evaluate`` the test split is not opened, and the run is left as ``trained``.
+    Without ``evaluate``, the test split is not read, and the status of the run stays ``trained``.
 
     Raises:
         ConfigError, DataError, DeviceError: before anything is written.
         RunDirectoryError: if the run directory cannot be created or written.
-        StoppedError, DivergedError: the run directory then says so.
-        DataError: also if the test split is broken; the run keeps its result, and ``resume_run`` scores it later.
+        StoppedError, DivergedError: the run directory then records it.
+        DataError: also if the test split is broken; the run keeps its result, and ``resume_run`` can score it later.
     """
     told = feedback or Feedback()
     paths.require_writable(runs_dir)
@@ -97,27 +97,27 @@ def resume_run(
     evaluate: bool = True,
     data_path: Path | None = None,
 ) -> RunOutcome:
-    """Train a run that was interrupted to its end, to the same bits as if it had not been.
+    """Train an interrupted run to its end, with the same bits as if it had not been interrupted.
 
-    A finished one is left as it is, unless ``epochs`` asks for more; None is what the run was asked for. Warnings say
-    what differs from the machine that began the run. If the data has moved, ``data_path`` says to where, and the run
-    records it.
+    A finished run does not change unless ``epochs`` asks for more; None keeps the run's own number. Warnings say how
+    this machine differs from the one that began the run. If the data has moved, ``data_path`` is its new place, which
+    the run records.
 
     Raises:
-        ConfigError: if the config with so many epochs is not valid; the run is as it was.
+        ConfigError: if the config with that many epochs is not valid; the run does not change.
         RunDirectoryError: if the training data is not what the run was trained on, or the run diverged.
         DataError, DeviceError, StoppedError, DivergedError: as for ``train_config``.
     """
     if is_done(run, epochs):
         return finished_outcome(run)
     told = feedback or Feedback()
-    with store.lock_run(run, told.warn):  # before TensorFlow takes its seconds: a second process is refused at once
+    with store.lock_run(run, told.warn):  # before TensorFlow starts, so that a second process is refused at once
         prepared = _prepare_resume(run, epochs, told, evaluate, data_path)
         return _train(run, prepared, told, evaluate, resume=True)
 
 
 def is_done(run: Run, epochs: int | None) -> bool:
-    """Whether there is nothing left to train and to score, also if ``epochs`` are wanted."""
+    """Whether there is nothing left to train or score, given the number of ``epochs`` that is wanted."""
     return run.record.status == "finished" and (epochs is None or epochs <= run.experiment.training.epochs)
 
 
@@ -127,10 +127,10 @@ def prepare(
     """Read the training data, check that the network fits it, start TensorFlow and build everything. Writes nothing.
 
     Args:
-        config: What to train.
-        feedback: Who is told.
-        check_test: Whether to read the test split too, to find out now what is wrong with it; nothing is scored.
-        trained_on: The data of the run that is resumed.
+        config: The experiment to train.
+        feedback: The callbacks to use.
+        check_test: Whether to read the test split too, to find its faults early; nothing is scored.
+        trained_on: The data of the run, if one is resumed.
 
     Raises ConfigError, DataError or DeviceError.
     """
@@ -139,7 +139,7 @@ def prepare(
         feedback.warn(line)
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
         remedy = f"install it with: {facts.install_command('tensorboard')}, or set false"
-        raise ConfigError(config.fault("runtime.tensorboard", "got true, and TensorBoard is not installed", remedy))
+        raise ConfigError(config.fault("runtime.tensorboard", "got true, but TensorBoard is not installed", remedy))
     training_data = data.load_training(
         experiment.data,
         experiment.seed,
@@ -152,10 +152,12 @@ def prepare(
     try:
         record.location.encode()
     except UnicodeEncodeError:
-        problem, remedy = "a run records this path, which is not Unicode text", "rename what is not, or move the data"
+        problem, remedy = "this path must be recorded, but is not valid Unicode", "rename it, or move the data"
         raise DataError(problem, place=record.location, remedy=remedy) from None
     for line in _class_warnings(experiment, training_data):
         feedback.warn(line)
+    if record.validation_from == "own" and experiment.data.validation_fraction:
+        feedback.warn(data.unused_fraction(record.location, record.num_validation))
     experiment = with_data_used(experiment, record)
     placed, shape = Config(experiment, config.file, config.places), ImageShape(*record.image_shape)
     check_fits(placed, shape, record.num_whole_train, record.validation_from == "own")
@@ -176,11 +178,11 @@ def prepare(
 
 
 def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterator[str]:
-    """What a person should know of the sizes of the classes before the first step."""
+    """Warnings about the sizes of the classes, for the user to see before the first step."""
     names = found.record.class_names
     imbalance = describe_imbalance(counts_per_class(found.train.labels, len(names)), names)
     if imbalance and experiment.training.class_weights is None:
-        remedy = "set training.class_weights: balanced, or the rare class may hardly ever be predicted"
+        remedy = "set training.class_weights: balanced, or else the rare class may hardly ever be predicted"
         yield f"the training split has {imbalance}; {remedy}"
     validation = found.validation and counts_per_class(found.validation.labels, len(names))
     for split, counts in ("validation", validation), ("test", found.test_counts):
@@ -189,13 +191,16 @@ def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterato
 
 
 def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
-    """The experiment as it is really run, from whatever folder the next command is started.
+    """The experiment as it is actually run, valid whatever the working folder of the next command.
 
-    Paths are absolute; if the fallback was taken, data and name say so.
+    Paths are absolute; if the fallback was taken, data and name say so. No share of the training split validates if
+    the data has its own validation split.
     """
     if record.source == record.requested:
         section = experiment.data.model_dump(exclude_none=True)
-        changes = {"data.path": literal_path(Path(record.location))} if "path" in section else {}
+        changes: dict[str, object] = {"data.path": literal_path(Path(record.location))} if "path" in section else {}
+        if record.validation_from == "own":
+            changes["data.validation_fraction"] = 0.0
         tables = {
             key: literal_path(expand_path(section[key])) for key in ("test_path", "validation_path") if key in section
         }
@@ -226,16 +231,16 @@ def _create(prepared: Prepared, runs_dir: Path) -> Run:
 def _prepare_resume(
     run: Run, epochs: int | None, feedback: Feedback, check_test: bool, data_path: Path | None
 ) -> Prepared:
-    """Rebuild the session of a run from its own config, and say how this machine differs from the one that began it."""
+    """Rebuild the session of a run from its own config, and warn how this machine differs from the first one."""
     if run.record.status == "diverged":
         raise RunDirectoryError(f"the run diverged and would do so again: {run.record.error}", place=run.dir)
     config_file = str(run.dir / CONFIG_FILE)
-    experiment = run.experiment  # the run's own is changed only when nothing can be refused any more
+    experiment = run.experiment  # the run's own changes only when nothing can be refused any more
     if epochs is not None:
         experiment = change_experiment(experiment, {"training.epochs": epochs}, config_file)
         schedule = experiment.training.schedule.name
         if schedule in ("cosine", "one-cycle"):
-            difference = "the result differs from that of a run that was asked for as many at once"
+            difference = "the result differs from that of a run with that number from the start"
             feedback.warn(f"the schedule {schedule} depends on the number of epochs; {difference}")
     refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
     recorded = run.record.data
@@ -251,12 +256,12 @@ def _prepare_resume(
         (prepared.data.validation_sha256, recorded.validation_sha256, "validated"),
     ):
         if found != wanted:
-            digests = f"digest {str(found)[:12]}…, the run has {str(wanted)[:12]}…"
+            digests = f"their digest is {str(found)[:12]}…, the run's is {str(wanted)[:12]}…"
             problem = f"these are not the images that the run was {done} on ({digests})"
             raise RunDirectoryError(problem, place=prepared.data.location)
     for difference in differences(run.record, prepared.backend):
         feedback.warn(f"{difference}; the bits of the result may differ from those of an uninterrupted run")
-    if data_path is not None:  # written with what else changes, when training begins
+    if data_path is not None:  # written with the other changes, when training begins
         experiment = change_experiment(experiment, {"data": prepared.experiment.data.model_dump()})
         run.record = strict_json.changed(
             run.record, data=strict_json.changed(recorded, location=prepared.data.location)
@@ -266,7 +271,7 @@ def _prepare_resume(
 
 
 def differences(record: RunRecord, started: Backend) -> list[str]:
-    """What decides a run's bits and is different now from when ``record`` was written, one line each."""
+    """Everything that determines a run's bits and has changed since ``record`` was written, one line each."""
     before = {**record.versions, **record.machine, **record.environment}
     now = {**facts.versions(), **facts.machine(), **facts.environment()}
     for name in _BACKEND:
@@ -277,7 +282,7 @@ def differences(record: RunRecord, started: Backend) -> list[str]:
 
 
 def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, resume: bool) -> RunOutcome:
-    """Train a locked run to its end, and score it if ``evaluate``; the test split is opened here first."""
+    """Train a locked run to its end, and score it if ``evaluate``, which is the only time the test split is scored."""
     from cnn_trainer.training import loop
 
     feedback.created(run)
@@ -295,7 +300,7 @@ def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, res
             store.note_failure(run, error)
             repair = "" if error.remedy is None else f"{error.remedy}; "
             resume_it = f"cnn-train resume {shlex.quote(str(run.dir))}"
-            remedy = f"{repair}the run keeps its result; once that is repaired, score it with: {resume_it}"
+            remedy = f"{repair}the run keeps its result; once the data is repaired, score it with: {resume_it}"
             raise DataError(error.problem, place=error.place, remedy=remedy) from None
         except DivergedError as error:
             store.update_record(run, status="diverged", error=str(error))
@@ -308,11 +313,11 @@ def _train(run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, res
 
 
 def finished_outcome(run: Run) -> RunOutcome:
-    """What a finished run reported when it ended. Raises RunDirectoryError if its evaluation.json is not right."""
+    """The outcome that a finished run reported when it ended. Raises RunDirectoryError if evaluation.json is wrong."""
     evaluation = store.read_evaluation(run.dir)
     if evaluation is None:
         remedy = f"score it again with: cnn-train evaluate {shlex.quote(str(run.dir))}"
-        problem = "the run is finished, but evaluation.json is not there"
+        problem = "the run is finished, but evaluation.json is missing"
         raise RunDirectoryError(problem, place=run.dir, remedy=remedy)
     return _outcome(run, evaluation)
 

@@ -229,6 +229,20 @@ class TestCheck:
         assert lines[-1].startswith("nothing wrong")
         assert err == "next: cnn-train train own.yaml --set data.validation_fraction=0.25\n"
 
+    def test_a_validation_split_of_the_datas_own_is_used_and_said(self, config):
+        random = np.random.default_rng(8)
+        own = {"X_valid": random.integers(0, 256, (9, 28, 28), np.uint8), "y_valid": np.arange(9) % 3}
+        np.savez("own.npz", **make_arrays(), **own)
+        code, out, err = invoke("data", "check", config, "--set", "data.validation_fraction=0.25")
+        lines = [" ".join(line.split()) for line in out.splitlines()]
+        assert code == 0
+        assert lines[0].endswith("own.npz, which has its own validation split")
+        assert lines[lines.index("label class train validation test") + 1] == "0 0 8 3 4"
+        assert "data.validation_fraction is not used: " in err
+        assert "own.npz has its own validation split of 9 images" in err
+        code, out, err = invoke("data", "check", config)
+        assert (code, err) == (0, "next: cnn-train train own.yaml\n")
+
     def test_images_in_both_splits_are_an_error_of_the_data(self, config):
         arrays = make_arrays()
         arrays["x_test"][:2] = arrays["x_train"][:2]
@@ -284,6 +298,15 @@ class TestCheck:
         code, _, err = invoke("data", "check", "mnits")
         assert code == 2
         assert "mnist, fashion-mnist, kmnist" in err
+
+    @pytest.mark.parametrize(
+        ("typed", "meant"), [("mnits", "mnist"), ("Fashion_MNIST", "fashion-mnist"), ("zzzz", None)]
+    )
+    def test_a_wrong_name_is_told_the_near_one(self, typed, meant):
+        code, _, err = invoke("data", "check", typed)
+        assert code == 2
+        assert ("did you mean" in err) == (meant is not None)
+        assert meant is None or err.endswith(f"; did you mean {meant}?\n")
 
     def test_a_name_takes_no_settings(self):
         code, _, err = invoke("data", "check", "mnist", "--set", "seed=3")

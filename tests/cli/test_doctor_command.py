@@ -85,7 +85,7 @@ class TestThisMachine:
         assert re.findall("^([a-z]+)$", out, re.MULTILINE) == ["versions", "machine", "data", "environment", "wrong"]
         assert re.search("^  trains_on +cpu$", out, re.MULTILINE)
         assert re.search("^  fashion-mnist +none$", out, re.MULTILINE)
-        assert re.search("^  mnist: not at hand; .*cnn-train data fetch mnist", out, re.MULTILINE)
+        assert re.search("^  mnist: not on this machine; .*cnn-train data fetch mnist", out, re.MULTILINE)
         assert err.splitlines()[-1] == "next: cnn-train train mnist"
         assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
 
@@ -132,7 +132,7 @@ class TestProbe:
     def test_a_processor_without_the_instructions_is_told(self, failure):
         found = failure("import os, signal\nos.kill(os.getpid(), signal.SIGILL)")
         assert found.problem == "its process was ended by SIGILL"
-        assert "built for this processor" in found.remedy
+        assert "build of TensorFlow for this processor" in found.remedy
 
     def test_a_tensorflow_that_hangs_is_given_up(self, failure, monkeypatch):
         monkeypatch.setattr(examine, "PROBE_SECONDS", 2.0)
@@ -144,9 +144,9 @@ class TestWhatIsWrong:
         probes["auto"] = probes["cpu"] = FAILS
         code, out, err = support.invoke("doctor")
         assert code == 5
-        assert f"\n  no training works here: {FAILS}\n" in out
+        assert f"\n  training does not work here: {FAILS}\n" in out
         assert re.search("^  trains_on +none$", out, re.MULTILINE)
-        assert err.splitlines()[-1] == f"error: no training works here: {FAILS}"
+        assert err.splitlines()[-1] == f"error: training does not work here: {FAILS}"
         assert "next:" not in err
 
     def test_a_gpu_that_fails_does_not_stop_the_cpu(self, probes):
@@ -188,7 +188,7 @@ class TestWhatIsWrong:
         code, out, _ = support.invoke("doctor")
         assert code == 0
         assert re.search(r"^  XLA_FLAGS +\\x1b\[31m$", out, re.MULTILINE)
-        assert "  TF_ENABLE_ONEDNN_OPTS: it turns TensorFlow's fast CPU kernels off; unset it\n" in out
+        assert "  TF_ENABLE_ONEDNN_OPTS: turns off TensorFlow's fast CPU kernels; unset it\n" in out
 
     def test_packages_that_are_missing_or_too_many_are_told(self, probes, monkeypatch):
         real = examine._version

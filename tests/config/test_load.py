@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_trainer.config import template
-from cnn_trainer.config.faults import MAX_FAULTS
-from cnn_trainer.config.load import dump_config, load_config, summarize_config
+from cnn_trainer.config.faults import KINDS, MAX_FAULTS, section_kinds
+from cnn_trainer.config.load import change_experiment, dump_config, load_config, summarize_config
 from cnn_trainer.config.schema import Experiment
+from cnn_trainer.config.schema.data import Mnist5k, MnistLike, Npz
+from cnn_trainer.config.schema.model import Mlp
 from cnn_trainer.errors import CnnTrainError, ConfigError, UsageError
 from cnn_trainer.network.fits import check_fits, load_checked
 from cnn_trainer.network.shapes import ImageShape
@@ -172,7 +174,7 @@ WRONG = [
     # what cannot work on these images
     (START + "training:\n  batch_size: 60001\n", 4, "training.batch_size: got 60001; at most 60000"),
     (START.replace("}", "-5k, validation_fraction: 0.5}", 1) + "training: {batch_size: 2001}\n", 3, "at most 2000"),
-    ("data: {source: mnist, validation_fraction: 1e-6}\nmodel: {builder: cnn}\n", 1, "none of 60,000 examples"),
+    ("data: {source: mnist, validation_fraction: 1e-6}\nmodel: {builder: cnn}\n", 1, "leaves no validation example"),
     (MODEL + "  kernel_size: 29\n", 4, "block 1, but the image that reaches it is 28x28"),
     (MODEL + "  filters: [1, 1, 1, 1]\n", 2, "block 4, but the image that reaches it is 1x1"),
     (MODEL + "  pool_size: [2, 12]\n", 4, "block 2, but the image that reaches it is 11x11"),
@@ -284,6 +286,49 @@ def test_another_kind_keeps_what_both_have_and_what_overrides_set(tmp_path: Path
     assert config.notes == ["data.source=npz: dropped data.image_size, data.color, which go with source: folder"]
 
 
+def test_another_kind_drops_values_that_are_one_for_each_layer_of_the_old_one(tmp_path: Path) -> None:
+    text = "model: {builder: cnn, dense_units: [8, 4], dropout: [0.1, 0.2], l2: 0.5}\n"
+    config = load_checked(written(tmp_path, text), ["model.builder=mlp"])
+    assert config.experiment.model == Mlp(builder="mlp", l2=0.5)
+    note = "--set model.builder=mlp: dropped model.dense_units, model.dropout, which go with builder: cnn"
+    assert config.notes == [note]
+    config = load_checked(written(tmp_path, dump_config(load_config(written(tmp_path, text)).experiment)))
+    changed = change_experiment(config.experiment, {"model.builder": "mlp"})
+    assert changed.model == Mlp(builder="mlp", l2=0.5), "every key written out, as in a run's config"
+    kept = load_checked(
+        written(tmp_path, text), ["model.builder=mlp", "model.hidden_units=[3, 2]", "model.dropout=[0, 0.2]"]
+    )
+    assert kept.experiment.model == Mlp(builder="mlp", hidden_units=[3, 2], dropout=[0.0, 0.2], l2=0.5)
+
+
+def test_another_named_data_set_is_not_looked_for_where_the_old_one_is(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {source: mnist, path: /d}\n")
+    config = load_config(path, ["data.source=kmnist"])
+    assert config.experiment.data == MnistLike(source="kmnist")
+    assert config.notes == ["--set data.source=kmnist: dropped data.path, which goes with source: mnist"]
+    assert load_config(path, ["data.source=npz"]).experiment.data == Npz(source="npz", path="/d"), "it needs a path"
+    config = load_config(path, ["data.path=/e", "data.source=kmnist"])
+    assert (config.experiment.data, config.notes) == (MnistLike(source="kmnist", path="/e"), [])
+    nowhere = written(tmp_path, "data: {source: mnist, path: null}\n")
+    assert load_config(nowhere, ["data.source=kmnist"]).notes == []
+    assert load_config(nowhere, ["data.source=mnist-5k"]).experiment.data == Mnist5k(source="mnist-5k")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_section_of_a_shipped_config_can_become_one_of_every_kind(path: Path) -> None:
+    for section, key in KINDS.items():
+        for kind, model in section_kinds(section).items():
+            words = {".".join((*map(str, section), key)): kind}
+            if "path" in model.model_fields and model.model_fields["path"].is_required():
+                words["data.path"] = "x"
+            written_out = change_experiment(load_config(path).experiment, words)
+            for experiment in load_config(path, words).experiment, written_out:
+                found: object = experiment
+                for word in (*section, key):
+                    found = getattr(found, str(word))
+                assert found == kind
+
+
 def test_another_kind_drops_no_key_that_no_kind_has(tmp_path: Path) -> None:
     path = written(tmp_path, "data: {falback: mnist-5k}\n")
     assert faults_of(path, "data.source=mnist-5k") == [
@@ -345,7 +390,7 @@ def test_of_very_many_faults_the_first_are_shown_and_the_rest_counted(tmp_path: 
         (["a." * 20 + "a=1"], f"--set {'a.' * 20}a=1: nested more than 20 levels deep"),
         (
             ["training.batch_size=60001"],
-            "--set training.batch_size=60001: training.batch_size: got 60001; at most 60000, the examples of the "
+            "--set training.batch_size=60001: training.batch_size: got 60001; at most 60000, the size of the "
             "training split",
         ),
         (
@@ -396,13 +441,31 @@ def test_anchors_and_merge_keys_share_values_between_sections(tmp_path: Path) ->
     assert (experiment.model.l2, experiment.model.dropout) == (1e-4, [0.25])
     path = written(tmp_path, text.replace("1e-4", "-1").replace("0.25", "2"))
     assert faults_of(path) == [
-        "6: model.dropout: got 2; must be less than 1",
         "1: model.l2: got -1; must be at least 0",
+        "6: model.dropout: got 2; must be less than 1",
     ]
 
 
 def test_a_key_that_only_holds_an_anchor_is_unknown_if_nothing_uses_it(tmp_path: Path) -> None:
     assert faults_of(written(tmp_path, "sed: &x 3\n" + START)) == ["1: sed: unknown key; did you mean seed?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("data: {path: None}\n", "1: data.path: got 'None', and there is no such file; write null for no path"),
+        ("training: {epochs: None}\n", "1: training.epochs: got 'None'; expected a whole number; leave the key out"),
+        ("model: None\n", "1: model: got 'None'; expected a section of keys, such as builder: cnn; leave the key out"),
+        ("seed: $SEED\n", "1: seed: got '$SEED'; placeholders are not filled in"),
+    ],
+)
+def test_words_for_nothing_and_names_of_variables_are_understood(tmp_path: Path, text: str, fault: str) -> None:
+    assert faults_of(written(tmp_path, text))[0].startswith(fault)
+
+
+def test_faults_of_what_an_alias_brings_in_are_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = "common: &c {l2: -1}\nmodel:\n  builder: cnn\n  l1: -1\n  <<: *c\n"
+    assert [fault.partition(":")[0] for fault in faults_of(written(tmp_path, text))] == ["1", "4"]
 
 
 def test_an_override_can_mend_a_fault_of_the_file(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_what_an_alias_brings_in_has_the_line_where_it_is_written() -> None:
         "d": 6, "d.a": 8, "d.b": 3, "d.b.0": 4,
     }  # fmt: skip
     assert document.reused == {"x"}
+    assert read_text("x: &x 1\ny:\n  - *x\n", "f.yaml").lines[("y", 0)] == 3, "an item that is an alias"
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,7 @@ WRONG_CELLS = {
     "word": ("x", "train.csv:4: column 3 (pixel1) holds 'x'; expected a number"),
     "nothing": ("", "train.csv:4: column 3 (pixel1) holds nothing; expected a number"),
     "nan": ("nan", "train.csv:4: column 3 (pixel1) holds 'nan'; expected a number"),
+    "boolean": ("True", "train.csv:4: column 3 (pixel1) holds 'True'; write 255 for True and 0 for False"),
     "one more": ("1,2", "train.csv:4: has 786 cells; expected 785, as in the first row"),
 }
 
@@ -414,7 +415,7 @@ def test_what_names_no_class_is_refused(write, name, shown):
 @pytest.mark.parametrize("text", ['{"a": 1}', "hello world\nthis is text\n", "# made by me\nlabel,a,b\n"])
 def test_what_is_no_table_is_said_to_be_none(tmp_path, text):
     (tmp_path / "a.csv").write_text(text)
-    assert "a.csv:1: opens with " in refused(tmp_path / "a.csv")
+    assert "a.csv:1: begins with " in refused(tmp_path / "a.csv")
 
 
 def test_what_is_no_text_is_said_to_be_none(tmp_path):

@@ -130,6 +130,13 @@ def test_folders_around_that_hold_no_more_than_one_are_passed_through(tmp_path, 
     assert all(str(path).startswith(str(tmp_path / around / inside[0])) for path in found.paths)
 
 
+def test_a_folder_of_a_split_may_hold_a_folder_of_the_same_name(tmp_path):
+    for name, num_each in ("seg_train", 3), ("seg_test", 2):
+        make_classes(tmp_path / name / name, num_each=num_each)
+    assert (len(listed(tmp_path, "train")), len(listed(tmp_path, "test"))) == (6, 4)
+    assert folder.unused_pictures(tmp_path) == []
+
+
 @pytest.mark.parametrize("names", [("tr", "te"), ("part 1", "part 2"), ("images", "labels")])
 def test_folders_of_folders_that_are_no_splits_are_refused_with_the_names_of_splits(tmp_path, names):
     for name in names:
@@ -183,6 +190,7 @@ def test_what_systems_leave_in_folders_is_skipped(tmp_path):
         for name in (
             "Thumbs.db",
             "desktop.ini",
+            "Desktop.ini",
             "._0.png",
             ".DS_Store",
             "a.png:Zone.Identifier",
@@ -190,6 +198,8 @@ def test_what_systems_leave_in_folders_is_skipped(tmp_path):
             "~$a.png",
         ):
             (place / name).write_bytes(b"x")
+        for name in "@eaDir", "lost+found", ".ipynb_checkpoints":
+            (place / name).mkdir()
         (place / "__MACOSX" / "train" / "ant").mkdir(parents=True)
         (place / "__MACOSX" / "train" / "ant" / "._0.png").write_bytes(b"x")
     listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
@@ -202,14 +212,14 @@ def test_broken_pictures_are_named_together_the_first_20_of_many(tmp_path):
     listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
     for path in listing.paths[:3]:
         path.write_bytes(b"broken")
-    with pytest.raises(folder.BrokenPicturesError) as caught:
+    with pytest.raises(pictures.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     names = sorted(map(str, listing.paths[:3]))
-    assert caught.value.lines() == [f"{name}: is not a PNG, JPEG or BMP file; remove or convert it" for name in names]
+    assert caught.value.lines() == [f"{name}: is not a {pictures.FORMATS} file; remove or convert it" for name in names]
     assert caught.value.problem == f"3 pictures cannot be read: {', '.join(names)}"
     for path in listing.paths:
         path.write_bytes(b"broken")
-    with pytest.raises(folder.BrokenPicturesError) as caught:
+    with pytest.raises(pictures.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     assert len(caught.value.lines()) == 21
     assert caught.value.lines()[-1] == "24 pictures cannot be read, of which 4 are not named"

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from cnn_trainer import data
+from cnn_trainer.config.load import documented_config
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.data import named, places
@@ -206,13 +207,27 @@ def test_carved_validation_is_recorded_as_such(npz_file):
     assert data.load_training(npz_section(npz_file), 1, silent).record.validation_from is None
 
 
-def test_a_fraction_of_data_that_has_its_own_validation_split_is_refused(npz_file):
-    with_validation(npz_file)
-    with pytest.raises(DataError) as caught:
-        data.load_training(npz_section(npz_file, validation_fraction=0.1), 1, silent)
-    assert caught.value.place == "data.validation_fraction"
-    assert caught.value.problem == f"got 0.1, but {npz_file} has a validation split of 6 images"
-    assert caught.value.remedy.startswith("set 0 to use it")
+def test_the_own_validation_split_is_used_also_if_a_fraction_is_asked_for(npz_file):
+    own = with_validation(npz_file)
+    section = npz_section(npz_file, validation_fraction=0.25)
+    training = data.load_training(section, 1, silent)
+    assert training.record == data.load_training(npz_section(npz_file), 1, silent).record
+    assert len(training.train) == 24
+    for trained_on in None, training.record:
+        for name, split in ("train", training.train), ("validation", own):
+            found = data.load_split(section, 1, name, trained_on=trained_on)
+            assert data.split_digest(found) == data.split_digest(split)
+
+
+@pytest.mark.parametrize("words", [("x_dev", "y_dev"), ("X_valid", "y_valid"), ("validation_images", "val_labels")])
+def test_validation_arrays_are_found_under_other_names(npz_file, words):
+    own = with_validation(npz_file)
+    with np.load(npz_file) as file:
+        held = dict(file)
+    held.update(zip(words, (held.pop("x_val"), held.pop("y_val")), strict=True))
+    np.savez(npz_file, **held)
+    training = data.load_training(npz_section(npz_file), 1, silent)
+    assert data.split_digest(training.validation) == data.split_digest(own)
 
 
 def test_a_run_that_was_trained_before_keeps_the_validation_split_that_it_had(npz_file):
@@ -592,3 +607,23 @@ def test_the_remedy_for_two_scales_is_of_the_split_that_is_named(npz_file, small
         np.savez(npz_file, **{**small_arrays, **change_of})
         with pytest.raises(DataError, match=remedy):
             data.load_training(npz_section(npz_file), 1, silent, check_test=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "meant"),
+    [
+        ("{source: npz, path: FOLDER/stroke.npz}", "strokes.npz"),
+        ("{source: csv, path: FOLDER/trian.csv}", "train.csv"),
+        ("{source: idx, path: FOLDER/digit}", "digits"),
+        ("{source: folder, path: FOLDER/digit}", "digits"),
+        ("{source: mnist, path: FOLDER/digit}", "digits"),
+    ],
+)
+def test_every_source_names_the_near_file(tmp_path, section, meant):
+    (tmp_path / "digits").mkdir()
+    for name in ("strokes.npz", "train.csv"):
+        (tmp_path / name).touch()
+    config = documented_config([f"data={section.replace('FOLDER', str(tmp_path))}"])
+    with pytest.raises(DataError) as caught:
+        data.load_training(config.experiment.data, 1, silent)
+    assert str(caught.value).endswith(f"did you mean {tmp_path / meant}?")

@@ -198,6 +198,32 @@ def test_without_the_package_the_command_that_installs_it_is_named(hub, monkeypa
     assert f"need the package pyarrow; run: {facts.install_command('pyarrow')}" in refused(hub)
 
 
+def test_all_pictures_of_a_table_that_are_broken_are_named(hub, small_arrays, monkeypatch):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 5)
+    contents = [png(image) for image in small_arrays["x_train"]]
+    for row in 0, 1, 11:
+        contents[row] = contents[row][:-100]
+    (path,) = hub.glob("mnist/train-*")
+    column = pyarrow.array([{"bytes": content, "path": None} for content in contents], STRUCT)
+    write(path, {"image": column, "label": small_arrays["y_train"].astype(np.int64)})
+    with pytest.raises(DataError) as caught:
+        load(hub / "mnist")
+    lines = caught.value.lines()
+    assert [line.split(": broken picture")[0] for line in lines] == [f"{path}: row {row}" for row in (1, 2, 12)]
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_the_scale_of_a_table_is_decided_over_all_of_its_rows(tmp_path, small_arrays, monkeypatch, white):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 5)
+    images = small_arrays["x_train"]
+    images[:5] = 0  # the first rows fit every scale
+    column = pyarrow.array([(image * (white / 255)).reshape(-1).tolist() for image in images])
+    path = write(tmp_path / "a.parquet", {"image": column, "label": small_arrays["y_train"].astype(np.int64)})
+    table = data.load_training(Parquet(source="parquet", path=str(path)), 1, pytest.fail)
+    assert table.record.white == white
+    assert int(table.train.images.max()) == 255
+
+
 def test_a_column_for_each_pixel_is_an_image(tmp_path, small_arrays):
     flat = small_arrays["x_train"].reshape(24, -1)
     columns = {"id": range(24), "label": small_arrays["y_train"].astype(float)}

@@ -99,9 +99,27 @@ def test_the_remedy_for_more_bits_keeps_black_and_white(num_bits, dtype):
     assert (applied(error.remedy, images) == IMAGES).all()
 
 
-def test_the_remedy_for_fractions_rounds():
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_fractions_from_0_to_255_are_rounded(dtype):
+    images = np.where(IMAGES < 200, IMAGES + 0.3, IMAGES).astype(dtype)
+    images[0, 0, :2] = -0.4, 255.4  # as after resizing
+    converted, white = scale.to_uint8("", images)
+    assert (converted.dtype, white) == (np.uint8, 255)
+    assert (converted == IMAGES).all()
+
+
+def test_a_black_image_among_fractions_is_no_other_scale():
     images = np.where(IMAGES < 200, IMAGES + 0.3, IMAGES)
-    assert (applied(refused(images).remedy, images) == images.round()).all()
+    images[3] = 0
+    assert (scale.to_uint8("", images)[0] == images.round()).all()
+
+
+@pytest.mark.parametrize("slab", [100, 2**20])
+def test_images_on_two_scales_are_refused(monkeypatch, slab):
+    monkeypatch.setattr(scale, "_SLAB_VALUES", slab)
+    images = IMAGES.astype(np.float64)
+    images[20:30] /= 255
+    assert refused(images).remedy == "some images are from 0 to 1 and others from 0 to 255: multiply the former by 255"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +127,7 @@ def test_the_remedy_for_fractions_rounds():
     [
         (np.where(IMAGES == 255, 1.05, IMAGES / 255), r"x.clip(0, 1)"),
         (np.where(IMAGES == 0, -0.05, IMAGES / 255), r"x.clip(0, 1)"),
+        (np.where(IMAGES == 0, -12.5, np.where(IMAGES == 255, 261.5, IMAGES)), "x.clip(0, 255).round()"),
         (np.where(IMAGES == 255, 258.2, IMAGES), r"x.clip(0, 255).round().astype('uint8') if white is 255"),
         (IMAGES.view(np.int8), "x.view('uint8')"),
         (IMAGES.astype(np.int16) - 128, "shift and scale them to 0 to 255"),
@@ -159,3 +178,8 @@ def test_dark_images_are_warned_of_not_refused(highest):
 @pytest.mark.parametrize("images", [IMAGES, (IMAGES > 100) * np.uint8(255), IMAGES // 2 + 1])
 def test_bright_images_are_right_however_few_their_levels(images):
     assert scale.check_brightness("x", "training", images, 255, may_be_black=False) is None
+
+
+def test_the_split_is_named():
+    with pytest.raises(DataError, match="of the 50 test images is 1 of 255"):
+        scale.check_brightness("x", "test", IMAGES // 255, 255, may_be_black=False)

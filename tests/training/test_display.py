@@ -1,4 +1,4 @@
-"""What is seen while a run trains: on a terminal, in a pipe, and nowhere."""
+"""What is shown while a run trains: on a terminal, in a pipe, and nowhere."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ CONTROL = re.compile(r"\x1b\[(?P<numbers>[?0-9;]*)(?P<letter>[A-Za-z])")
 
 
 class Screen:
-    """Keeps what a terminal of ``columns`` shows of what is written to it; only what Rich sends is understood."""
+    """Simulates a terminal with ``columns``; understands only the control codes that Rich sends."""
 
     def __init__(self, columns):
         self.columns, self.lines, self.row, self.column, self.cursor_shown = columns, [""], 0, 0, True
@@ -64,7 +64,7 @@ class Screen:
 
 @pytest.fixture
 def on_terminal(cnn_train, tmp_path):
-    """A function that runs words with stderr on a terminal of so many columns, and gives all that it received."""
+    """A function that runs a command line with stderr on a terminal of this width, and returns its output."""
 
     def run(columns, *words, **environment):
         primary, terminal = pty.openpty()
@@ -108,7 +108,7 @@ def test_a_live_line_is_drawn_on_a_terminal_and_goes_away(on_terminal, small_con
     assert "━" not in shown
     assert "starting" not in shown
     assert "left" not in shown
-    # Each epoch once and nothing between them, though broken into lines where the terminal is narrow.
+    # Each epoch once and nothing in between, even if a narrow terminal wraps it.
     words = " ".join(shown.split())
     words = words[words.index("epoch 1/3") : words.index("test accuracy")]
     figures = r"epoch {}/3 loss \d\.\d{{4}} accuracy \d+\.\d\d% [\d,]+ images/s \d+\.\d s "
@@ -130,7 +130,7 @@ def test_the_live_line_keeps_epoch_percentage_accuracy_and_time_left(on_terminal
 
 
 def test_no_line_of_the_live_display_is_wider_than_the_terminal(on_terminal, small_config):
-    """A line that wraps could not be taken back: what went over the edge would stay."""
+    """A line that wraps cannot be erased: the part beyond the edge would stay."""
     _, received = on_terminal(20, "train", small_config, "--set", "training.epochs=2")
     assert frames(received)
     assert all(len(frame) <= 20 for frame in frames(received))
@@ -155,7 +155,7 @@ def test_quiet_draws_nothing_on_a_terminal(on_terminal, small_config):
     assert on_terminal(80, "train", small_config, "--quiet") == (0, "")
 
 
-def test_training_that_fails_gives_the_cursor_back(on_terminal, small_config):
+def test_failed_training_shows_the_cursor_again(on_terminal, small_config):
     words = [
         "--set",
         "training.optimizer=sgd",
@@ -170,7 +170,7 @@ def test_training_that_fails_gives_the_cursor_back(on_terminal, small_config):
     screen = Screen(80).write(received)
     assert screen.cursor_shown
     assert not [line for line in screen.lines if "━" in line]
-    assert any(line.startswith("error: the training loss is no longer finite") for line in screen.lines)
+    assert any(line.startswith("error: the training loss became infinite or NaN") for line in screen.lines)
 
 
 def test_without_a_terminal_each_epoch_is_said_and_nothing_of_the_steps():
@@ -263,5 +263,5 @@ def test_ctrl_z_gives_the_cursor_back_until_the_run_continues_in_the_foreground(
         (7845, "2 h 10 min"),
     ],
 )
-def test_times_are_said_in_two_units_at_most(seconds, words):
+def test_times_have_at_most_two_units(seconds, words):
     assert format_seconds(seconds) == words

@@ -13,7 +13,7 @@ class _Data(Section):
         0.0,
         ge=0,
         le=0.5,
-        description="Share of the training split to set aside for validation, stratified by class and chosen by the seed. 0: use the data's own validation split, if there is one.",
+        description="Share of the training split to set aside for validation, stratified by class and chosen by the seed. Not used if the data has its own validation split. 0: none.",
     )
 
 
