@@ -91,7 +91,7 @@ def _is_up_to_1(images: NDArray[Any], found: _Range) -> bool:
 
 
 def _is_up_to_255(found: _Range) -> bool:
-    """Whether these are from 0 to 255: whole numbers, or fractions, such as resizing leaves, that fit no other scale."""
+    """Whether these are from 0 to 255: whole numbers, or fractions (as resizing leaves) that fit no other scale."""
     is_certain = not found.has_fractions or (found.highest > _MAX_DARK and found.darkest > 1 + _HALF)
     return is_certain and found.lowest > -0.5 and found.highest < 255.5
 
