@@ -1,4 +1,4 @@
-"""``cnn-train benchmark``: how fast this machine trains, beside plain programs."""
+"""``cnn-train benchmark``: how fast this machine trains, compared with plain programs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def benchmark_command(
     config_file: Annotated[
         Path | None,
-        typer.Argument(metavar="CONFIG", help="What to train; without it the documented network on MNIST."),
+        typer.Argument(metavar="CONFIG", help="The experiment to train; by default the documented network on MNIST."),
     ] = None,
     overrides: OverrideOptions = None,
     rounds: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How often each program runs.")] = 3,
@@ -24,12 +24,12 @@ def benchmark_command(
     device: DeviceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure training and evaluation beside a plain Keras program.
+    """Compare the speed of training and evaluation with that of a plain Keras program.
 
     In a checkout, a plain PyTorch program is measured too if PyTorch is installed.
 
-    Every program is a process of its own, and they take turns, so a busy machine slows all of them: trust the ratios,
-    and images/s only of a machine that does nothing else.
+    Every program runs in its own process, and they take turns, so a busy machine slows all of them. You can always
+    trust the ratios, but images/s only if the machine does nothing else.
     """
     from cnn_trainer.benchmark import compare
     from cnn_trainer.config.load import documented_config

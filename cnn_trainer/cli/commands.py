@@ -1,4 +1,4 @@
-"""How Typer's commands present themselves: without Python's names of types, and with summaries that are not cut off."""
+"""How Typer's commands are presented: without the names of Python types, and with summaries that are not cut off."""
 
 import inspect
 import re
@@ -11,14 +11,14 @@ _NOT_ONE_OF = re.compile(r"(?:Value error, )?(?P<problem>'(?P<word>.*)' is not o
 
 
 class PlainCommand(TyperCommand):
-    """A command whose arguments are shown by name only, and which names the choice that a wrong word may mean."""
+    """A command that shows its arguments by name only, and that suggests the choice nearest to a wrong word."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Typer's own, shown without types."""
         return _without_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Typer's own; a BadParameter of a choice then ends with the nearest name."""
+        """Typer's own; the error for a wrong choice then ends with the nearest name."""
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
@@ -31,7 +31,7 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """A group of commands whose flags are shown by name only."""
+    """A group of commands that shows its flags by name only."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Typer's own, shown without types."""
@@ -55,7 +55,7 @@ def _name_only(argument: TyperArgument) -> None:
 
 
 def present(app: typer.Typer) -> None:
-    """Make every command of ``app``, and of the groups in it, a PlainCommand whose summary is shown whole."""
+    """Make every command of ``app``, and of the groups in it, a PlainCommand whose summary is shown in full."""
     for command in app.registered_commands:
         command.cls = PlainCommand
         summary = inspect.cleandoc((command.callback and command.callback.__doc__) or "").partition("\n\n")[0]

@@ -1,4 +1,4 @@
-"""``cnn-train data``: which data sets are at hand, getting them, and looking at them as a whole."""
+"""``cnn-train data``: lists the data sets that are at hand, downloads them, and checks them as a whole."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -31,7 +31,7 @@ _NAMED = {
 def list_data(as_json: AsJson = False) -> None:
     """Show which data sets are at hand.
 
-    Only names and first bytes are read; data check reads it all.
+    Only names and first bytes are read; data check reads everything.
     """
     from cnn_trainer import data
 
@@ -78,18 +78,18 @@ def data_fetch(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Download a data set, once.
+    """Download a data set.
 
-    It goes into Keras' own cache, checked byte for byte. What is there already is kept.
+    It is checked byte for byte and stored in Keras' own cache. Files that are already there are not downloaded again.
     """
     from cnn_trainer import data
 
     with shown_download() as progress:
         location = data.fetch(source, progress)
     used = {status.source: status.location for status in data.list_sources()}[source]
-    say(f"{source}: {location}: all there, and as published")
+    say(f"{source}: {location}: complete and as published")
     if used != location:
-        warn(f"what trains is {used}, which CNN_TRAIN_DATA_DIR names and which is looked at first")
+        warn(f"training uses {used}, because CNN_TRAIN_DATA_DIR names it and is searched first")
     if as_json:
         print_json({"source": source, "location": str(location)})
     next_step("train", *_NAMED[source])
@@ -101,7 +101,7 @@ def data_check(
         str,
         typer.Argument(
             metavar="CONFIG|SOURCE",
-            help=f"An experiment, as train takes it; or {', '.join(_NAMED)}.",
+            help=f"An experiment, as for train; or one of {', '.join(_NAMED)}.",
             autocompletion=lambda incomplete: [name for name in _NAMED if name.startswith(incomplete)],
             show_default=False,
         ),
@@ -111,7 +111,7 @@ def data_check(
 ) -> None:
     """Count and compare the images of a data set.
 
-    Examples of each class, shapes, digests, and images that are there twice, in a split or in two of them.
+    Shows the number of examples of each class, shapes, digests, and images that occur twice, in one split or in two.
     The exit code is 4 if something is wrong.
     """
     from cnn_trainer import data
@@ -154,7 +154,7 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
 
 
 def _is_wrong(report: "DataReport") -> bool:
-    """Whether it should be corrected. Repeated images in data that is byte for byte as published cannot be."""
+    """Whether something should be corrected. Published data is as it is, even if images in it are repeated."""
     if report.source not in _NAMED or report.source != report.requested:
         return bool(report.problems)
     return not all(all(split.counts) for split in report.splits.values())
@@ -185,6 +185,6 @@ def _describe(report: "DataReport") -> list[str]:
         "",
     ]
     if not report.problems:
-        return [*lines, *wrap("nothing wrong: no image is there twice, none is blank, no class is empty", width)]
+        return [*lines, *wrap("nothing wrong: no image occurs twice, none is blank, no class is empty", width)]
     title = "wrong:" if _is_wrong(report) else "as published, but worth knowing:"
     return [*lines, title, *(line for problem in report.problems for line in wrap(f"  {problem}", width, "  "))]

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
-    """Look at this machine, and say what is wrong.
+    """Examine this machine, and say what is wrong with it.
 
-    Versions, devices, threads, processor, data; and whether a training works, which is tried. The exit code is 0 if one
-    on the CPU would work.
+    Shows versions, devices, threads, processor and data, and tries a short training. The exit code is 0 if training on
+    the CPU would work.
     """
     from cnn_trainer.doctor.examine import examine
 
-    say("training three steps on made-up images; this takes some seconds")
+    say("training three steps on made-up images; this takes a few seconds")
     found = examine(runs_dir)
     if as_json:
         problems = {"errors": _as_json(found.errors), "warnings": _as_json(found.warnings)}

@@ -6,7 +6,10 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 ConfigFile: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The experiment: a YAML file, or a shipped config, such as mnist.")
+    Path,
+    typer.Argument(
+        metavar="CONFIG", help="The experiment: a YAML file, a shipped config such as mnist, or - for standard input."
+    ),
 ]
 
 
@@ -16,7 +19,7 @@ def offer_overrides(context: typer.Context, incomplete: str) -> list[str]:
 
     given = [context.params.get(name) for name in ("config_file", "configs", "subject")]
     files = [value[0] if isinstance(value, list | tuple) else value for value in given if value]
-    files += context.args  # where arguments are left if --set comes last and still lacks its value
+    files += context.args  # Typer leaves arguments here if --set comes last and has no value yet
     return overrides_starting(incomplete, Path(files[0]) if files else None)
 
 
@@ -25,7 +28,7 @@ OverrideOptions: TypeAlias = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set a key over what the file says, such as training.epochs=3; may be given many times.",
+        help="Override a key of the file, such as training.epochs=3; can be repeated.",
         autocompletion=offer_overrides,
     ),
 ]
@@ -61,5 +64,5 @@ RunArgument: TypeAlias = Annotated[
 
 
 DeviceOption: TypeAlias = Annotated[
-    Literal["auto", "cpu", "gpu"] | None, typer.Option("--device", help="Where to compute, over the config.")
+    Literal["auto", "cpu", "gpu"] | None, typer.Option("--device", help="Where to compute; overrides the config.")
 ]

@@ -1,11 +1,11 @@
 """Where a command's output goes: words to stderr, what a program reads to stdout.
 
-Text from files, names and the system is escaped here, and nowhere else: whatever is handed over as one line is printed
-as one line, without control characters.
+Text from files, names and the system is escaped here, and nowhere else: whatever is passed in as one line is printed as
+one line, without control characters.
 
-Whoever closes the pipe that they read from (``| head``) wants no more of it. That changes nothing about what a command
-does, nor its exit code; it only falls silent. If stdout cannot be written for another reason, such as a full disk,
-``print_lines``, ``print_verbatim``, ``print_json`` and ``flush`` raise CnnTrainError.
+If the reader closes the pipe (``| head``), the command prints no more, but its work and its exit code stay the same. If
+stdout cannot be written to for another reason, such as a full disk, ``print_lines``, ``print_verbatim``, ``print_json``
+and ``flush`` raise CnnTrainError.
 """
 
 import json
@@ -22,7 +22,7 @@ import typer
 from cnn_trainer.errors import CnnTrainError
 from cnn_trainer.machine import streams, terminal
 
-# What a line of ours is coloured at, on a terminal: words before a message, states as cells of a table, accuracies.
+# The parts of a line that are coloured on a terminal: words before a message, states as cells of a table, accuracies.
 _MARKS = re.compile(
     r"(?P<bad>^error:|(?<=  )(?:broken|failed|diverged)(?=  |$))"
     r"|(?P<caution>^WARNING:|(?<=  )interrupted(?=  |$))"
@@ -72,20 +72,20 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_verbatim(text: str) -> None:
-    """Print a text of our own making, such as YAML, to stdout. It holds no control characters."""
+    """Print a text that we wrote ourselves, such as YAML, to stdout. It has no control characters."""
     _write(sys.stdout, text)
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print the one JSON object of a command to stdout, in ASCII. ``value`` may hold no NaN and no infinity."""
+    """Print the one JSON object of a command to stdout, in ASCII. ``value`` must not contain NaN or infinity."""
     print_verbatim(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
 def shown_download(quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
-    """Give a ``data.DownloadProgress``: a bar on a terminal, and a line for each file that is there.
+    """Yield a ``data.DownloadProgress`` that draws a bar on a terminal, and prints a line for each file that is done.
 
-    Nothing is shown, and nothing loaded, before the first bytes come.
+    Nothing is shown, and nothing is loaded, before the first bytes arrive.
     """
     bar: Any = None
 
@@ -118,7 +118,7 @@ def _bar() -> Iterator[Any]:
 
 
 def flush() -> None:
-    """Write out what is left, so that nothing is left to fail when the interpreter ends."""
+    """Write out what is left, so that nothing can fail when the interpreter exits."""
     for stream in (sys.stdout, sys.stderr):
         _write(stream, "")
 
@@ -141,6 +141,6 @@ def _write(stream: TextIO | None, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        streams.discard(stream.fileno())  # also what the interpreter flushes at its end
+        streams.discard(stream.fileno())  # also what the interpreter flushes when it exits
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
             raise CnnTrainError(f"the output cannot be written: {error.strerror or error}") from None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:*#"
 _SHOWN_WIDTH = 64  # characters in a row, at most
-_MANY = 20  # pictures from which on a bar shows how far it is
+_MANY = 20  # from this many pictures on, a bar shows the progress
 
 
 def predict_command(
@@ -37,18 +37,19 @@ def predict_command(
         bool | None,
         typer.Option(
             "--prepare/--resize",
-            help="Find the ink and make the picture like MNIST's images, or only resize it; else as the data asks for.",
+            help="Find the ink and make the picture like MNIST's images, or only resize it; by default, "
+            "the run's data decides.",
             show_default=False,
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show what the network sees.")] = False,
     device: DeviceOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line with a JSON object for each picture.")] = False,
 ) -> None:
-    """Say what is on pictures: of any size, grey or colour, dark on light or light on dark.
+    """Say what pictures show: of any size, grey or colour, dark on light or light on dark.
 
-    A picture that cannot be read is named and the others go on; the exit code is then 4. Rows of CSV files are taken as
-    they are, and labels in them are passed over.
+    A picture that cannot be read is named, the others are still predicted, and the exit code is 4. Rows of CSV files
+    are used as they are, and labels in them are ignored.
     """
     from cnn_trainer.config.schema.data import Csv
     from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
@@ -61,9 +62,9 @@ def predict_command(
     data = opened.record.data
     if prepare and data.image_shape != [28, 28, 1]:
         shape = "x".join(map(str, data.image_shape))
-        problem = f"--prepare makes images of 28x28x1, and the run was trained on {shape}"
+        problem = f"--prepare makes images of 28x28x1, but the run was trained on {shape}"
         raise UsageError(problem, remedy="leave it out")
-    # No more of standard input than shows that it is too much.
+    # Standard input is read only until it is clear that it is too large.
     found = predict.find_pictures(images, lambda: sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
     result = load_result(opened, device)
     prepared = like_mnist.prepares(data) if prepare is None else prepare
@@ -93,7 +94,7 @@ def predict_command(
 
 @contextmanager
 def _bar_of_many(found: "list[Picture | ImageRows]") -> "Iterator[Iterable[Picture | ImageRows]]":
-    """Draw a bar that moves as ``found`` is gone through, if there are many and stderr is a terminal."""
+    """Draw a progress bar while ``found`` is iterated over, if there are many and stderr is a terminal."""
     from cnn_trainer.machine import terminal
 
     if len(found) < _MANY or not terminal.can_draw(sys.stderr):
@@ -115,9 +116,9 @@ def _as_json(answer: "Answer", likely: list[tuple[str, float]]) -> dict[str, obj
 
 
 def _picture(answer: "Answer") -> list[str]:
-    """What the network sees in characters: two a pixel if there is room for them, or one for two rows of pixels.
+    """What the network sees, in characters: two per pixel if there is room for them, else one per two rows of pixels.
 
-    Either makes it about square. Of an image with more columns than characters, only every second is shown, or third.
+    Either way it looks about square. If an image has more columns than fit, only every second or third is shown.
     """
     width = min(stderr_width() or _SHOWN_WIDTH, _SHOWN_WIDTH)
     step = -(-answer.image.shape[1] // width)

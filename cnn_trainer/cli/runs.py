@@ -1,4 +1,4 @@
-"""``cnn-train runs``: what was run, and what came of it. Only reads, and trusts nothing that it reads."""
+"""``cnn-train runs``: lists runs and shows their results. It only reads, and trusts nothing that it reads."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cnn_trainer.runs.details import RunDetails, RunSummary
     from cnn_trainer.runs.records import EpochMetrics, RunRecord
 
-app = typer.Typer(no_args_is_help=True, help="List runs and show what came of them.")
+app = typer.Typer(no_args_is_help=True, help="List runs and show their results.")
 
 _SHOWN_EPOCHS = 20
 _SHOWN_REASONS = 10
@@ -34,17 +34,17 @@ def runs_list(
     ] = None,
     sort: Annotated[
         _Order,
-        typer.Option(help="Newest first, by name, by the highest test accuracy, or by the shortest time of training."),
+        typer.Option(help="Newest first, by name, by the highest test accuracy, or by the shortest training time."),
     ] = "newest",
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="List at most this many.", show_default="all")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs: what became of each, and its score.
+    """List runs with their status and score.
 
-    Broken ones too, with what is wrong with them. Only run.json and evaluation.json are read; runs show reads the other
-    files of a run too.
+    Broken runs are listed too, with what is wrong with them. Only run.json and evaluation.json are read; runs show also
+    reads the other files of a run.
     """
     from cnn_trainer.runs import details
 
@@ -111,9 +111,9 @@ def _as_json(summary: "RunSummary") -> dict[str, object]:
 
 @app.command("show")
 def runs_show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
-    """Show a run: its score, what was trained on what, its epochs, its files.
+    """Show a run: its score, experiment, data, epochs and files.
 
-    A broken run is shown as far as it can be read, and the exit code is 6.
+    If a run is broken, what can be read of it is shown, and the exit code is 6.
     """
     from cnn_trainer.runs import details, paths
 
@@ -166,7 +166,7 @@ def _describe(details: "RunDetails") -> list[str]:
     if found := details.evaluation:
         lines = [*score.score_lines(found, stdout_width()), ""]
         if summary.record and summary.record.weights_sha256 not in (None, found.weights_sha256):
-            lines = ["the score of weights that the run no longer has", *lines]
+            lines = ["this is the score of weights that the run no longer has", *lines]
     rows = [("run", summary.name), ("status", summary.status)]
     if summary.reason and summary.status != "broken":  # that reason is printed as an error
         rows.append(("reason", summary.reason))

@@ -7,14 +7,14 @@ from cnn_trainer.runs.records import EvaluationRecord
 from cnn_trainer.training.balance import describe_imbalance, first_ten
 
 _MAX_MATRIX_CLASSES = 30
-_PIPE_WIDTH = 120  # what a confusion matrix may take where there is no terminal
+_PIPE_WIDTH = 120  # columns that a confusion matrix may take if there is no terminal
 _SHOWN_CONFUSIONS = 10
 
 
 def headline(found: EvaluationRecord, width: int | None) -> list[str]:
-    """The figures and what they were measured on, in lines of at most ``width`` columns; None for no bound.
+    """The figures and what they were measured on, in lines of at most ``width`` columns; None for no limit.
 
-    The balanced accuracy is among them if it is another number, or if the classes differ much in size.
+    The balanced accuracy is one of them if it differs from the accuracy, or if the classes differ much in size.
     """
     low, high = found.accuracy_interval
     accuracy, balanced = f"{found.accuracy:.2%}", f"{found.balanced_accuracy:.2%}"
@@ -34,16 +34,16 @@ def headline(found: EvaluationRecord, width: int | None) -> list[str]:
 
 
 def score_lines(found: EvaluationRecord, width: int | None) -> list[str]:
-    """All of a score for a terminal of ``width`` columns, None for a file or a pipe."""
+    """The whole score, for a terminal of ``width`` columns; None for a file or a pipe."""
     blocks = [headline(found, width), _matrix(found, width or _PIPE_WIDTH), _confusions(found), _classes(found, width)]
     lines = [line for block in blocks if block for line in (*block, "")]
     return [*lines, f"images sha256 {found.images_sha256}"]
 
 
 def _matrix(found: EvaluationRecord, width: int) -> list[str]:
-    """The confusion matrix in the fullest form that fits ``width``: names give way to numbers, then the diagonal goes.
+    """The confusion matrix in the fullest form that fits ``width``: with numbers instead of names, without diagonal.
 
-    Nothing for a stranger's matrix that is not one of these classes.
+    No lines if the matrix, which comes from a file, does not fit the classes.
     """
     names, matrix = [score.name for score in found.classes], found.confusion_matrix
     if [len(row) for row in matrix] != [len(names)] * len(names):

@@ -1,4 +1,4 @@
-"""Words and tables in plain text, which fit the terminal."""
+"""Wrapped lines and tables in plain text that fit the terminal."""
 
 import os
 import re

@@ -32,7 +32,7 @@ def train_command(
     config_file: ConfigFile,
     overrides: OverrideOptions = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the run is called, over the config's name.")
+        str | None, typer.Option(metavar="NAME", help="Name of the run; overrides the config's name.")
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     device: DeviceOption = None,
@@ -40,9 +40,9 @@ def train_command(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train an experiment, evaluate it on the test split, and leave a run directory.
+    """Train an experiment, evaluate it on the test split, and write a run directory.
 
-    The test split is scored once, at the end; before training it is only read, to find what is broken in it.
+    The test split is scored once, at the end; before training it is only read, to check that it is not broken.
     Stop with Ctrl-C; continue with cnn-train resume.
     """
     from cnn_trainer.network.fits import load_checked
@@ -66,17 +66,20 @@ def resume(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     epochs: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Train to this many epochs in all, even if the run is finished."),
+        typer.Option(
+            metavar="N", min=1, help="Train until this many epochs in total are done, even if the run is finished."
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Read the data here if it has moved; the run records it.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Read the data from here if it has moved; the run records the new place."),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Continue an interrupted run, to the same bits as if it had not been interrupted.
+    """Continue an interrupted run, bit for bit as if it had not been interrupted.
 
-    A finished run is left as it is, unless --epochs asks for more.
+    A finished run is not changed, unless --epochs asks for more.
     """
     from cnn_trainer.runs import paths, store
     from cnn_trainer.training import run as recipe
@@ -105,7 +108,7 @@ def _feedback(quiet: bool) -> "Iterator[Feedback]":
         download = until_prepared.enter_context(shown_download(quiet))
 
         def prepared(found: "Prepared") -> None:
-            until_prepared.close()  # a bar that is left over would draw over the one of training
+            until_prepared.close()  # a leftover bar would draw over the one of training
             tell(*words.preparation(found))
 
         yield Feedback(

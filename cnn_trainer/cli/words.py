@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def data_name(source: str, requested: str) -> str:
-    """The data set's name; if the fallback was taken, also what it stands for."""
+    """The data set's name; if the fallback was taken, also what it replaces."""
     return source if source == requested else f"{source} (the fallback: {requested} was not at hand)"
 
 
 def preparation(prepared: "Prepared") -> list[str]:
-    """What is about to be trained, on what, with what."""
+    """What is about to be trained: the experiment, the data, the model and the device."""
     experiment, backend, data = prepared.experiment, prepared.backend, prepared.data
     lines = [
         f"experiment: {experiment.name}, seed {experiment.seed}",
@@ -34,7 +34,7 @@ def preparation(prepared: "Prepared") -> list[str]:
 
 
 def parallel(found: "Backend | RunRecord") -> str:
-    """How much is done at a time."""
+    """How much runs in parallel."""
     threads, operations = count(found.intra_op_threads, "thread"), count(found.inter_op_threads, "operation")
     return f"{count(found.towers, 'tower')}, {threads} in an operation, {operations} at a time"
 
@@ -60,7 +60,7 @@ def conversion(pixel_dtype: str, white: int) -> str | None:
 
 
 def layers(model: Any) -> list[str]:
-    """One line a layer: its name, its type, the shape of its output, its parameters."""
+    """One line per layer: its name, its type, the shape of its output, its parameters."""
     rows = []
     for layer in model.layers:
         shape = "x".join(str(size) for size in layer.output.shape[1:])
@@ -69,7 +69,7 @@ def layers(model: Any) -> list[str]:
 
 
 def outcome(found: RunOutcome) -> list[str]:
-    """How a run went, below its score."""
+    """The lines about a finished run that are printed below its score."""
     best = f", result of epoch {found.best_epoch} (lowest validation loss)" if found.best_epoch else ""
     return [
         f"trained {count(found.epochs, 'epoch')} in {format_seconds(found.train_seconds)}{best}",

@@ -1,4 +1,4 @@
-"""What a shell offers for a half-typed ``--set``: keys of the schema, and the values of those that have a few."""
+"""Shell completion of a half-typed ``--set``: keys of the schema, and the values of keys that have only a few."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,11 +10,12 @@ from cnn_trainer.errors import ConfigError
 
 
 def overrides_starting(incomplete: str, config_file: Path | None) -> list[str]:
-    """``KEY=`` for each key that begins with ``incomplete``; ``KEY=VALUE`` once that has its equals sign.
+    """``KEY=`` for each key that begins with ``incomplete``; ``KEY=VALUE`` once it has its equals sign.
 
     Args:
-        incomplete: What is typed already.
-        config_file: Decides of which kinds the sections are; None, or a file that cannot be read: the default kinds.
+        incomplete: What has been typed so far.
+        config_file: The file that decides the kinds of the sections. If it is None or cannot be read, they have their
+            default kinds.
     """
     tree: strict_yaml.Value = None
     if config_file is not None:

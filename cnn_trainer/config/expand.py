@@ -10,23 +10,23 @@ _DOLLAR = re.compile(r"\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]
 
 
 def expand_path(text: str) -> Path:
-    """The path that ``text`` means, absolute: variables and ``~`` filled in, ``$$`` for a dollar sign.
+    """The absolute path that ``text`` means, with variables and ``~`` filled in; ``$$`` means a dollar sign.
 
-    A dollar sign that is not before a name or a brace stands for itself.
+    A dollar sign that is not followed by a name or a brace means itself.
 
     Raises:
-        DataError: if a variable is not set or empty, if there is no such home folder, or for a placeholder of another
-            program, such as ``${oc.env:DATA}``.
+        DataError: if a variable is not set or is empty, if the home folder is not known, or if there is a placeholder
+            of another program, such as ``${oc.env:DATA}``.
     """
     filled_in = _DOLLAR.sub(lambda found: _value(text, found), text)
     try:
         return Path(filled_in).expanduser().absolute()
     except RuntimeError:
-        raise DataError("no home folder known for ~", place=text, remedy="write the path out") from None
+        raise DataError("the home folder for ~ is not known", place=text, remedy="write the path out") from None
 
 
 def literal_path(path: Path) -> str:
-    """The text that ``expand_path`` reads as ``path``, which is absolute, whatever signs it holds."""
+    """The text that ``expand_path`` turns back into ``path``, which is absolute and may contain any character."""
     return re.sub(r"\$(?=[$A-Za-z_{])", "$$", str(path))
 
 

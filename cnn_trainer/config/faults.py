@@ -1,4 +1,4 @@
-"""From pydantic's errors to one line each: where, the key, its value, what is allowed, and the nearest known key."""
+"""Turns pydantic's errors into one line each: the place, the key, its value, what is allowed, the nearest known key."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +16,12 @@ from cnn_trainer.errors import Fault, count
 
 _Item = TypeVar("_Item")
 
-_PLACEHOLDER = re.compile(r"\$\{|\{\{|^\$[A-Za-z_]\w*$")  # ${oc.env:X}, {{ x }}, $X
+_PLACEHOLDER = re.compile(r"\$\{|\{\{|^\$[A-Za-z_]\w*$")  # of other programs: ${oc.env:X}, {{ x }}; or $X
 
 MAX_FAULTS = 20  # more are counted, not shown: nobody reads them, and finding near names takes a millisecond each
 
 KINDS: dict[KeyPath, str] = {("data",): "source", ("model",): "builder", ("training", "schedule"): "name"}
-"""Sections whose first key says which kind of section it is; pydantic puts that kind into the path of an error."""
+"""Sections whose first key names the kind of section; pydantic puts that kind into the path of an error."""
 
 
 def place_of(path: KeyPath, places: Mapping[KeyPath, str], file: str) -> str:
@@ -52,7 +52,7 @@ def describe(error: ValidationError, tree: Value, places: Mapping[KeyPath, str],
 
 
 def not_filled_in(experiment: Experiment, places: Mapping[KeyPath, str], file: str) -> Iterator[Fault]:
-    """A fault for each value, other than that of a path, that holds a placeholder of another program."""
+    """A fault for each value, except for paths, that contains a placeholder of another program."""
     left: list[tuple[KeyPath, Any]] = [((), experiment.model_dump())]
     while left:
         path, value = left.pop()
@@ -67,7 +67,7 @@ def _placeholder(value: str) -> tuple[str, str]:
 
 
 def _others(fault: dict[str, Any], tree: Value) -> list[dict[str, Any]]:
-    """What else is wrong with a section of a kind that does not exist: as if it were of the kind that was meant."""
+    """What else is wrong with a section whose kind does not exist, if it is read as the kind that was meant."""
     path, section = fault["loc"], value_at(tree, fault["loc"])
     kinds = section_kinds(path)
     kind = kind_at(path, tree)
@@ -82,7 +82,7 @@ def _others(fault: dict[str, Any], tree: Value) -> list[dict[str, Any]]:
 
 
 def _path_in_file(fault: dict[str, Any], tree: Value) -> KeyPath:
-    """The path of the key that is at fault, as it stands in the file."""
+    """The path in the file of the key that is at fault."""
     path: list[str | int] = []
     skip = False
     for word in fault["loc"]:
@@ -90,7 +90,7 @@ def _path_in_file(fault: dict[str, Any], tree: Value) -> KeyPath:
             path.append(word)
         skip = not skip and tuple(path) in KINDS
     if path and isinstance(path[-1], int) and not isinstance(value_at(tree, path[:-1]), list):
-        path.pop()  # a single value that stands for a list
+        path.pop()  # a single value that is read as a list
     if fault["type"] == "union_tag_invalid":
         path.append(KINDS[tuple(path)])
     if isinstance(rule := _rule(fault), KeyProblem):
@@ -129,7 +129,7 @@ def _problem(fault: dict[str, Any], path: KeyPath, tree: Value) -> tuple[str, st
 
 
 def _expected(fault: dict[str, Any], path: KeyPath, value: Value) -> str:
-    """What may stand there instead of ``value``."""
+    """What is allowed instead of ``value``."""
     kind: str = fault["type"]
     context: dict[str, Any] = fault.get("ctx", {})
     if kind == "union_tag_invalid":
@@ -168,7 +168,7 @@ _EXPECTED = {
 
 
 def _first_key(path: KeyPath, value: Value) -> str:
-    """The first key of the section at ``path`` with a value: ``value`` if that names a kind of the section."""
+    """The first key of the section at ``path`` with an example value: ``value`` if that names a kind of the section."""
     if path in KINDS and isinstance(value, str) and value in section_kinds(path):
         return f"{KINDS[path]}: {value}"
     name, field = next(iter(_section_at(path, None).model_fields.items()))
@@ -232,7 +232,7 @@ _OTHER_WORDS = {
 
 
 def _sections_of(annotation: Any) -> list[type[BaseModel]]:
-    """The schema's sections that an annotation admits, such as the kinds of ``data``."""
+    """The schema's sections that an annotation allows, such as the kinds of ``data``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections_of(part)]

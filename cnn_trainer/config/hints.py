@@ -19,9 +19,9 @@ def meant(kind: str, value: Value, field: FieldInfo | None) -> str | None:
     """How to write what was most likely meant by ``value``, if there is more to say than what is allowed.
 
     Args:
-        kind: Of the fault, as pydantic names it.
+        kind: The kind of the fault, as pydantic names it.
         value: What was written.
-        field: Of the key in the schema; None for an item of a list.
+        field: The key's field in the schema; None for an item of a list.
     """
     may_be_null = field is not None and type(None) in get_args(field.annotation)
     word = str(value).lower()
@@ -35,7 +35,7 @@ def meant(kind: str, value: Value, field: FieldInfo | None) -> str | None:
         return f"write {int(value)}"
     if isinstance(value, str):
         if value.startswith("(") and value.endswith(")"):
-            return "a list stands in square brackets, such as [32, 64]"
+            return "write a list in square brackets, such as [32, 64]"
         return _number(value) if kind in _NUMBERS else None
     if kind == "list_type" and isinstance(value, int | float):
         return f"write [{value}]"
@@ -43,7 +43,7 @@ def meant(kind: str, value: Value, field: FieldInfo | None) -> str | None:
 
 
 def _number(text: str) -> str | None:
-    """How to write the number that ``text`` is; None if it is none."""
+    """How to write the number in ``text``; None if it is not a number."""
     if isinstance(strict_yaml.plain_scalar(text), int | float):
         return "leave out the quotes"
     with suppress(ValueError):

@@ -1,7 +1,7 @@
-"""From a YAML file to a checked, frozen experiment, or to the list of all that is wrong with it.
+"""Turns a YAML file into a checked, frozen experiment, or lists everything that is wrong with it.
 
-``load_config`` is the way in, ``dump_config`` the way out: what ``dump_config`` writes, ``load_config`` takes and gives
-back the same experiment. ``change_experiment`` is the only way to change one.
+``load_config`` reads an experiment and ``dump_config`` writes one; ``load_config`` reads what ``dump_config`` writes as
+the same experiment. ``change_experiment`` is the only way to change one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Config:
-    """An experiment together with where each of its keys was written, for messages."""
+    """An experiment, and the place where each of its keys was written, for messages."""
 
     experiment: Experiment
     file: str
     places: dict[KeyPath, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """Lines for a person to read: which keys of the file were dropped because an override chose another kind."""
+    """Lines to show to the user: which keys of the file were dropped because an override chose another kind."""
 
     def fault(self, key: str, problem: str, remedy: str | None = None) -> Fault:
         """What is wrong with the dotted ``key``, at the file and line that set it."""
@@ -38,7 +38,7 @@ class Config:
 
 
 def load_config(path: Path, overrides: Overrides = ()) -> Config:
-    """Read the experiment at ``path``, the shipped one of that name, or standard input for ``-``; then ``overrides``.
+    """Read the experiment at ``path``: a file, a shipped config, or ``-`` for standard input; and apply ``overrides``.
 
     Raises:
         ConfigError: with every fault of the file and of the overrides, in the order of the file.
@@ -48,7 +48,7 @@ def load_config(path: Path, overrides: Overrides = ()) -> Config:
     if not isinstance(document.value, dict):
         raise ConfigError(Fault(f"{file}:1", "a config is a mapping of keys", "start one with: cnn-train config init"))
     places = {key: f"{file}:{line}" for key, line in sorted(document.lines.items(), key=itemgetter(1))}
-    only_reused = document.reused - Experiment.model_fields.keys()  # kept to be used elsewhere, such as defaults: &name
+    only_reused = document.reused - Experiment.model_fields.keys()  # only for use elsewhere, such as defaults: &name
     tree = {key: value for key, value in document.value.items() if key not in only_reused}
     return _check(tree, places, file, overrides)
 
@@ -66,7 +66,7 @@ def change_experiment(experiment: Experiment, changes: Mapping[str, Any], file: 
     """The experiment with other values for some dotted keys, checked like one that was read from a file.
 
     Args:
-        experiment: Which is left as it is.
+        experiment: The experiment to start from; it is not changed.
         changes: Values by dotted key, such as ``{"training.epochs": 3}``; a section is given as a mapping.
         file: Where the experiment was written, for messages.
 
@@ -103,8 +103,8 @@ def _drop_old_kind(
 ) -> Iterator[str]:
     """If an override makes the section at ``path`` another kind than ``old``, drop the keys that belong to ``old``.
 
-    These are the keys that only ``old`` has; lists with several values, one for each of its layers; and the path, which
-    is where its data is, unless the new kind needs one. Keys below one of ``set_paths``, which overrides set, stay.
+    These are the keys that only ``old`` has; lists of several values, which are one for each of its layers; and the
+    path of its data, unless the new kind needs a path. Keys below one of ``set_paths``, which overrides set, stay.
     Yields a line that names what was dropped.
     """
     tag = (*path, faults.KINDS[path])
@@ -132,7 +132,7 @@ def _drop_old_kind(
 
 
 def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str | tuple[str, Value]) -> KeyPath:
-    """Set one dotted key in ``tree``, given as ``key=value`` or as key and value, and give its path."""
+    """Set one dotted key in ``tree``, given as ``key=value`` or as key and value, and return its path."""
     if isinstance(override, str):
         place = f"--set {override}"
         key, equals, text = override.partition("=")
@@ -159,7 +159,7 @@ def _override(tree: dict[str, Value], places: dict[KeyPath, str], override: str 
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes equal lists out again and again: an alias would be refused on the way back."""
+    """Writes equal lists out each time, instead of aliases, which are hard to read and to edit."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- PyYAML's signature
         """Never an alias."""
@@ -167,12 +167,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def dump_config(experiment: Experiment) -> str:
-    """The whole experiment as YAML, every default written out. ``load_config`` gives back the same experiment."""
+    """The whole experiment as YAML, every default written out. ``load_config`` reads it as the same experiment."""
     texts = (
         yaml.dump(experiment.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=unescaped, width=110)
         for unescaped in (True, False)
     )
-    # PyYAML lets some letters through that steer a terminal, such as those that turn the direction of writing.
+    # PyYAML leaves some characters that control a terminal unescaped, such as those that reverse the writing direction.
     return next(text for text in texts if text.replace("\n", "").isprintable())
 
 

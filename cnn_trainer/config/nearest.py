@@ -1,4 +1,4 @@
-"""Which of the known words, or of the files that are there, was meant by one that is not known."""
+"""Finds the known word, or the existing file, that an unknown one was most likely meant to be."""
 
 import difflib
 import os
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-_MAX_FILES = 1000  # of a folder that are looked at
+_MAX_FILES = 1000  # in a folder that are compared
 
 
 def nearest(word: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The name that ``word`` was most likely meant to be, whatever its case, hyphens and underscores; None if none is.
+    """The name that ``word`` was most likely meant to be, ignoring case, hyphens and underscores; None if none is near.
 
     Args:
         word: What was written.
         names: What is known.
-        cutoff: The least likeness, from 0 to 1: that of ``difflib``.
+        cutoff: The lowest similarity that counts as near, from 0 to 1, as ``difflib`` measures it.
     """
     word = word[:64]  # finding near names takes time that grows with the square of their length
     plain = {_plain(name): name for name in names}
@@ -46,7 +46,7 @@ def names_beside(path: Path, suffixes: tuple[str, ...] = ("",)) -> list[str]:
 
 
 def did_you_mean_file(path: Path) -> str:
-    """``; did you mean PATH?``, of the same digits, or with the folder around it; nothing if no name is near."""
+    """``; did you mean PATH?`` for a file or folder with the same digits in its name; nothing if no name is near."""
     if path.parent != path and not os.path.lexists(path.parent):
         return did_you_mean_file(path.parent)
     digits = _digits(path.name)

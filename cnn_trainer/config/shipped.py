@@ -1,4 +1,4 @@
-"""The configs that come with the program, which every command finds by their names: ``cnn-train train mnist``."""
+"""The configs that come with the program; every command finds them by name: ``cnn-train train mnist``."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def _folder() -> Path:
-    """Where the configs are: a wheel installs them inside the package; in a checkout they are beside it."""
+    """Where the configs are: a wheel installs them inside the package; in a checkout they are next to it."""
     installed = _PACKAGE / "configs"
     return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 

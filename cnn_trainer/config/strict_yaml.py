@@ -1,6 +1,6 @@
 """A strict reader for small YAML files that remembers the line of every key.
 
-Only plain data comes through: mappings with text keys, sequences and scalars. Scalars follow the YAML 1.2 core schema
+Only plain data is accepted: mappings with text keys, sequences and scalars. Scalars follow the YAML 1.2 core schema
 (https://yaml.org/spec/1.2.2/#103-core-schema) with decimal integers only, so ``1e-3`` is a number and ``no`` is a
 word. An alias stands for the value of its anchor, and the merge key ``<<`` (https://yaml.org/type/merge.html) for the
 keys of one or several mappings. Tags, tabs, duplicate keys and anchors, several documents, nesting beyond
@@ -25,7 +25,7 @@ from cnn_trainer.errors import ConfigError, Fault
 STANDARD_INPUT = Path("-")
 MAX_DEPTH = 20
 MAX_BYTES = 64 * 1024
-MAX_VALUES = 2_000  # a config has about a hundred; each takes 20 microseconds to read and more to find fault with
+MAX_VALUES = 2_000  # a config has about a hundred; each takes 20 microseconds to read and longer to check
 MAX_YAML_DIGITS = 18  # what every 64-bit integer type holds
 
 Value: TypeAlias = bool | int | float | str | list["Value"] | dict[str, "Value"] | None
@@ -35,8 +35,8 @@ _MERGE = "<<"
 
 # Tabs, and what YAML 1.1 takes for line breaks but no editor counts as lines.
 _REFUSED = re.compile(r"[\t\x85\u2028\u2029]")
-_PLACEHOLDER = re.compile(r"\$\{.*|\{\{.*")  # of other programs; without quotes the braces are YAML's own
-_NOT_FILLED_IN = "${…} and {{…}} are not filled in: write the value, or in quotes the path with a variable"
+_PLACEHOLDER = re.compile(r"\$\{.*|\{\{.*")  # of other programs; without quotes YAML reads the braces itself
+_NOT_FILLED_IN = "${…} and {{…}} are not filled in: write the value, or put a path with a variable in quotes"
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, bool | float | None] = {
@@ -86,12 +86,12 @@ def read_file(path: Path) -> Document:
 
 
 def place_name(path: Path) -> str:
-    """What messages call ``path``."""
+    """How messages name ``path``."""
     return "standard input" if path == STANDARD_INPUT else str(path)
 
 
 def read_document(data: bytes, place: str) -> Document:
-    """Read UTF-8 YAML text; ``place`` opens every message."""
+    """Read UTF-8 YAML text; every message begins with ``place``."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -101,7 +101,7 @@ def read_document(data: bytes, place: str) -> Document:
 
 
 def read_text(text: str, place: str) -> Document:
-    """Read YAML text; ``place`` opens every message. Raises ConfigError with the first fault of the text."""
+    """Read YAML text; every message begins with ``place``. Raises ConfigError with the first fault of the text."""
     if refused := _REFUSED.search(text):
         line = text.count("\n", 0, refused.start())
         if refused[0] == "\t":
@@ -129,14 +129,14 @@ def plain_scalar(text: str) -> bool | int | float | str | None:
 
 
 def _error(place: str, line: int, problem: str, remedy: str | None = None) -> ConfigError:
-    """A fault in the line after ``line`` others."""
+    """A fault in line ``line``, counted from 0."""
     return ConfigError(Fault(f"{place}:{line + 1}", problem, remedy))
 
 
 class _Reader:
     """Builds one document from PyYAML's parse events (PyYAML's own constructors are never used).
 
-    Every event is kept on a tape, so that an alias can read again from its anchor on.
+    Every event is kept on a tape, so that an alias can be read again from its anchor.
     """
 
     def __init__(self, loader: Any, place: str) -> None:
@@ -193,7 +193,7 @@ class _Reader:
             value = self.sequence(path, depth + 1)
         else:
             value = self.mapping(path, depth + 1)
-        if event.anchor is not None:  # only now, so that no value can hold itself
+        if event.anchor is not None:  # only now, so that no value can contain itself
             self.set_anchor(event, start, path)
         return value
 
@@ -201,11 +201,11 @@ class _Reader:
         first, _ = self.anchors.setdefault(event.anchor, (start, path[0] if path else None))
         if first != start:  # an alias between the two would have two meanings when it is read again
             line = self.tape[first].start_mark.line + 1
-            raise self.fault(event, f"duplicate anchor &{event.anchor[:60]}", f"it stands in line {line} already")
+            raise self.fault(event, f"duplicate anchor &{event.anchor[:60]}", f"it is already in line {line}")
 
     @contextmanager
     def at_anchor(self, path: KeyPath) -> Iterator[None]:
-        """Read the anchored value in place of the alias at ``path``, which comes next; then go on after the alias."""
+        """Read the anchored value instead of the alias at ``path``, which comes next; then continue after the alias."""
         event = self.next()
         if event.anchor not in self.anchors:
             name = event.anchor[:60]
@@ -247,7 +247,7 @@ class _Reader:
                 raise self.fault(event, f"alias or anchor {str(event.anchor)[:60]} is not allowed", "write the key out")
             key: str = event.value
             if key in key_lines:
-                remedy = f"it stands in line {key_lines[key]} already"
+                remedy = f"it is already in line {key_lines[key]}"
                 raise self.fault(event, f"duplicate key {key[:60]}", remedy)
             key_lines[key] = line
             if key == _MERGE and event.implicit[0]:  # in quotes it is a key like any other
@@ -265,7 +265,7 @@ class _Reader:
         return items
 
     def merged(self, path: KeyPath, depth: int) -> list[tuple[dict[str, Value], dict[KeyPath, int]]]:
-        """The mappings that a merge key names, one or several, each with its lines as if it stood at ``path``."""
+        """The mappings that a merge key names, each with its lines as if it were written at ``path``."""
         if isinstance(self.peek(), yaml.AliasEvent):
             with self.at_anchor(path):
                 return self.merged(path, depth)

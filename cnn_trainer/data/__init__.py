@@ -1,4 +1,4 @@
-"""Where images come from: read under limits, checked, split, and found again by their digests.
+"""Data sets: found or downloaded, read under limits, checked, split, and identified by their digests.
 
 Augmentation, which needs TensorFlow, is in ``cnn_trainer.training.augment`` and is not imported here.
 """

@@ -1,4 +1,4 @@
-"""What ``data check`` reports: how many, how large, which twice."""
+"""What ``data check`` reports: how many images there are, how large they are, and which occur twice."""
 
 import hashlib
 from collections import Counter
@@ -20,47 +20,51 @@ class SplitReport(Record):
     """One split."""
 
     num_examples: int
-    shape: list[int] = Field(description="Of the images: examples, height, width, channels.")
+    shape: list[int] = Field(description="Shape of the images: examples, height, width, channels.")
     counts: list[int] = Field(description="Examples of each class, in the order of the class names.")
-    sha256: str = Field(description="What split_digest gives.")
-    num_repeated: int = Field(description="Images that are byte for byte an earlier image of the same split.")
-    num_contradicting: int = Field(description="Images that are an earlier image of the split with another label.")
+    sha256: str = Field(description="The digest that split_digest returns.")
+    num_repeated: int = Field(description="Images that are byte for byte equal to an earlier image of the same split.")
+    num_contradicting: int = Field(
+        description="Images that are equal to an earlier image of the split but have another label."
+    )
     num_blank: int = Field(description="Images whose values are all the same.")
 
 
 class SharedImages(Record):
-    """Images of one split that are byte for byte images of another."""
+    """Images of one split that are byte for byte equal to images of another."""
 
     split: SplitName
     other: SplitName
-    num_images: int = Field(description="How many images of split stand in other too.")
+    num_images: int = Field(description="How many images of split are in other too.")
 
 
 class DataReport(Record):
-    """The data that a config asks for, looked at as a whole."""
+    """A report on all the data that a config asks for."""
 
     source: str
     requested: str = Field(description="Differs from source if the fallback was taken.")
     location: str
-    pixel_dtype: str = Field(description="Of the images in the source.")
+    pixel_dtype: str = Field(description="Dtype of the images in the source.")
     white: int = Field(description="The value in the source that stands for 255.")
     validation_from: Literal["own", "carved"] | None
     class_names: list[str]
     splits: dict[SplitName, SplitReport]
     shared: list[SharedImages]
-    problems: list[str] = Field(description="What to look into before training, one line each; empty if all is well.")
+    problems: list[str] = Field(
+        description="What to look into before training, one line each; empty if nothing is wrong."
+    )
 
 
 def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) -> DataReport:
-    """Read every split that ``data`` describes and report on it. This opens the test split too, to compare it.
+    """Read every split that ``data`` describes and report on it. This also opens the test split, to compare it.
 
     Args:
-        data: the section of the config; its fallback is taken as ``train`` would take it, and is then a problem.
+        data: the section of the config; its fallback is taken as in ``train``, and is then reported as a problem.
         seed: decides the validation split, and a folder's test split.
         progress: told of a download, in bytes.
 
     Raises:
-        DataError: if a split cannot be read, as ``train`` or ``evaluate`` would refuse it.
+        DataError: if a split cannot be read; ``train`` and ``evaluate`` refuse the same data.
     """
     problems: list[str] = []
     training = load_training(data, seed, problems.append, progress)

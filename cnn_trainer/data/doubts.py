@@ -1,4 +1,4 @@
-"""What is wrong or not certain about images that could be read: their scale, and images that are not used."""
+"""What is wrong or uncertain about images that could be read: their scale, and images that are not used."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ _MAX_SHOWN = 10
 
 
 def look_at_training(data: Data, where: str, train: Split, warn: Callable[[str], None]) -> None:
-    """Refuse training images that are all black, and warn of what is not certain, or not used.
+    """Refuse training images that are all black, and warn of what is uncertain or not used.
 
-    Published images are as they are. ``where`` is what is named. Raises DataError.
+    Published images are not checked. Messages begin with ``where``. Raises DataError.
     """
     if data.source in PUBLISHED:
         return
@@ -31,7 +31,7 @@ def look_at_training(data: Data, where: str, train: Split, warn: Callable[[str],
     _look_at_scale(data, where, "training", train, warn)
     _, height, width, channels = train.images.shape
     if isinstance(data, Csv) and data.image_shape is None and channels == 3:
-        read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
+        read = f"{3 * height * width} values per row are read as {height}x{width} pixels of 3 values side by side"
         warn(f"{where}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
 
 
@@ -40,7 +40,7 @@ def look_at_other(
 ) -> None:
     """Refuse images of another split that are all black, and warn of dark ones.
 
-    If ``train`` is given, they are dark only beside bright ones there. Raises DataError.
+    If ``train`` is given, they count as dark only if the training images are bright. Raises DataError.
     """
     if data.source in PUBLISHED:
         return

@@ -1,9 +1,9 @@
-"""A folder of pictures, one sub-folder a class, as a split.
+"""Reads a folder of pictures, with one sub-folder per class, as a split.
 
-Pictures are told apart by content, not by name. Each is turned the way its EXIF orientation says, laid on white if
-it is transparent (as a page shows it), made grey (ITU-R 601 luma) or rgb, and resized, not cropped, to a square with
-Pillow's Lanczos filter, which averages over what it shrinks. Of 16-bit greys the upper 8 bits are kept; of an
-animation the first picture.
+The format of a picture is recognised by its content, not its name. Each picture is turned upright by its EXIF
+orientation, laid on white if it is transparent (as a web page shows it), converted to grey (ITU-R 601 luma) or rgb, and
+resized, not cropped, to a square with Pillow's Lanczos filter, which averages over what it shrinks. 16-bit greys keep
+their upper 8 bits; an animation keeps its first picture.
 """
 
 import math
@@ -22,8 +22,8 @@ from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName, Stream, choos
 from cnn_trainer.errors import DataError
 
 _EXPECTED = "expected train or training, test or testing, and for validation val, valid, validation, dev or eval"
-_MAX_NESTED = 3  # folders around the one that holds the splits or classes, as archives have them
-# Folders that must be there if a split is asked for: what is trained is scored on the test split in the end.
+_MAX_NESTED = 3  # folders around the one that holds the splits or classes, as in archives
+# Splits whose folders must exist if a split is asked for: a trained model is scored on the test split at the end.
 _NEEDED: dict[SplitName, tuple[SplitName, ...]] = {"train": ("train", "test"), "validation": (), "test": ("test",)}
 # What systems, servers and programs leave in folders of pictures, in lower case.
 _JUNK = {
@@ -37,7 +37,7 @@ _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a split, none of them opened yet: paths, and the class of each as a number."""
+    """The pictures of a split, not opened yet: their paths, and the class of each as a number."""
 
     class_names: list[str]
     paths: list[Path]
@@ -49,20 +49,21 @@ def list_pictures(
 ) -> Listing | None:
     """The pictures of a split; None for validation if there is no folder for it.
 
-    If ``folder`` has sub-folders train and test, these are the splits, and val is the validation split; other usual
-    names of these are known. Else the sub-folders are the classes, and ``test_fraction`` of each class, chosen by
-    ``seed``, are the test split. A folder that holds one folder of folders only, as archives do, stands for that one.
+    If ``folder`` has sub-folders train and test, they are the splits, and val is the validation split; other usual
+    names work too. Otherwise the sub-folders are the classes, and ``test_fraction`` of each class, chosen by ``seed``,
+    is the test split. If a folder holds only one folder of folders, as archives do, the inner one is used.
 
     Args:
         folder: where to look.
         split: which split.
         test_fraction: the share of each class, if there is no folder for the test split.
         seed: 0 to 2**64 - 1.
-        class_names: the order of the classes; None, or if others are found: their natural order, 2 before 10.
+        class_names: the order of the classes. If it is None or other classes are found, they are in natural order, 2
+            before 10.
 
     Raises:
-        DataError: if there is no such folder, a split is missing, or it does not hold two classes or more of pictures.
-            A folder for the validation or test split may lack classes, but not all.
+        DataError: if there is no such folder, a split is missing, or it does not hold pictures of two or more classes.
+            A folder for the validation or test split may lack some classes, but not all.
     """
     folder = _inner(folder)
     splits = _find_splits(folder)
@@ -83,7 +84,7 @@ def list_pictures(
 
 
 def _find_splits(folder: Path) -> dict[SplitName, Path]:
-    """The folders of the splits; none if the sub-folders are classes, which may have the name of a split."""
+    """The folders of the splits; empty if the sub-folders are classes, which may be named like a split."""
     found: dict[SplitName, list[Path]] = {}
     folders = _folders(folder)
     for path in folders:
@@ -112,9 +113,9 @@ def _require_splits(folder: Path, found: dict[SplitName, Path], wanted: Sequence
 
 
 def _inner(folder: Path, in_split: bool = False) -> Path:
-    """The folder that holds the splits or the classes: ``folder``, or the one in it, as in an unpacked archive.
+    """The folder that holds the splits or the classes: ``folder``, or one inside it, as in an unpacked archive.
 
-    With ``in_split``, ``folder`` is that of a split, and the one in it may have the name of a split, too.
+    With ``in_split``, ``folder`` is that of a split, and the inner one may also be named like a split.
     """
     if not arrays.is_folder(folder):
         problem = "is a file, not a folder" if arrays.is_file(folder) else "no such folder"
@@ -130,7 +131,7 @@ def _inner(folder: Path, in_split: bool = False) -> Path:
 
 
 def unused_pictures(folder: Path) -> list[str]:
-    """What holds pictures, and is of no split and no class: names below ``folder``. Raises DataError."""
+    """Files and folders with pictures that belong to no split or class: names below ``folder``. Raises DataError."""
     inner = _inner(folder)
     splits = list(_find_splits(inner).values())
     others = [path for path in _folders(inner) if path not in splits] if splits else []
@@ -148,12 +149,12 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that a system or a server puts among the pictures of its own."""
+    """Whether a file or folder is hidden, or one that a system or a server puts among pictures by itself."""
     return name.startswith((".", "~$")) or name.lower() in _JUNK or name.lower().endswith(_JUNK_ENDS)
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What is in a folder but for junk, sorted by code point, which no locale changes."""
+    """What is in a folder, except for junk, sorted by code point, whatever the locale."""
     try:
         return sorted(path for path in folder.iterdir() if not is_junk(path.name))
     except OSError as error:
@@ -164,11 +165,11 @@ def _class_folders(folder: Path, least: int) -> list[Path]:
     classes = _folders(folder)
     if not least <= len(classes) <= arrays.MAX_CLASSES:
         found = f"has {len(classes)} sub-folders" if len(classes) != 1 else f"has the one sub-folder {classes[0].name}"
-        wanted = f"expected one sub-folder a class, {least} to {arrays.MAX_CLASSES} of them"
+        wanted = f"expected one sub-folder per class, {least} to {arrays.MAX_CLASSES} of them"
         raise DataError(found, place=folder, remedy=wanted)
     for path in classes:
         if (inside := _folders(path)) and len(inside) == len(_visible(path)):
-            problem = f"holds folders, such as {inside[0].name}, and no picture"
+            problem = f"holds folders, such as {inside[0].name}, and no pictures"
             remedy = f"expected the pictures of a class; or if they are splits: {_EXPECTED}"
             raise DataError(problem, place=path, remedy=remedy)
         if not path.name.isprintable():
@@ -177,7 +178,7 @@ def _class_folders(folder: Path, least: int) -> list[Path]:
 
 
 def _list_classes(folder: Path, class_names: Sequence[str] | None, may_lack: bool = False) -> Listing:
-    """The pictures of all classes; ``may_lack``: some of ``class_names`` may have none, and no folder."""
+    """The pictures of all classes; with ``may_lack``, some of ``class_names`` may have no pictures and no folder."""
     paths: list[Path] = []
     labels: list[int] = []
     names = found = [path.name for path in _class_folders(folder, 1 if may_lack else 2)]
@@ -202,13 +203,13 @@ def read_pictures(
     Args:
         listing: which pictures.
         image_size: in pixels.
-        color: what they are made.
-        later: gives the listings of other splits. If a picture is broken, these are looked through too, so that one
-            error names all.
+        color: what they are converted to.
+        later: returns the listings of other splits. If a picture is broken, those are read too, so that one error
+            names all broken pictures.
 
     Raises:
-        BrokenPicturesError: if files are broken, no picture or too large.
-        DataError: if all would take more than the memory allowed.
+        BrokenPicturesError: if files are broken, are not pictures or are too large.
+        DataError: if all of them together would take more memory than allowed.
     """
     shape = (len(listing.paths), image_size, image_size, CHANNELS[color])
     if (size := math.prod(shape)) > arrays.MAX_ARRAY_BYTES:

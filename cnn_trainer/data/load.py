@@ -1,4 +1,4 @@
-"""From the data section of a config to splits in memory."""
+"""Loads the splits that the data section of a config describes into memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class TrainingData:
     Attributes:
         train: the training split, without the examples set aside for validation.
         validation: the source's own validation split, or the examples set aside, or None.
-        record: what to write into ``run.json`` about it.
+        record: what ``run.json`` says about the data.
         test_counts: how many examples of each class the test split has; None if it was not read.
     """
 
@@ -34,17 +34,17 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the training split settles for the other splits: classes, height, width and channels, and the scale."""
+    """What the training split decides for the other splits: classes, height, width, channels and scale."""
 
     class_names: list[str]
     image_shape: list[int]
     white: int | None
-    """The value that stands for 255; None for data at another place, which has a scale of its own."""
+    """The value that stands for 255; None for data at another place, which may have its own scale."""
 
 
 @dataclass(frozen=True)
 class _Whole:
-    """A split as its source gives it, with the names of the classes that the training examples have."""
+    """A split as its source provides it, with the names of the classes of the training examples."""
 
     split: Split
     class_names: list[str]
@@ -63,20 +63,20 @@ def load_training(
     trained_on: DataRecord | None = None,
     check_test: bool = False,
 ) -> TrainingData:
-    """Read the training split, and the validation split: the source's own, or what ``data`` asks to set aside.
+    """Read the training split and the validation split: the source's own one, or what ``data`` asks to set aside.
 
-    If MNIST is neither at hand nor can be fetched, and ``data.fallback`` allows it, mnist-5k takes its place: the
-    record's ``source`` then differs from its ``requested``, and ``data_used`` gives the section to evaluate with.
+    If MNIST is not at hand and cannot be downloaded, and ``data.fallback`` allows it, mnist-5k replaces it: the
+    record's ``source`` then differs from its ``requested``, and ``data_used`` returns the section to evaluate with.
 
     Args:
         data: the section of the config.
         seed: decides which examples become the validation split, and a folder's test split.
-        warn: called with a line if the fallback is taken, or if no image is bright.
+        warn: called with each warning, such as that the fallback is taken or that no image is bright.
         progress: told of a download, in bytes.
-        trained_on: the record of the run that is resumed. It then decides the order of the classes, and where the
-            validation split comes from; a new run finds both out.
-        check_test: also read the test split, so that what is wrong with it is found now, and let it go at once. It
-            stays shut otherwise.
+        trained_on: the record of the run that is resumed, which decides the order of the classes and where the
+            validation split comes from; None for a new run, which decides both itself.
+        check_test: also read the test split, so that faults in it are found now, and discard it at once. Otherwise it
+            is not opened.
 
     Raises:
         DataError: if the data is missing, broken or not what it is said to be.
@@ -115,7 +115,7 @@ def load_training(
 def _read_training(
     data: Data, seed: int, trained_on: DataRecord | None, warn: Callable[[str], None], progress: DownloadProgress
 ) -> tuple[Data, _Whole]:
-    """The whole training split, and the section of the data that it is of: the fallback's, if that was taken."""
+    """The whole training split, and the section that describes it: that of the fallback, if it was taken."""
     known = _known(trained_on) if trained_on else None
     try:
         return data, _read(data, seed, "train", known, progress)
@@ -129,7 +129,7 @@ def _read_training(
             remedy = f"{error.remedy}; or install 5,000 of its images: {named.install_mnist_5k()}"
             raise DataError(error.problem, remedy=remedy) from None
         warn(error.problem)
-        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
+        warn(f"using the 5,000 images of mnist-5k instead of MNIST; for MNIST {error.remedy}")
         return _fallback(data), _read(_fallback(data), seed, "train", known, progress)
 
 
@@ -138,7 +138,7 @@ def _known(record: DataRecord) -> _Known:
 
 
 def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord | None) -> Split | None:
-    """The source's own validation split, if a run uses it: a new one always does, if there is one."""
+    """The source's own validation split, if the run uses it: a new run always does, if there is one."""
     if trained_on is not None:
         own = trained_on.validation_from == "own"
         return _read(data, seed, "validation", known, no_progress).split if own else None
@@ -151,20 +151,20 @@ def _fallback(data: Data) -> Mnist5k:
 
 
 def data_used(data: Data, record: DataRecord) -> Data:
-    """The section of the data that a run was trained on: ``data``, or mnist-5k if the fallback was taken."""
+    """The data section that a run was trained on: ``data``, or that of mnist-5k if the fallback was taken."""
     return data if record.source == data.source else _fallback(data)
 
 
 def at_path(data: Data, path: Path) -> Data:
-    """The section for data that is to be read at ``path``. Raises DataError for mnist-5k, which has no place.
+    """The section for data that is to be read from ``path``. Raises DataError for mnist-5k, which has no path.
 
-    The files of all splits of a CSV or Parquet source are then there: those that the section names, if ``path`` is a
-    folder that holds them as they stood, or else those that are found there.
+    All splits of a CSV or Parquet source are then read from there: from the files that the section names, if ``path``
+    is a folder that holds them in the same layout, or else from those that are found there.
     """
     if isinstance(data, Mnist5k):
-        raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
+        raise DataError("mnist-5k comes with a package and cannot be read from elsewhere", place=path)
     elsewhere = table_files.paths_at(data, path) if isinstance(data, Csv | Parquet) else {"path": literal_path(path)}
-    return type(data).model_construct(**{**vars(data), **elsewhere})  # a path may be no Unicode text
+    return type(data).model_construct(**{**vars(data), **elsewhere})  # a path need not be Unicode text
 
 
 def load_split(
@@ -176,16 +176,16 @@ def load_split(
     trained_on: DataRecord | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Split:
-    """Read one split to measure on. There is no fallback here: give what ``data_used`` gives.
+    """Read one split to evaluate on. There is no fallback here: pass what ``data_used`` returns.
 
     Args:
         data: the section of the config.
-        seed: that of the run; the training and validation splits of it are then the same again.
+        seed: the seed of the run, which gives the same training and validation splits again.
         split: train means without the examples set aside for validation.
-        path: where to look, as ``at_path`` does, in place of ``data.path`` or of the places of a named data set.
-        trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
-            the same place is read for it.
-        warn: called with a line if the images at ``path`` are dark.
+        path: where to look, as ``at_path`` does, instead of ``data.path`` or the places of a named data set.
+        trained_on: the record of the run, whose classes and images the split must fit; if it is None, the training
+            split at the same place is read instead.
+        warn: called with a warning if the images at ``path`` are dark.
 
     Raises:
         DataError: if the data is missing, broken, not what it is said to be, or does not fit.
@@ -219,17 +219,17 @@ def _load_split(data: Data, seed: int, split: SplitName, path: Path | None, trai
 
 
 def _read(data: Data, seed: int, split: SplitName, known: _Known | None, progress: DownloadProgress) -> _Whole:
-    """A split that must be there: all of it. Raises DataError as ``_find`` does, and if there is none."""
+    """All of a split that must exist. Raises DataError as ``_find`` does, and if there is no such split."""
     whole = _find(data, seed, split, known, progress)
     if whole is None:
-        raise DataError("has no validation split any more", place=getattr(data, "path", data.source))
+        raise DataError("no longer has a validation split", place=getattr(data, "path", data.source))
     return whole
 
 
 def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progress: DownloadProgress) -> _Whole | None:
     """All of a split; None for validation if the source has no such split of its own.
 
-    Without ``known`` it is the training split, which settles it. Raises DataError if it does not fit ``known``.
+    Without ``known``, ``split`` is the training split, which decides it. Raises DataError if it does not fit ``known``.
     """
     match data:
         case Mnist5k():
@@ -259,7 +259,7 @@ def _named(split: Split | None, class_names: list[str], place: Path) -> _Whole |
 
 
 def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
-    """Refuse a split that is of other classes, of another shape or on another scale than the training images."""
+    """Refuse a split whose classes, shape or scale differ from those of the training images."""
     _check_classes(whole.location, whole.class_names, known)
     shape, white = list(whole.split.images.shape[1:]), whole.split.source_white
     if shape != known.image_shape:
@@ -284,7 +284,7 @@ def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
             parts.append(f"{word} {shown}")
     problem = " and ".join(parts) or "has them in another order"
     problem = f"not the {count(len(known.class_names), 'class', 'classes')} of the training split: {problem}"
-    raise DataError(problem, place=where, remedy="give every split the same classes, called alike")
+    raise DataError(problem, place=where, remedy="give every split the same classes, with the same names")
 
 
 def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Whole | None:

@@ -1,7 +1,7 @@
-"""Images in Parquet files, as the Hugging Face hub has them: a column of pictures, and one of labels.
+"""Images in Parquet files, as on the Hugging Face Hub: a column of pictures, and one of labels.
 
-A picture is the content of a file (PNG and the like), by itself or as ``bytes`` beside its ``path``; or its pixels, as
-a list, as lists in lists, or as a column each. The package pyarrow reads the files; it is an extra.
+A picture is the content of a file (PNG and the like), by itself or as ``bytes`` next to its ``path``; or its pixels, as
+a list, as nested lists, or with one column per pixel. The package pyarrow reads the files; it is an extra.
 """
 
 import io
@@ -30,12 +30,12 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
 
     Args:
         paths: the files, one or more.
-        label: the name of the column of the labels; None: found.
-        image_size: height and width to resize pictures to; None: that of the first, which all must have.
-        color: what pictures are made; None: what the first one is.
+        label: the name of the column of the labels; None: it is searched for.
+        image_size: height and width to resize pictures to; None: the size of the first one, which all must have.
+        color: what pictures are converted to; None: whatever the first one is.
 
     Raises:
-        BrokenPicturesError: if pictures are broken; it names all of the table.
+        BrokenPicturesError: if pictures are broken; it names all broken ones in the table.
         DataError: if the package pyarrow is not installed, a file is missing, broken or too large, or does not hold
             what it should.
     """
@@ -59,7 +59,7 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
                     images = _allocate(path, num_rows, pixels)
                 if pixels.shape[1:] != images.shape[1:]:
                     found, wanted = ("x".join(map(str, each.shape[1:])) for each in (pixels, images))
-                    problem = f"holds images of {found}, and those before are {wanted}"
+                    problem = f"holds images of {found}, but those before are {wanted}"
                     raise DataError(problem, place=f"{path}: row {row}", remedy="set data.image_size and data.color")
                 if pixels.dtype != images.dtype:
                     images = images.astype(np.result_type(images, pixels))
@@ -69,13 +69,13 @@ def read_parquet(paths: Sequence[Path], label: str | None, image_size: int | Non
     if broken:
         raise BrokenPicturesError(broken)
     if images is None:
-        raise DataError("holds no row", place=paths[0], remedy="expected one row an image")
+        raise DataError("holds no rows", place=paths[0], remedy="expected one row per image")
     if any(isinstance(value, str) for value in labels):
         return tables.Table(images, [str(value) for value in labels])
     numbers = np.array(labels, np.int64)
     if names and not 0 <= numbers.min() <= numbers.max() < len(names):
         wrong = numbers.min() if numbers.min() < 0 else numbers.max()
-        problem = f"holds the label {wrong}, and names {count(len(names), 'class', 'classes')}"
+        problem = f"holds the label {wrong}, but names {count(len(names), 'class', 'classes')}"
         raise DataError(problem, place=paths[0], remedy=f"expected labels from 0 to {len(names) - 1}")
     return tables.Table(images, numbers, names)
 
@@ -89,7 +89,7 @@ def parquet_has_labels(path: Path, label: str | None) -> bool:
 
 @contextmanager
 def _opened(paths: Sequence[Path]) -> Iterator[list[tuple[Path, Any]]]:
-    """The files, open, with what their footers say. What pyarrow raises for a broken one becomes a DataError."""
+    """The open files, with their footers read. What pyarrow raises for a broken file becomes a DataError."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -112,7 +112,7 @@ def _opened(paths: Sequence[Path]) -> Iterator[list[tuple[Path, Any]]]:
 
 
 def _columns(path: Path, file: Any, label: str | None) -> tuple[list[str], str, list[str] | None]:
-    """The column of the images, or those of their pixels, that of the labels, and the names of the classes, if any."""
+    """The column of the images or those of their pixels, the column of the labels, and the class names, if any."""
     columns = list(file.schema_arrow.names)
     lower = [name.lower() for name in columns]
     shown = ", ".join(columns[:10]) + (", …" if len(columns) > 10 else "")
@@ -125,7 +125,7 @@ def _columns(path: Path, file: Any, label: str | None) -> tuple[list[str], str, 
         image = pixels if len(pixels) > 1 and tables.is_square(len(pixels)) else []
     if not image or at is None:
         missing = f"images, such as {_IMAGE_NAMES[0]}" if not image else "labels"
-        remedy = f"call it {_IMAGE_NAMES[0]}" if not image else "name it: data.label"
+        remedy = f"call it {_IMAGE_NAMES[0]}" if not image else "name it in data.label"
         raise DataError(f"has no column of {missing}; it has {shown}", place=path, remedy=remedy)
     for index in range(file.metadata.num_row_groups):
         if (size := file.metadata.row_group(index).total_byte_size) > arrays.MAX_ARRAY_BYTES:
@@ -135,7 +135,7 @@ def _columns(path: Path, file: Any, label: str | None) -> tuple[list[str], str, 
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str] | None:
-    """The names in the metadata that the package datasets writes; None if there are none, or they cannot be read."""
+    """The class names in the metadata that the package datasets writes; None if there are none that can be read."""
     try:
         names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -145,7 +145,7 @@ def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str] 
 
 
 def _batches(path: Path, file: Any, image: list[str], label: str) -> Iterator[tuple[int, list[Any], list[Any]]]:
-    """Some rows at a time: the number of the first, counted from 1, their images as pyarrow has them, their labels."""
+    """Some rows at a time: the number of the first row, counted from 1, pyarrow's columns of images, and the labels."""
     row = 1
     for batch in file.iter_batches(_BATCH_ROWS, columns=[*image, label]):
         labels = batch.column(label).to_pylist()
@@ -162,14 +162,14 @@ def _batches(path: Path, file: Any, image: list[str], label: str) -> Iterator[tu
 
 
 def _pixels(columns: list[Any], path: Path, row: int, image_size: int | None, color: Color | None) -> NDArray[Any]:
-    """Images (n, height, width, channels) of some rows: of a struct with bytes, of bytes, of lists, or of columns."""
+    """Images (n, height, width, channels) of some rows: from a struct with bytes, from bytes, lists, or columns."""
     from pyarrow import types
 
     where = f"{path}: row {row}"
     for column in columns:
         if column.null_count:
             empty = column.is_null().to_pylist().index(True)
-            problem = "holds nothing in place of an image" if len(columns) == 1 else "lacks a pixel"
+            problem = "holds nothing instead of an image" if len(columns) == 1 else "lacks a pixel"
             raise DataError(problem, place=f"{path}: row {row + empty}", remedy="remove the row")
     if len(columns) > 1:
         if wrong := next((column.type for column in columns if not _is_numeric(column.type)), None):
@@ -194,8 +194,8 @@ def _decode(
     for number, content in enumerate(contents, row):
         place = f"{path}: row {number}"
         if content is None:
-            problem = "its picture is in a file of its own, and not in the table"
-            raise DataError(problem, place=place, remedy="write the table with its pictures in it")
+            problem = "its picture is in a separate file, not in the table"
+            raise DataError(problem, place=place, remedy="write the pictures into the table")
         if color is None:
             color = "grey" if _is_grey(content) else "rgb"
         try:
@@ -205,7 +205,9 @@ def _decode(
             continue
         shape = (image_size or picture.shape[0], image_size or picture.shape[1], CHANNELS[color])
         if pictures and shape != pictures[0].shape:
-            problem = f"is {shape[1]}x{shape[0]} pixels, and those before {pictures[0].shape[1]}x{pictures[0].shape[0]}"
+            problem = (
+                f"is {shape[1]}x{shape[0]} pixels, but those before are {pictures[0].shape[1]}x{pictures[0].shape[0]}"
+            )
             raise DataError(problem, place=place, remedy="set data.image_size, to resize all of them")
         pictures.append(resize_picture(picture, shape) if image_size else picture.reshape(shape))
     if broken:
@@ -214,7 +216,7 @@ def _decode(
 
 
 def _is_grey(content: bytes) -> bool:
-    """Whether a picture has no colours. False if it is none, which ``decode_picture`` then reports."""
+    """Whether a picture has no colours. False if it is not a picture, which ``decode_picture`` then reports."""
     try:
         with Image.open(io.BytesIO(content)) as picture:
             return picture.mode in ("1", "L", "LA", "I", "I;16", "F")
@@ -232,9 +234,9 @@ def _from_lists(column: Any, path: Path, row: int) -> NDArray[Any]:
         is_fixed = types.is_fixed_size_list(column.type)
         lengths = [column.type.list_size] * len(column) if is_fixed else column.value_lengths().to_pylist()
         if wrong := next((at for at, length in enumerate(lengths) if length != lengths[0]), None):
-            problem = f"holds {lengths[wrong]} values in a list of pixels, and those before hold {lengths[0]}"
+            problem = f"holds {lengths[wrong]} values in a list of pixels, but those before hold {lengths[0]}"
             place = f"{path}: row {row + wrong // math.prod(sides)}"
-            raise DataError(problem, place=place, remedy="make all images of one size")
+            raise DataError(problem, place=place, remedy="make all images the same size")
         sides += lengths[:1]
         column = column.flatten()
     shape = _shape_of(sides[0], where) if len(sides) == 1 else (*sides, 1)[:3]
@@ -252,7 +254,7 @@ def _is_numeric(of_column: Any) -> bool:
 
 
 def _shape_of(num_values: int, where: str) -> tuple[int, ...]:
-    """The shape of a grey image of so many values. Raises DataError if it has colours, whose order is not known."""
+    """The shape of a grey image of ``num_values`` values. Raises DataError for colours, whose order is not known."""
     shape = tables.image_shape(num_values, None, where)
     if shape[2] == 3:
         remedy = f"write each image as {shape[0]} lists of {shape[1]} lists of 3 numbers, or as a PNG"
@@ -268,7 +270,7 @@ def _shaped(pixels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _allocate(path: Path, num_rows: int, first: NDArray[Any]) -> NDArray[Any]:
-    """Memory for images like the ``first``."""
+    """Memory for ``num_rows`` images like the ``first``."""
     shape = first.shape[1:]
     size = num_rows * math.prod(shape) * first.itemsize
     if size > arrays.MAX_ARRAY_BYTES:

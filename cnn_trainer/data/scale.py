@@ -11,18 +11,18 @@ from cnn_trainer.errors import DataError
 
 White = Literal[1, 255]
 
-# Of 255. At most this is black to the eye and leaves 17 levels at most: such pixels were given on another scale.
+# Of 255. Up to this, an image looks black and has 17 levels at most: such pixels were given on another scale.
 _MAX_BLACK = 16
-# Of 255. Photographs can be this dark throughout; arrays of 5 to 7 bits are, too.
+# Of 255. Photographs can be this dark throughout, and so can arrays of 5 to 7 bits.
 _MAX_DARK = 127
 _SLAB_VALUES = 2**20  # converted at a time, as 64-bit floats
 _CONVERT = ".round().astype('uint8')"
-_HALF = 0.5 / 255  # of a level, if white is 1: what rounding to 0 to 255 takes away
+_HALF = 0.5 / 255  # half a level, if white is 1: rounding to 0 to 255 removes it
 
 
 @dataclass(frozen=True)
 class _Range:
-    """What values were found."""
+    """The range of values that was found."""
 
     lowest: float
     highest: float
@@ -43,7 +43,7 @@ def to_uint8(where: str, images: NDArray[Any]) -> tuple[NDArray[np.uint8], White
 
     Booleans, and floats from 0 to 1, are multiplied by 255 and rounded. Integers and whole floats from 0 to 255 are
     taken as they are. Floats with fractions are rounded if some are above 127 and no image is on a scale of 0 to 1.
-    Memory is taken for the result, and for 2**20 values at a time or one image.
+    This takes memory for the result, and for 2**20 values or one image at a time.
 
     Args:
         where: the place that errors name.
@@ -86,12 +86,12 @@ def _range_of(images: NDArray[Any]) -> _Range:
 
 
 def _is_up_to_1(images: NDArray[Any], found: _Range) -> bool:
-    """Whether these are floats from 0 to 1, but for what rounding to 0 to 255 takes away."""
+    """Whether these are floats from 0 to 1, with a tolerance that rounding to 0 to 255 removes."""
     return images.dtype.kind == "f" and found.lowest > -_HALF and found.highest < 1 + _HALF
 
 
 def _is_up_to_255(found: _Range) -> bool:
-    """Whether these are whole numbers from 0 to 255, or fractions that are no other scale, as resizing leaves them."""
+    """Whether these are from 0 to 255: whole numbers, or fractions (as resizing leaves) that fit no other scale."""
     is_certain = not found.has_fractions or (found.highest > _MAX_DARK and found.darkest > 1 + _HALF)
     return is_certain and found.lowest > -0.5 and found.highest < 255.5
 
@@ -114,7 +114,7 @@ def _remedy(images: NDArray[Any], found: _Range) -> str:
     if highest < 1.1:
         return "x.clip(0, 1) if they were 0 to 1 before they were resized"
     if highest > _MAX_DARK:
-        return "some images are from 0 to 1 and others to 255: multiply the former by 255"
+        return "some images are from 0 to 1 and others from 0 to 255: multiply the former by 255"
     return f"(x * (255 / white)){_CONVERT} with the value that stands for white"
 
 
@@ -126,7 +126,7 @@ def _remedy_below_0(lowest: float, highest: float) -> str:
             return f"((x + {offset:g}) * {factor}){_CONVERT} converts from {-offset:g} to {offset:g}"
     if lowest > -50 and 255 <= highest < 300:
         return f"x.clip(0, 255){_CONVERT} if they were 0 to 255 before they were resized"
-    return "undo the normalisation: x * std + mean, with the std and mean that it was done with"
+    return "undo the normalisation: x * std + mean, with the same std and mean"
 
 
 def check_brightness(where: str, name: str, images: NDArray[np.uint8], white: White, may_be_black: bool) -> str | None:
@@ -134,13 +134,13 @@ def check_brightness(where: str, name: str, images: NDArray[np.uint8], white: Wh
 
     Args:
         where: the place that errors name.
-        name: of the split, in words: ``training`` or ``test``.
-        images: what ``to_uint8`` gave, or what was decoded from pictures.
-        white: what ``to_uint8`` gave; 255 for pictures.
+        name: the split, in words: ``training`` or ``test``.
+        images: what ``to_uint8`` returned, or what was decoded from pictures.
+        white: what ``to_uint8`` returned; 255 for pictures.
         may_be_black: whether the scale is known, as that of a picture file is, so that nothing is refused.
 
     Returns:
-        What to warn of if no pixel is half as bright as white: it is another scale, or the images are dark.
+        A warning if no pixel is half as bright as white: the scale is another one, or the images are dark.
 
     Raises:
         DataError: if no pixel is brighter than 16 of 255.
@@ -153,7 +153,7 @@ def check_brightness(where: str, name: str, images: NDArray[np.uint8], white: Wh
         return f"{where}: {found}"
     convert = f"use (x * (255 / {highest})){_CONVERT} if {highest} stands for white"
     if may_be_black:
-        return f"{where}: {found}; are they so dark?"
+        return f"{where}: {found}; are they really so dark?"
     if highest > _MAX_BLACK:
         return f"{where}: {found}; {convert}"
     if highest == 0:
@@ -164,7 +164,7 @@ def check_brightness(where: str, name: str, images: NDArray[np.uint8], white: Wh
         remedy = "multiply by 255, and if they were floats, before the cast to integers"
     else:
         remedy = convert
-    raise DataError(f"{found}, which is a wrong scale", place=where, remedy=remedy)
+    raise DataError(f"{found}, so the scale is wrong", place=where, remedy=remedy)
 
 
 def other_scale(name: str, white: White) -> str:
@@ -175,7 +175,7 @@ def other_scale(name: str, white: White) -> str:
 
 
 def compare_brightness(where: str, name: str, images: NDArray[np.uint8], train: NDArray[np.uint8]) -> str | None:
-    """What to warn of if no pixel of the split ``name`` is half as bright as white, and some of ``train`` are."""
+    """A warning if no pixel of the split ``name`` is half as bright as white, but some of ``train`` are."""
     highest, of_training = int(images.max()), int(train.max())
     if not highest <= _MAX_DARK < of_training:
         return None

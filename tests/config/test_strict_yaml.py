@@ -146,7 +146,7 @@ def test_aliases_are_counted_written_out(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("text", "line", "fragment"),
     [
-        ("a: 1\nb: 2\na: 3\n", 3, "duplicate key a; it stands in line 1 already"),
+        ("a: 1\nb: 2\na: 3\n", 3, "duplicate key a; it is already in line 1"),
         ("a:\n  b: 1\n  b: 1\n", 3, "duplicate key b"),
         ('a: 1\n"a": 2\n', 2, "duplicate key a"),
         (
@@ -156,10 +156,10 @@ def test_aliases_are_counted_written_out(monkeypatch: pytest.MonkeyPatch) -> Non
         ),
         ("a: &x [1, *x]\n", 1, "alias *x has no anchor before it"),
         ("a: &x {b: *x}\n", 1, "alias *x has no anchor before it"),
-        ("a: &x 1\nb: *x\nc: &x 2\n", 3, "duplicate anchor &x; it stands in line 1 already"),
+        ("a: &x 1\nb: *x\nc: &x 2\n", 3, "duplicate anchor &x; it is already in line 1"),
         ("a: &x 1\nb:\n  <<: *x\n", 1, "<< takes a mapping or a list of mappings; such as <<: *name"),
         ("a:\n  <<: [1]\n", 2, "<< takes a mapping or a list of mappings"),
-        ("a: &x {b: 1}\nc:\n  <<: *x\n  <<: *x\n", 4, "duplicate key <<; it stands in line 3 already"),
+        ("a: &x {b: 1}\nc:\n  <<: *x\n  <<: *x\n", 4, "duplicate key <<; it is already in line 3"),
         ("a: 1\n*x : 2\n", 2, "alias or anchor x is not allowed"),
         ("&x a: 1\n", 1, "anchor"),
         ("a: !!python/object/apply:os.system [ls]\n", 1, "tag"),

@@ -75,7 +75,7 @@ def test_the_fallback_is_a_problem(monkeypatch):
     monkeypatch.setattr(places, "fetch", fail)
     report = data.check_data(Mnist(source="mnist", fallback="mnist-5k"), 1)
     assert (report.source, report.requested) == ("mnist-5k", "mnist")
-    assert "in place of MNIST" in report.problems[1]
+    assert "instead of MNIST" in report.problems[1]
 
 
 def test_report_is_json(tmp_path, small_arrays):

@@ -126,9 +126,9 @@ def test_shape_can_be_given_and_planes_are_put_together(tmp_path):
     assert (rows.read_csv(path, None, [8, 5, 3]).images == values).all()
     path.write_text(text_of(values.transpose(0, 3, 1, 2), [0, 1]))
     assert (rows.read_csv(path, None, [3, 8, 5]).images == values).all()
-    assert "a.csv: has 120 values a row, which is not a square image" in refused(path)
+    assert "a.csv: has 120 values per row, which is not a square image" in refused(path)
     assert "set data.image_shape: [height, width, 1 or 3]" in refused(path)
-    assert "has 120 values a row, and data.image_shape 8x8x1 is 64" in refused(path, image_shape=[8, 8, 1])
+    assert "has 120 values per row, but data.image_shape 8x8x1 takes 64" in refused(path, image_shape=[8, 8, 1])
 
 
 def test_the_order_of_colours_that_is_taken_is_said(tmp_path):
@@ -137,7 +137,7 @@ def test_the_order_of_colours_that_is_taken_is_said(tmp_path):
     said = []
     data.load_training(section(path), 1, said.append)
     assert said == [
-        f"{path}: 192 values a row are read as 8x8 pixels of 3 values side by side; "
+        f"{path}: 192 values per row are read as 8x8 pixels of 3 values side by side; "
         "if each colour is a plane, set data.image_shape: [3, 8, 8]"
     ]
     data.load_training(section(path, image_shape=[8, 8, 3]), 1, pytest.fail)
@@ -195,12 +195,12 @@ def test_other_wrong_files_are_refused(tmp_path, write, small_arrays):
     for content, problem in (
         (b"", "is empty"),
         (b"\n\n", "holds no row of an image"),
-        (b"label,pixel0\n", "has 1 value a row|holds no row"),
+        (b"label,pixel0\n", "has 1 value per row|holds no row"),
         (b"<html>", "looks like a web page"),
         (bytes(range(256)) * 100, "a.csv"),
         (gzip.compress(b"1,2\n" * 100)[:-10], "broken file"),
         (b"PK\x03\x04 no zip", "broken file"),
-        (b"label," + b"1" * 200_000 + b"\n1,2\n", "has no label but 1"),
+        (b"label," + b"1" * 200_000 + b"\n1,2\n", "has only the label 1"),
     ):
         path.write_bytes(content)
         message = refused(path)
@@ -224,7 +224,7 @@ def test_the_scale_of_the_pixels_is_decided_as_for_arrays(tmp_path, small_arrays
     path.write_text(text_of(images.astype(int) * 2, labels))
     assert "the pixels are int64 from 0 to 510; expected 0 to 255" in refused(path)
     path.write_text(text_of(images // 16, labels))
-    with pytest.raises(DataError, match=r"brightest pixel of the .* is 15 of 255, which is a wrong scale"):
+    with pytest.raises(DataError, match=r"brightest pixel of the .* is 15 of 255, so the scale is wrong"):
         data.load_training(section(path), 1, pytest.fail)
 
 
@@ -264,7 +264,7 @@ def test_classes_are_the_labels_that_there_are(write):
 
 
 def test_one_label_for_all_is_refused(write):
-    assert "has no label but 7" in refused(write(labels=[7] * 24))
+    assert "has only the label 7" in refused(write(labels=[7] * 24))
 
 
 def test_labels_that_are_fractions_are_refused(write):
@@ -308,7 +308,7 @@ def test_a_test_file_without_labels_is_none(write):
 def test_two_tables_that_it_could_be_are_not_chosen_from(write):
     path = write("a_train.csv")
     write("b_train.csv")
-    assert "more than one table that it could be: a_train.csv, b_train.csv; name the file" in refused(path.parent)
+    assert "more than one table for this split: a_train.csv, b_train.csv; name the file" in refused(path.parent)
     path.unlink()
     path.with_name("b_train.csv").unlink()
     assert "holds no file train.csv; name the file" in refused(path.parent)
@@ -324,7 +324,7 @@ def test_the_parts_of_a_table_are_put_together_if_they_fit(write, small_arrays):
     first, second = write("train-00000-of-00002.csv"), write("train-00001-of-00002.csv")
     assert len(load(first.parent, test_path=str(first))) == 48
     second.write_text(text_of(small_arrays["x_train"][:, :8, :8], small_arrays["y_train"].tolist()))
-    assert "images of several sizes" in refused(first.parent)
+    assert "images of different sizes" in refused(first.parent)
 
 
 def test_files_that_were_moved_are_found_in_another_folder(write):
@@ -376,7 +376,7 @@ def test_images_come_one_after_the_other(tmp_path, small_arrays, monkeypatch):
         found = list(rows.iterate_images(path, (28, 28, 1), 255))
         assert [line for line, _ in found] == list(range(1 + header, 25 + header))
         assert (np.stack([image[..., 0] for _, image in found]) == small_arrays["x_train"]).all()
-    with pytest.raises(DataError, match=r"has 784 values a row; an image of 8x8x1 takes 64"):
+    with pytest.raises(DataError, match=r"has 784 values per row; an image of 8x8x1 takes 64"):
         next(rows.iterate_images(path, (8, 8, 1), 255))
     path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: not a square
     assert len(list(rows.iterate_images(path, (28, 20, 1), 255))) == 24
@@ -415,12 +415,12 @@ def test_what_names_no_class_is_refused(write, name, shown):
 @pytest.mark.parametrize("text", ['{"a": 1}', "hello world\nthis is text\n", "# made by me\nlabel,a,b\n"])
 def test_what_is_no_table_is_said_to_be_none(tmp_path, text):
     (tmp_path / "a.csv").write_text(text)
-    assert "a.csv:1: opens with " in refused(tmp_path / "a.csv")
+    assert "a.csv:1: begins with " in refused(tmp_path / "a.csv")
 
 
 def test_what_is_no_text_is_said_to_be_none(tmp_path):
     (tmp_path / "a.csv").write_bytes(bytes(range(256)))
-    assert "is no text; expected a CSV file" in refused(tmp_path / "a.csv")
+    assert "is not text; expected a CSV file" in refused(tmp_path / "a.csv")
 
 
 def test_folders_may_be_named_after_the_splits(write, small_arrays):
@@ -431,4 +431,4 @@ def test_folders_may_be_named_after_the_splits(write, small_arrays):
 
 def test_a_table_that_lacks_a_part_is_refused(write):
     path = write("train-00001-of-00003.csv")
-    assert "holds 1 of 3 parts of a table: train-00001-of-00003.csv; get the others too" in refused(path.parent)
+    assert "holds 1 of 3 parts of a table: train-00001-of-00003.csv; get the missing parts" in refused(path.parent)

@@ -291,7 +291,7 @@ def test_fashion_mnist_is_four_files_and_goes_on_where_it_stopped(server, small_
 
 def test_wrong_file_of_fashion_mnist_is_refused(server, small_fashion):
     server.answers = [body(b"x" * 10)]
-    with pytest.raises(DataError, match="opens with the bytes 78 78 78 78"):
+    with pytest.raises(DataError, match="begins with the bytes 78 78 78 78"):
         places.fetch("fashion-mnist")
 
 

@@ -142,7 +142,7 @@ def test_folders_of_folders_that_are_no_splits_are_refused_with_the_names_of_spl
     for name in names:
         make_classes(tmp_path / name)
     with pytest.raises(
-        DataError, match=r"holds folders, such as ant, and no picture; .*if they are splits: expected tra"
+        DataError, match=r"holds folders, such as ant, and no pictures; .*if they are splits: expected tra"
     ):
         folder.list_pictures(tmp_path, "train", 0.2, 1)
 
@@ -215,14 +215,14 @@ def test_broken_pictures_are_named_together_the_first_20_of_many(tmp_path):
     with pytest.raises(pictures.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     names = sorted(map(str, listing.paths[:3]))
-    assert caught.value.lines() == [f"{name}: is no {pictures.FORMATS}; remove or convert it" for name in names]
+    assert caught.value.lines() == [f"{name}: is not a {pictures.FORMATS} file; remove or convert it" for name in names]
     assert caught.value.problem == f"3 pictures cannot be read: {', '.join(names)}"
     for path in listing.paths:
         path.write_bytes(b"broken")
     with pytest.raises(pictures.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     assert len(caught.value.lines()) == 21
-    assert caught.value.lines()[-1] == "24 pictures cannot be read, 4 of them not named"
+    assert caught.value.lines()[-1] == "24 pictures cannot be read, of which 4 are not named"
     assert caught.value.problem.endswith(" and 4 more")
 
 
@@ -265,7 +265,7 @@ def test_missing_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("names", [(), ("ant",)])
 def test_fewer_than_two_classes_are_refused(tmp_path, names):
     make_classes(tmp_path, names)
-    with pytest.raises(DataError, match="expected one sub-folder a class"):
+    with pytest.raises(DataError, match="expected one sub-folder per class"):
         listed(tmp_path, "train")
 
 
@@ -380,13 +380,13 @@ def test_large_file_is_refused_unread(tmp_path, monkeypatch):
     ("content", "problem"),
     [
         (b"", "is empty"),
-        (b"hello", "is no PNG, JPEG, WebP, TIFF, GIF or BMP"),
-        (b"GIF89a" + bytes(20), "broken picture|is no PNG"),
+        (b"hello", "is not a PNG, JPEG, WebP, TIFF, GIF or BMP"),
+        (b"GIF89a" + bytes(20), "broken picture|is not a PNG"),
         (b"<html></html>", "looks like a web page"),
-        (b"\x89PNG\r\n\x1a\n", "broken picture|is no PNG"),
+        (b"\x89PNG\r\n\x1a\n", "broken picture|is not a PNG"),
         (png_of(64, 64), "broken picture"),
-        (b"\xff\xd8\xff\xe0" + bytes(50), "broken picture|is no PNG"),
-        (b"BM" + bytes(60), "broken picture|is no PNG"),
+        (b"\xff\xd8\xff\xe0" + bytes(50), "broken picture|is not a PNG"),
+        (b"BM" + bytes(60), "broken picture|is not a PNG"),
     ],
 )
 def test_broken_pictures_are_refused_by_name(tmp_path, content, problem):

@@ -250,7 +250,7 @@ def test_a_validation_split_that_is_gone_is_missed(npz_file):
         lambda: data.load_training(section, 1, silent, trained_on=record),
         lambda: data.load_split(section, 1, "validation", trained_on=record),
     ):
-        with pytest.raises(DataError, match="has no validation split any more"):
+        with pytest.raises(DataError, match="no longer has a validation split"):
             read()
 
 
@@ -310,7 +310,7 @@ def test_a_split_that_is_black_beside_the_training_images_is_refused(npz_file, s
     dark = {f"x_{name}": small_arrays["x_test"] // 128, f"y_{name}": small_arrays["y_test"]}
     split = {"val": "validation", "test": "test"}[name]
     change(npz_file, **dark)
-    with pytest.raises(DataError, match=f"the 9 {split} images is 1 of 255, which is a wrong scale; multiply by 255"):
+    with pytest.raises(DataError, match=f"the 9 {split} images is 1 of 255, so the scale is wrong; multiply by 255"):
         data.load_training(npz_section(npz_file), 1, silent, check_test=True)
 
 
@@ -346,7 +346,7 @@ def test_data_elsewhere_has_a_scale_of_its_own(npz_file, small_arrays, tmp_path)
 
 def test_dark_arrays_are_refused_and_dark_pictures_warned_of(npz_file, small_arrays, tmp_path):
     change(npz_file, x_train=small_arrays["x_train"] // 16)
-    with pytest.raises(DataError, match=r"is 15 of 255, which is a wrong scale; use \(x \* \(255 / 15\)\)"):
+    with pytest.raises(DataError, match=r"is 15 of 255, so the scale is wrong; use \(x \* \(255 / 15\)\)"):
         data.load_training(npz_section(npz_file), 1, silent)
     change(npz_file, x_train=small_arrays["x_train"] // 4)
     said = []
@@ -534,7 +534,7 @@ def test_the_fallback_is_loud_and_recorded(offline):
     assert (training.record.source, training.record.requested) == ("mnist-5k", "mnist")
     assert (training.record.num_train, training.record.num_validation) == (3600, 400)
     assert "no network" in said[0]
-    assert "using the 5,000 images of mnist-5k in place of MNIST" in said[1]
+    assert "using the 5,000 images of mnist-5k instead of MNIST" in said[1]
     used = data.data_used(section, training.record)
     assert used == Mnist5k(source="mnist-5k", validation_fraction=0.1)
     assert len(data.load_split(used, 1, "test")) == 1000

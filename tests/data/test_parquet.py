@@ -111,7 +111,7 @@ def test_colour_is_kept_or_made_grey_and_sizes_are_made_alike(tmp_path):
     assert parquet.read_parquet([path], None, None, None).images.shape == (3, 8, 8, 3)
     assert parquet.read_parquet([path], None, 12, "grey").images.shape == (3, 12, 12, 1)
     path = write(tmp_path / "b.parquet", {"img": pictures(images), "label": [0, 1, 0, 1]})
-    assert "row 4: is 10x10 pixels, and those before 8x8; set data.image_size" in refused(path)
+    assert "row 4: is 10x10 pixels, but those before are 8x8; set data.image_size" in refused(path)
     assert parquet.read_parquet([path], None, 8, None).images.shape == (4, 8, 8, 3)
 
 
@@ -137,11 +137,11 @@ def test_lists_of_floats_are_scaled_and_a_validation_file_is_used(tmp_path, smal
 
 def test_a_label_without_a_name_is_refused(tmp_path, small_arrays):
     columns = {"image": pictures(small_arrays["x_train"]), "label": small_arrays["y_train"].astype(np.int64)}
-    assert "holds the label 2, and names 2 classes" in refused(write(tmp_path / "a.parquet", columns, names=["x", "y"]))
+    assert "holds the label 2, but names 2 classes" in refused(write(tmp_path / "a.parquet", columns, names=["x", "y"]))
 
 
 WRONG = {
-    "no labels": (lambda x: {"image": pictures(x)}, "has no column of labels; it has image; name it: data.label"),
+    "no labels": (lambda x: {"image": pictures(x)}, "has no column of labels; it has image; name it in data.label"),
     "no images": (
         lambda x: {"label": [0] * 24, "a": [0] * 24},
         "has no column of images, such as image; it has label, a",
@@ -154,16 +154,16 @@ WRONG = {
     ),
     "path only": (
         lambda x: {"image": pyarrow.array([{"bytes": None}] * 24, STRUCT), "label": [0] * 24},
-        "in a file of its own",
+        "in a separate file",
     ),
     "texts": (lambda x: {"image": ["a"] * 24, "label": [0] * 24}, "its images are string"),
     "lengths": (
         lambda x: {"image": [[0] * 4, *[[0] * 9] * 23], "label": [0] * 24},
-        "row 2: holds 9 values in a list of pixels, and those before hold 4",
+        "row 2: holds 9 values in a list of pixels, but those before hold 4",
     ),
     "values": (lambda x: {"image": [[300] * 9] * 24, "label": [0, 1] * 12}, "the pixels are int64 from 300 to 300"),
     "colours": (lambda x: {"image": [list(range(192))] * 24, "label": [0] * 24}, "the order of 192 values in three"),
-    "no rows": (lambda x: {"image": pictures(x[:0]), "label": pyarrow.array([], pyarrow.int64())}, "holds no row"),
+    "no rows": (lambda x: {"image": pictures(x[:0]), "label": pyarrow.array([], pyarrow.int64())}, "holds no rows"),
 }
 
 
@@ -250,7 +250,7 @@ def test_broken_pictures_and_missing_ones_are_named_with_their_rows(tmp_path, sm
     message = refused(write(tmp_path / "a.parquet", {"image": contents, "label": labels}))
     assert message.endswith(f"a.parquet: row 3, {tmp_path}/a.parquet: row 20")
     contents[7] = None
-    assert "row 8: holds nothing in place of an image" in refused(
+    assert "row 8: holds nothing instead of an image" in refused(
         write(tmp_path / "b.parquet", {"image": contents, "label": labels})
     )
 

@@ -119,7 +119,7 @@ def test_images_on_two_scales_are_refused(monkeypatch, slab):
     monkeypatch.setattr(scale, "_SLAB_VALUES", slab)
     images = IMAGES.astype(np.float64)
     images[20:30] /= 255
-    assert refused(images).remedy == "some images are from 0 to 1 and others to 255: multiply the former by 255"
+    assert refused(images).remedy == "some images are from 0 to 1 and others from 0 to 255: multiply the former by 255"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_levels_that_are_all_black_are_refused(highest, remedy):
     with pytest.raises(DataError) as caught:
         scale.check_brightness("x.npz", "training", images, 255, may_be_black=False)
     assert caught.value.problem == (
-        f"the brightest pixel of the 50 training images is {highest} of 255, which is a wrong scale"
+        f"the brightest pixel of the 50 training images is {highest} of 255, so the scale is wrong"
     )
     assert remedy in caught.value.remedy
 

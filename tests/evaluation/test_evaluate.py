@@ -145,7 +145,7 @@ def test_a_minimum_accuracy_is_a_check(cnn_train, trained, plain):
     assert answer.code == 7
     assert answer.json["accuracy"] == accuracy
     assert answer.err.splitlines()[-1] == (
-        f"error: {plain}: the test accuracy is {accuracy:.4f}, below the asked minimum 1"
+        f"error: {plain}: the test accuracy is {accuracy:.4f}, below the required minimum 1"
     )
 
 

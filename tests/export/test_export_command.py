@@ -37,7 +37,7 @@ def test_text_output_shows_the_progress_and_a_table(exported):
     for line, (name, path) in zip(lines[9:16], PATHS.items(), strict=True):
         assert line.split()[:2] == [name, path]
         assert len(line.split()) == 8
-    assert lines[16].startswith("the run itself has 0.")
+    assert lines[16].startswith("the run itself gets 0.")
     assert lines[17] == "litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"
     assert lines[18:] == [f"next: cnn-train serve {folder}"]
 

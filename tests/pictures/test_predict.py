@@ -206,4 +206,4 @@ def test_a_wrong_row_of_a_csv_file_is_named(cnn_train, digits_run, tmp_path):
     assert answer.code == 4
     assert f"{path}:2: column 784 holds 'x'; expected a number" in answer.err
     path.write_text("label,pixel0\n1,2\n")
-    assert "has 1 value a row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err
+    assert "has 1 value per row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err

@@ -166,7 +166,7 @@ def test_it_says_what_it_serves_and_where(server):
 
 def test_it_warns_when_others_can_reach_it_and_answers_to_any_name(tiny_export, tmp_path):
     with Server(tiny_export, tmp_path / "log", "--host", EVERYWHERE) as server:
-        assert f"WARNING: {EVERYWHERE} is not this machine alone" in server.log_path.read_text()
+        assert f"WARNING: {EVERYWHERE} is not only this machine" in server.log_path.read_text()
         assert httpx.get(f"{server.url}/v2", headers={"host": "digits.example"}).status_code == 200
 
 
@@ -197,7 +197,7 @@ def test_every_address_of_both_ip_versions_can_be_listened_at(tiny_export, tmp_p
         pytest.skip(f"this machine has no ::1: {error}")
     with Server(tiny_export, tmp_path / "log", "--host", "::") as server:
         assert server.url == f"http://localhost:{server.port}"
-        assert "WARNING: :: is not this machine alone" in server.log_path.read_text()
+        assert "WARNING: :: is not only this machine" in server.log_path.read_text()
         for host in "127.0.0.1", "[::1]":
             assert httpx.get(f"http://{host}:{server.port}/v2").status_code == 200
 

@@ -184,7 +184,7 @@ FORMS = {
     "another boundary": (FORM, b"--y\r\n\r\n\r\n--y--\r\n", "not valid multipart/form-data"),
     "no end": (FORM, PART + b"7", "the form has no complete file"),
     "junk in a header": (FORM, PART.replace(b"\r\n\r\n", b"\r\n\r7"), "not valid multipart/form-data"),
-    "no picture": (FORM, PART + b"7\r\n--x--\r\n", "form[0]: is no PNG, JPEG, WebP, TIFF, GIF or BMP"),
+    "no picture": (FORM, PART + b"7\r\n--x--\r\n", "form[0]: is not a PNG, JPEG, WebP, TIFF, GIF or BMP"),
 }
 
 
@@ -224,7 +224,7 @@ BAD = {
     "a text": ({"instances": [[[["0"]] * 28] * 28]}, 'got "0"'),
     "another input": ({"inputs": {"images": [PIXEL]}}, "the one key image"),
     "no base64": ({"instances": [{"b64": "%"}]}, "instances[0]: expected a picture file in base64"),
-    "no picture": ({"instances": [b64(b"picture")]}, "instances[0]: is no PNG, JPEG, WebP, TIFF, GIF or BMP"),
+    "no picture": ({"instances": [b64(b"picture")]}, "instances[0]: is not a PNG, JPEG, WebP, TIFF, GIF or BMP"),
     "a blank picture": ({"instances": [b64(picture_file(np.zeros((50, 50, 1), np.uint8)))]}, "nothing stands out"),
     "pictures and pixels": ({"instances": [b64(b""), PIXEL]}, "instances[1]: expected a picture"),
     "too many": ({"instances": [{"b64": ""}] * 1025}, "1025 images; send 1 to 1024"),

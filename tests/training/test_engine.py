@@ -188,7 +188,7 @@ def test_a_model_that_depends_on_the_whole_batch_takes_one_tower(make_experiment
         asked["runtime"]["towers"] = towers
         assert backend.resolve_threads(Experiment.model_validate(asked), cores)[0] == 1
     asked["runtime"]["towers"] = 2
-    with pytest.raises(ValueError, match=r"got 2, but model\.batch_normalization looks across the whole batch"):
+    with pytest.raises(ValueError, match=r"got 2, but model\.batch_normalization normalises over the whole batch"):
         Experiment.model_validate(asked)
 
 

@@ -111,7 +111,7 @@ def test_data_from_a_package_takes_no_path(cnn_train, tmp_path):
     )
     run_dir = tmp_path / cnn_train("train", "digits.yaml", "--json", cwd=tmp_path).run
     answer = cnn_train("resume", run_dir, "--epochs", "2", "--data", tmp_path)
-    problem = "mnist-5k comes with a package and is not looked for elsewhere"
+    problem = "mnist-5k comes with a package and cannot be read from elsewhere"
     assert (answer.code, answer.err) == (4, f"error: {tmp_path}: {problem}\n")
 
 

@@ -82,7 +82,7 @@ def test_the_fallback_is_announced_and_in_every_record(cnn_train, fallback_run):
     answer, folder = fallback_run
     run_dir = folder / answer.run
     assert answer.err.startswith("WARNING: mnist is not at hand; looked at: CNN_TRAIN_DATA_DIR (not set)")
-    assert "\nWARNING: using the 5,000 images of mnist-5k in place of MNIST" in answer.err
+    assert "\nWARNING: using the 5,000 images of mnist-5k instead of MNIST" in answer.err
     assert "on 1,000 test images of mnist-5k (the fallback: mnist was not at hand)" in answer.err
     assert (answer.json["data"], answer.json["requested_data"]) == ("mnist-5k", "mnist")
     record, scores = read_json(run_dir / "run.json"), read_json(run_dir / "evaluation.json")
@@ -500,7 +500,7 @@ def test_the_sources_own_validation_split_determines_the_result(cnn_train, small
 
     for other, problem in (
         ({**arrays, "x_val": arrays["x_val"][::-1]}, "not the images that the run was validated on"),
-        ({name: array for name, array in arrays.items() if "val" not in name}, "has no validation split any more"),
+        ({name: array for name, array in arrays.items() if "val" not in name}, "no longer has a validation split"),
     ):
         np.savez(path, **other)
         resumed = cnn_train("resume", run, "--epochs", "6", cwd=tmp_path)

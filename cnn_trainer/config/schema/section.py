@@ -16,8 +16,8 @@ from pydantic_core import core_schema
 Item = TypeVar("Item")
 
 
-class KeyProblem(ValueError):  # noqa: N818 -- no error of its own: pydantic collects it
-    """A rule over several sections does not hold; ``key`` is the dotted key to change."""
+class KeyProblem(ValueError):  # noqa: N818 -- pydantic collects it with its own errors
+    """A rule that involves several sections is broken; ``key`` is the dotted key to change."""
 
     def __init__(self, key: str, problem: str, remedy: str) -> None:
         super().__init__(problem)
@@ -27,7 +27,7 @@ class KeyProblem(ValueError):  # noqa: N818 -- no error of its own: pydantic col
 class Section(BaseModel):
     """Base of all sections: frozen, strict, without unknown keys, without NaN or infinity.
 
-    Null, which is what a heading with nothing under it is in YAML, leaves every key at its default.
+    Null, which YAML gives for a heading with nothing under it, leaves every key at its default.
     """
 
     model_config = ConfigDict(
@@ -41,7 +41,7 @@ class Section(BaseModel):
 
 
 def default_kind(key: str, kind: str) -> BeforeValidator:
-    """Makes a section that leaves out ``key``, which says of which kind it is, one of ``kind``."""
+    """Makes ``kind`` the kind of a section that leaves out ``key``, which names its kind."""
 
     def chosen(value: Any) -> Any:
         section = {} if value is None else value
@@ -51,7 +51,7 @@ def default_kind(key: str, kind: str) -> BeforeValidator:
 
 
 class _OneForAll:
-    """Lets a single value stand for a list of one; Cnn and Mlp then repeat a list of one to the length they need."""
+    """Reads a single value as a list of one; Cnn and Mlp then repeat a list of one to the length that they need."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(
@@ -66,4 +66,4 @@ class _OneForAll:
 
 
 OneOrMore = Annotated[list[Item], _OneForAll(), Field(min_length=1, max_length=16)]
-AnyNumber = Annotated[list[Item], _OneForAll(), Field(max_length=16)]  # empty if there is nothing to give one for
+AnyNumber = Annotated[list[Item], _OneForAll(), Field(max_length=16)]  # empty if there is no layer to give one for
