@@ -5,11 +5,11 @@
 # docker run --rm -p 8501:8501 -v "$PWD/runs/RUN/export:/model:ro" cnn-trainer-serve
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# What a lock names. It changes rarely, so that a change of the program rebuilds and ships a layer of kilobytes only.
+# The packages of a lock. They change rarely, so a change of the program rebuilds and ships only a layer of kilobytes.
 FROM ${BASE_IMAGE} AS serve-dependencies
 COPY requirements/serve.txt /requirements.txt
-# No pip inside: it is the base image's pip that installs.
-# Bytecode is compiled here, with the sources taken as unchanged, because a read-only image could never keep it.
+# The environment has no pip: the base image's pip installs into it.
+# Bytecode is compiled here, because a read-only image cannot store it later. unchecked-hash: the sources will not change.
 RUN python -m venv --without-pip /venv \
     && python -m pip --disable-pip-version-check --python /venv/bin/python install --quiet --no-cache-dir --no-compile \
         --require-hashes --no-deps --only-binary :all: -r /requirements.txt \
@@ -42,7 +42,7 @@ COPY --from=package /package /app/package
 ENV PATH=/app/package/bin:/venv/bin:$PATH \
     PYTHONPATH=/app/package \
     PYTHONDONTWRITEBYTECODE=1
-# Nobody: it writes nothing, and only has to be let read the model.
+# 65534 is nobody: the server writes nothing, and only needs to read the model.
 USER 65534:65534
 EXPOSE 8501
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
@@ -57,13 +57,13 @@ LABEL org.opencontainers.image.title="cnn-trainer" \
 COPY --from=dependencies /venv /venv
 COPY --from=package /package /app/package
 COPY configs /app/configs
-# HOME: a user id that the image does not know has none, and some libraries insist on one.
+# HOME: a user id that the image does not know has no home folder, but some libraries insist on one.
 ENV PATH=/app/package/bin:/venv/bin:$PATH \
     PYTHONPATH=/app/package \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
     CNN_TRAIN_RUNS_DIR=/runs
 WORKDIR /app
-# No USER: docker makes a missing ./runs as root, and a fixed user id could not write there, nor into the folder of anybody
-# whose id is another one. `docker run --user "$(id -u):$(id -g)"` runs it as oneself, in a folder of one's own.
+# No USER: docker creates a missing ./runs as root, and a fixed user id could not write there, nor into the folder of a user
+# with another id. `docker run --user "$(id -u):$(id -g)"` runs it as you, in a folder of yours.
 ENTRYPOINT ["cnn-train"]

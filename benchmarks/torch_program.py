@@ -1,8 +1,8 @@
-"""The plain program as PyTorch's users write it: ``cnn-train benchmark`` measures it if PyTorch is installed.
+"""The plain program as PyTorch users write it; ``cnn-train benchmark`` measures it if PyTorch is installed.
 
     python benchmarks/torch_program.py CONFIG
 
-trains on the data of the config, and prints its figures as a JSON object.
+trains on the config's data and prints its figures as a JSON object.
 """
 
 import sys
@@ -31,16 +31,16 @@ _ACTIVATIONS = {
 
 
 def main() -> None:
-    """Train the config that the command line names."""
+    """Train the config named on the command line."""
     experiment = load_config(Path(sys.argv[1])).experiment
     child.answer(lambda: train(experiment))
 
 
 def train(experiment: Experiment) -> dict[str, Any]:
-    """Train with Adam on float32 tensors (batch, channels, height, width) in memory, with PyTorch's own threads.
+    """Train with Adam on float32 tensors (batch, channels, height, width) in memory, with PyTorch's default threads.
 
     Returns:
-        ``images_per_second`` of each epoch, and ``accuracy`` on the test split, a fraction.
+        ``images_per_second`` of each epoch, and ``accuracy`` on the test split (a fraction).
     """
     torch.manual_seed(experiment.seed)
     images, labels = _tensors(data.load_training(experiment.data, experiment.seed, lambda _: None).train)
@@ -63,7 +63,7 @@ def train(experiment: Experiment) -> dict[str, Any]:
 
 
 def build_network(model: Cnn | Mlp, image_shape: torch.Size, num_classes: int) -> nn.Sequential:
-    """The network of the config, from images (batch, channels, height, width) to logits (batch, classes)."""
+    """Build the config's network, from images (batch, channels, height, width) to logits (batch, classes)."""
     activation = _ACTIVATIONS[model.activation]
     layers: list[nn.Module] = []
     if isinstance(model, Cnn):
@@ -79,7 +79,7 @@ def build_network(model: Cnn | Mlp, image_shape: torch.Size, num_classes: int) -
         layers += [nn.LazyBatchNorm1d()] if isinstance(model, Mlp) and model.batch_normalization else []
         layers += [activation(), nn.Dropout(dropout)]
     network = nn.Sequential(*layers, nn.LazyLinear(num_classes))
-    network(torch.zeros(2, *image_shape))  # the lazy layers take their shapes from it
+    network(torch.zeros(2, *image_shape))  # gives the lazy layers their shapes
     return network
 
 

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """The library, loaded when it is first asked for, so that the command line starts without it."""
+    """Load the library when it is first used, so that the command line starts without it."""
     if name in __all__:
         from cnn_trainer.training import library
 

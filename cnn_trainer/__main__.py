@@ -10,27 +10,27 @@ from cnn_trainer.machine import streams
 
 
 def main() -> None:
-    """Run the command line and leave the process with its exit code.
+    """Run the command line and exit with its exit code.
 
     Raises:
-        SystemExit: always, except for a defect of this program, which keeps its traceback.
+        SystemExit: always, unless this program has a defect, which keeps its traceback.
     """
     gc.set_threshold(100_000)  # imports make many objects and little garbage
-    # Process 1 of a container hears SIGTERM only if it has a handler. Training sets its own, which ends at a step.
+    # Process 1 of a container receives SIGTERM only if it has a handler. Training has its own, which stops at a step.
     signal.signal(signal.SIGTERM, _leave)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, _leave)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would hide how our children end
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if the parent ignores it, we would not learn how our children end
     streams.open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # do not fail if the terminal lacks a character
     try:
         sys.exit(_exit_code())
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        gc.freeze()  # or the interpreter ends by a search for garbage among all of it: a tenth of a short command
+        gc.freeze()  # skips the final garbage collection, a tenth of the time of a short command
 
 
 def _leave(number: int, _: FrameType | None) -> None:
@@ -38,7 +38,7 @@ def _leave(number: int, _: FrameType | None) -> None:
 
 
 def _exit_code() -> int:
-    """Run the command that the process was started with; expected failures become a line each."""
+    """Run the requested command and return its exit code; each expected failure becomes one line."""
     from cnn_trainer.cli import app, output
     from cnn_trainer.errors import CnnTrainError, StoppedError
 

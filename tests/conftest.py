@@ -19,7 +19,7 @@ from cnn_trainer.machine import backend
 
 pytest_plugins = ["finished_runs"]
 
-# A parent that ignores this hides from its descendants how their own children end.
+# A parent that ignores SIGCHLD hides from its descendants how their own children end.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 _RUNTIME = {"device": "cpu", "towers": 2, "intra_op_threads": 1, "inter_op_threads": 2}
@@ -39,14 +39,14 @@ def _make_experiment(model=None, training=None, precision="float32", seed=1):
 
 @pytest.fixture(scope="session", autouse=True)
 def tensorflow_started():
-    """TensorFlow started as a run starts it, deterministic and with two threads, where a collected test imports it."""
+    """TensorFlow started as a run starts it, deterministic and with two threads, if a collected test imports it."""
     if "tensorflow" in sys.modules:
         backend.start(Experiment.model_validate({**_make_experiment().model_dump(), "runtime": _RUNTIME}))
 
 
 @pytest.fixture(scope="session")
 def make_experiment():
-    """A function of the sections model and training, the precision and the seed that gives an experiment."""
+    """A function that makes an experiment from the sections model and training, the precision and the seed."""
     return _make_experiment
 
 
@@ -77,7 +77,7 @@ class Trainer:
 
 @pytest.fixture(scope="session")
 def make_trainer():
-    """A function that builds the network, the optimizer and the engine of an experiment for one training split."""
+    """A function that builds the network, the optimizer and the engine of an experiment, for one training split."""
 
     def make(experiment, split, towers=1):
         from cnn_trainer.network.build import build_model
@@ -128,7 +128,7 @@ class Answer:
 
 
 class CommandLine:
-    """cnn-train in processes of its own, in a folder of its own, without a network and without MNIST at hand."""
+    """cnn-train in its own process and folder, without a network and without MNIST."""
 
     def __init__(self, home):
         self.home = home
@@ -142,7 +142,7 @@ class CommandLine:
         self._zygote = subprocess.Popen([sys.executable, "-W", "ignore", script], start_new_session=True, **pipes)
 
     def __call__(self, *words, cwd=None, env=None, stderr=None):
-        """Run ``cnn-train *words``; ``stderr`` is a file or a terminal to write to, and then not read."""
+        """Run ``cnn-train *words``. If ``stderr`` names a file or a terminal, the Answer holds no stderr."""
         out, err = self.home / "stdout", self.home / "stderr"
         for path in (out, err):
             path.write_text("")
@@ -189,13 +189,13 @@ def _make_strokes(num_train=192, num_test=96, side=12):
 
 @pytest.fixture(scope="session")
 def strokes():
-    """Arrays as an npz file has them: 192 training and 96 test images of 12x12 in 3 classes."""
+    """The arrays of an npz file: 192 training and 96 test images of 12x12 in 3 classes."""
     return _make_strokes()
 
 
 @pytest.fixture
 def small_config(tmp_path, strokes):
-    """A config that trains in a second: a small network for two epochs on ``strokes.npz`` beside it."""
+    """A config that trains in a second: a small network for two epochs on the ``strokes.npz`` next to it."""
     np.savez(tmp_path / "strokes.npz", **strokes)
     path = tmp_path / "small.yaml"
     path.write_text(

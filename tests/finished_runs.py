@@ -1,4 +1,4 @@
-"""Finished runs that many test files look at: a small one with all of its exports, and one that reads digits."""
+"""Finished runs that many test files use: a small one with all of its exports, and one that reads digits."""
 
 import shutil
 
@@ -32,7 +32,7 @@ runtime: {device: cpu, towers: 2, intra_op_threads: 1, inter_op_threads: 2}
 
 @pytest.fixture(scope="session")
 def digits_run(cnn_train, tmp_path_factory):
-    """The directory of a run that reads digits, 98 of 100 right; nothing may be written into it."""
+    """The directory of a run that reads digits, with 98 % right; tests must not write into it."""
     folder = tmp_path_factory.mktemp("digits")
     (folder / "digits.yaml").write_text(DIGITS_CONFIG)
     answer = cnn_train("train", "digits.yaml", "--json", cwd=folder)
@@ -42,7 +42,7 @@ def digits_run(cnn_train, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished_run(cnn_train, strokes, tmp_path_factory):
-    """The directory of a run that nothing may be written into."""
+    """The directory of a run; tests must not write into it."""
     folder = tmp_path_factory.mktemp("finished")
     np.savez(folder / "strokes.npz", **strokes)
     (folder / "small.yaml").write_text(CONFIG)
@@ -59,7 +59,7 @@ def run_copy(finished_run, tmp_path):
 
 @pytest.fixture(scope="session")
 def exported(cnn_train, finished_run, tmp_path_factory):
-    """The folder of its export in every format, which nothing may be written into, and what the command answered."""
+    """The folder of its export in every format, and the command's answer; tests must not write into the folder."""
     folder = tmp_path_factory.mktemp("export") / "strokes"
     answer = cnn_train("export", finished_run, "--output", folder, "--json")
     assert answer.code == 0, answer.err
@@ -69,7 +69,7 @@ def exported(cnn_train, finished_run, tmp_path_factory):
 
 @pytest.fixture
 def no_tflite_micro(tmp_path, monkeypatch):
-    """Processes that are started find no package tflite_micro, as on the platforms that it has no build for."""
+    """Child processes do not find the package tflite_micro, as on platforms for which it has no build."""
     (tmp_path / "without").mkdir()
     (tmp_path / "without/sitecustomize.py").write_text(
         "import importlib.util\nfind = importlib.util.find_spec\n"
@@ -80,7 +80,7 @@ def no_tflite_micro(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def tamper():
-    """A function that writes an ONNX file anew with its largest array of weights multiplied by a factor."""
+    """A function that rewrites an ONNX file with its largest array of weights multiplied by a factor."""
     import onnx
     from onnx import numpy_helper
 

@@ -12,7 +12,7 @@ from cnn_trainer.errors import CnnTrainError
 
 
 def invoke(*words):
-    """Exit code, stdout and stderr, as the program has them."""
+    """The exit code, stdout and stderr of the program."""
     result = CliRunner().invoke(app, list(map(str, words)))
     error = result.exception
     if isinstance(error, CnnTrainError):
@@ -25,9 +25,9 @@ def invoke(*words):
 
 @contextmanager
 def signals_heard():
-    """A child that is started inside hears signals that these tests ignore, as nohup and a shell's ``&`` make them.
+    """A child that is started inside receives signals that these tests ignore (nohup and a shell's ``&`` ignore some).
 
-    A handler is not inherited, what is ignored is. These tests and their other children go on ignoring.
+    A child inherits ignored signals, but not handlers. These tests and their other children keep ignoring the signals.
     """
     numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
     ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]

@@ -11,7 +11,7 @@ import cnn_trainer
 PACKAGE = Path(cnn_trainer.__file__).parent
 MAX_LINES = 350
 
-# The rooms of the house from bottom to top; a module imports only from lower lines, or from its own room.
+# The rooms from bottom to top; a module imports only from earlier lines, or from its own room.
 LAYERS = [
     {"errors"},
     {"storage"},
@@ -29,10 +29,10 @@ LAYERS = [
 ]
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
-# Names that mean the same wherever they stand: each module's Typer application, and what a process of its own runs.
+# Names that mean the same in every module: its Typer application, and the function that a child process runs.
 SAME_EVERYWHERE = {"app", "main"}
 
-# What --help, config, runs list and completion load.
+# The modules that --help, config, runs list and completion load.
 LIGHT = {"__main__", "cli", "config", "errors", "runs", "storage"}
 NOT_LIGHT = {"cnn_trainer.runs.checkpoint"}  # only training and evaluation load it
 HEAVY = {"tensorflow", "keras", "numpy", "PIL", "h5py", "mlxtend", "optuna", "safetensors"}
@@ -40,7 +40,7 @@ HEAVY = {"tensorflow", "keras", "numpy", "PIL", "h5py", "mlxtend", "optuna", "sa
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {
-    "load_model",  # safe_mode=True is no boundary: crafted models still ran functions
+    "load_model",  # safe_mode=True does not protect: crafted models still ran functions
     "model_from_json",
     "load_weights",
     "unsafe_load",
@@ -86,7 +86,7 @@ def imported(tree: ast.AST, at_module_level: bool = False) -> Iterator[tuple[str
 
 
 def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """What runs when the module is imported: not the bodies of functions, not what type checkers alone read."""
+    """The statements that an import runs: not the bodies of functions, not what only type checkers read."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
@@ -105,12 +105,12 @@ def upward_imports(name: str, tree: ast.AST) -> list[str]:
         if target.startswith("cnn_trainer.")
         and room_of(target) != room
         and not (room and LEVELS[room_of(target)] < LEVELS[room])
-        and name != "cnn_trainer"  # which offers the library, and loads it only when it is asked for
+        and name != "cnn_trainer"  # it offers the library, and loads it only on first use
     ]
 
 
 def forbidden_uses(name: str, tree: ast.AST) -> list[str]:
-    """Calls and imports that could run what a file brings."""
+    """Calls and imports that could run code from a file."""
     found = [
         f"{name}:{line}: imports {target}"
         for target, line in imported(tree)
@@ -230,7 +230,7 @@ def test_what_help_and_config_and_runs_list_load_imports_nothing_heavy() -> None
 
 
 def test_a_heavy_import_would_be_found_through_the_modules_between() -> None:
-    """The same search from the training room does find TensorFlow, so that an empty result means something."""
+    """The same search from the training room does find TensorFlow, so an empty result means something."""
     reached = loaded_by(["cnn_trainer.network.build"])
     assert "cnn_trainer.config.schema.section" in reached
     assert any(target == "keras" for name in reached for target, _ in imported(TREES[name], at_module_level=True))

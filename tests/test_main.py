@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-# As process 1 of a container has it: without a handler of its own, SIGTERM is not heard.
+# As for process 1 of a container: without its own handler, it does not receive SIGTERM.
 DEAF_AND_TERMINATED = """
 import os, signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -12,7 +12,7 @@ __main__._exit_code = lambda: os.kill(os.getpid(), signal.SIGTERM) or 0
 __main__.main()
 """
 
-# As some supervisors start it: without SIGCHLD, no process learns how its children end.
+# As some supervisors start it: if SIGCHLD is ignored, no process learns how its children end.
 CHILDLESS = """
 import signal
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)

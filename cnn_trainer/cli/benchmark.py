@@ -1,12 +1,13 @@
-"""``cnn-train benchmark``: how fast this machine trains, beside plain programs."""
+"""``cnn-train benchmark``: how fast this machine trains, compared with plain programs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, DeviceOption, OverrideOptions, checked_config
+from cnn_trainer.cli.options import AsJson, DeviceOption, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download
+from cnn_trainer.errors import count
 
 if TYPE_CHECKING:
     from cnn_trainer.benchmark.compare import BenchmarkRecord, Figure, Program
@@ -15,26 +16,28 @@ if TYPE_CHECKING:
 def benchmark_command(
     config_file: Annotated[
         Path | None,
-        typer.Argument(metavar="[CONFIG]", help="What to train; without it the documented network on MNIST."),
+        typer.Argument(metavar="CONFIG", help="The experiment to train; by default the documented network on MNIST."),
     ] = None,
     overrides: OverrideOptions = None,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each program runs.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, max=1000, help="Epochs that each program trains.")] = 3,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How often each program runs.")] = 3,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Epochs that each program trains.")] = 3,
     device: DeviceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure training and evaluation beside a plain Keras program.
+    """Compare the speed of training and evaluation with that of a plain Keras program.
 
     In a checkout, a plain PyTorch program is measured too if PyTorch is installed.
 
-    Every program is a process of its own, and they take turns, so a busy machine slows all of them: trust the ratios,
-    and images/s only of a machine that does nothing else.
+    Every program runs in its own process, and they take turns, so a busy machine slows all of them. You can always
+    trust the ratios, but images/s only if the machine does nothing else.
     """
     from cnn_trainer.benchmark import compare
     from cnn_trainer.config.load import documented_config
+    from cnn_trainer.network.fits import load_checked
 
     changes = [*(overrides or ()), *([f"runtime.device={device}"] if device else [])]
-    loaded = checked_config(config_file, changes) if config_file else documented_config(changes)
+    loaded = load_checked(config_file, changes) if config_file else documented_config(changes)
+    say(*loaded.notes)
     with shown_download() as download:
         found = compare.benchmark(loaded, rounds, epochs, say, download)
     if as_json:
@@ -46,7 +49,6 @@ def benchmark_command(
 
 def _words(found: "BenchmarkRecord") -> list[str]:
     from cnn_trainer.cli.tables import stdout_width, table
-    from cnn_trainer.cli.words import count
 
     rounds = count(found.num_rounds, "round") + (": median (lowest to highest)" if found.num_rounds > 1 else "")
     processor = found.machine["processor"] if "processor" in found.machine else found.machine["architecture"]
@@ -57,13 +59,14 @@ def _words(found: "BenchmarkRecord") -> list[str]:
         f"{figure.median / 1e9:,.0f} GFLOP/s in {precision}" for precision, figure in found.products_per_second.items()
     )
     return [
-        f"{processor}, {found.machine['cores']} cores; {found.device}, {found.towers} towers; {rounds}",
+        f"{processor}, {count(int(found.machine['cores']), 'core')}; {found.device}, "
+        f"{count(found.towers, 'tower')}; {rounds}",
         "",
-        f"Training: {found.experiment}, {found.num_train:,} images of {found.data}, batches of {found.batch_size}, "
-        f"{found.epochs} epochs; seconds of the whole process",
+        f"Training: {found.experiment}, {count(found.num_train, 'image')} of {found.data}, "
+        f"batches of {found.batch_size}, {count(found.epochs, 'epoch')}; seconds of the whole process",
         *table(heading, training, stdout_width()),
         "",
-        f"Evaluation: {found.num_test:,} images",
+        f"Evaluation: {count(found.num_test, 'image')}",
         *table(heading[:3], evaluation, stdout_width()),
         "",
         f"An image takes {found.flop_per_image / 1e6:.2f} MFLOP to train on, "

@@ -1,14 +1,14 @@
-"""``cnn-train data``: which data sets are at hand, getting them, and looking at them as a whole."""
+"""``cnn-train data``: lists the data sets that are at hand, downloads them, and checks them as a whole."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cnn_trainer.cli.options import AsJson, OverrideOptions, checked_config
+from cnn_trainer.cli.options import AsJson, OverrideOptions
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn, with_overrides
-from cnn_trainer.cli.tables import stdout_width, table
-from cnn_trainer.errors import DataError, UsageError
+from cnn_trainer.cli.tables import stdout_width, table, wrap
+from cnn_trainer.errors import DataError, UsageError, count
 
 if TYPE_CHECKING:
     from cnn_trainer.config.schema import Experiment
@@ -31,7 +31,7 @@ _NAMED = {
 def list_data(as_json: AsJson = False) -> None:
     """Show which data sets are at hand.
 
-    Only names and first bytes are read; data check reads it all.
+    Only names and first bytes are read; data check reads everything.
     """
     from cnn_trainer import data
 
@@ -39,7 +39,7 @@ def list_data(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"sources": [_as_json(status) for status in sources]})
     else:
-        heading = ("data", "at hand", "where, or how to get it")
+        heading = ("data", "at hand", "where")
         print_lines(table(heading, [_row(status) for status in sources], stdout_width()))
     mnist = sources[0]
     next_step("data", "check" if mnist.location else "fetch", mnist.source)
@@ -78,18 +78,18 @@ def data_fetch(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Download a data set, once.
+    """Download a data set.
 
-    It goes into Keras' own cache, checked byte for byte. What is there already is kept.
+    It is checked byte for byte and stored in Keras' own cache. Files that are already there are not downloaded again.
     """
     from cnn_trainer import data
 
     with shown_download() as progress:
         location = data.fetch(source, progress)
     used = {status.source: status.location for status in data.list_sources()}[source]
-    say(f"{source}: {location}: all there, and as published")
+    say(f"{source}: {location}: complete and as published")
     if used != location:
-        warn(f"what trains is {used}, which CNN_TRAIN_DATA_DIR names and which is looked at first")
+        warn(f"training uses {used}, because CNN_TRAIN_DATA_DIR names it and is searched first")
     if as_json:
         print_json({"source": source, "location": str(location)})
     next_step("train", *_NAMED[source])
@@ -101,7 +101,7 @@ def data_check(
         str,
         typer.Argument(
             metavar="CONFIG|SOURCE",
-            help=f"An experiment, as train takes it; or {', '.join(_NAMED)}.",
+            help=f"An experiment, as for train; or one of {', '.join(_NAMED)}.",
             autocompletion=lambda incomplete: [name for name in _NAMED if name.startswith(incomplete)],
             show_default=False,
         ),
@@ -111,21 +111,22 @@ def data_check(
 ) -> None:
     """Count and compare the images of a data set.
 
-    Examples of each class, shapes, digests, and images that are there twice, in a split or in two of them.
+    Shows the number of examples of each class, shapes, digests, and images that occur twice, in one split or in two.
     The exit code is 4 if something is wrong.
     """
     from cnn_trainer import data
-    from cnn_trainer.cli import words
 
     experiment = _experiment(subject, overrides)
     with shown_download() as progress:
         report = data.check_data(experiment.data, experiment.seed, progress)
+    if report.validation_from == "own" and experiment.data.validation_fraction:
+        warn(data.unused_fraction(report.location, report.splits["validation"].num_examples))
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
         print_lines(_describe(report))
     if _is_wrong(report):
-        found = words.count(len(report.problems), "problem")
+        found = count(len(report.problems), "problem")
         raise DataError(f"{found}, see above", place=subject, remedy="correct the data, or the config")
     next_step("train", *(_NAMED[subject] if subject in _NAMED else (subject, *with_overrides(overrides))))
 
@@ -133,7 +134,9 @@ def data_check(
 def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
     """What ``subject`` names: a data set, a file, or a shipped config."""
     from cnn_trainer.config.load import documented_config
+    from cnn_trainer.config.nearest import did_you_mean
     from cnn_trainer.config.shipped import shipped_names
+    from cnn_trainer.network.fits import load_checked
 
     if subject in _NAMED:
         if overrides:
@@ -141,13 +144,17 @@ def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
             raise UsageError(problem, place=f"--set {overrides[0]}", remedy="give a YAML file")
         return documented_config({"data": {"source": subject}}).experiment
     if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped_names():
-        remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped_names())}"
+        shipped = shipped_names()
+        remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped)}"
+        remedy += did_you_mean(subject, [*_NAMED, *shipped])
         raise UsageError("no such file, shipped config or data set", place=subject, remedy=remedy)
-    return checked_config(Path(subject), overrides).experiment
+    config = load_checked(Path(subject), overrides or ())
+    say(*config.notes)
+    return config.experiment
 
 
 def _is_wrong(report: "DataReport") -> bool:
-    """Whether it should be corrected. Repeated images in data that is byte for byte as published cannot be."""
+    """Whether something should be corrected. Published data is as it is, even if images in it are repeated."""
     if report.source not in _NAMED or report.source != report.requested:
         return bool(report.problems)
     return not all(all(split.counts) for split in report.splits.values())
@@ -163,12 +170,13 @@ def _describe(report: "DataReport") -> list[str]:
     ]
     counts = zip(*(split.counts for split in report.splits.values()), strict=True)
     classes = [
-        (str(label), name, *(f"{count:,}" for count in row))
+        (str(label), name, *(f"{number:,}" for number in row))
         for label, (name, row) in enumerate(zip(report.class_names, counts, strict=True))
     ]
     converted = conversion(report.pixel_dtype, report.white)
+    own = ", which has its own validation split" if report.validation_from == "own" else ""
     lines = [
-        f"{data_name(report.source, report.requested)}, from {report.location}",
+        f"{data_name(report.source, report.requested)}, from {report.location}{own}",
         *([converted] if converted else []),
         "",
         *table(("split", "examples", "image", "sha256 of images and labels"), splits, width),
@@ -177,6 +185,6 @@ def _describe(report: "DataReport") -> list[str]:
         "",
     ]
     if not report.problems:
-        return [*lines, "nothing wrong: no image is there twice, none is blank, no class is empty"]
+        return [*lines, *wrap("nothing wrong: no image occurs twice, none is blank, no class is empty", width)]
     title = "wrong:" if _is_wrong(report) else "as published, but worth knowing:"
-    return [*lines, title, *(f"  {problem}" for problem in report.problems)]
+    return [*lines, title, *(line for problem in report.problems for line in wrap(f"  {problem}", width, "  "))]

@@ -15,17 +15,19 @@ def evaluate(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="The split to score on.")] = "test",
     data: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Read the data here; the score is then shown, not kept.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Read the data from here; the score is then shown, but not saved."),
     ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave with exit code 7 if the accuracy is lower.")
+        float | None,
+        typer.Option(metavar="SHARE", min=0, max=1, help="Exit with code 7 if the accuracy is lower."),
     ] = None,
     device: DeviceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a run again: accuracy, loss, which classes are confused, and every class.
+    """Score a run again: accuracy, loss, the confused classes, and figures for every class.
 
-    Everything is rebuilt from the run directory: the network, its weights, and which data it was trained on.
+    Everything is rebuilt from the run directory: the network, its weights, and the data that it was trained on.
     """
     from cnn_trainer.cli.score import score_lines
     from cnn_trainer.cli.tables import stderr_width
@@ -42,5 +44,5 @@ def evaluate(
         print_json(evaluation.model_dump(mode="json"))
     if min_accuracy is not None and evaluation.accuracy < min_accuracy:
         found = f"the {evaluation.split} accuracy is {evaluation.accuracy:.4f}"
-        raise CheckFailedError(f"{found}, below the asked minimum {min_accuracy:g}", place=opened.dir)
+        raise CheckFailedError(f"{found}, below the required minimum {min_accuracy:g}", place=opened.dir)
     next_step("runs", "show", opened.dir)

@@ -8,6 +8,7 @@ import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
 from cnn_trainer.cli.output import next_step, print_json, say
+from cnn_trainer.errors import count
 
 if TYPE_CHECKING:
     from cnn_trainer.export.manifest import Manifest
@@ -27,23 +28,27 @@ def export(
     formats: Annotated[
         list[_Format] | None,
         typer.Option(
-            "--format", help="A format; may be given many times. litert makes float32, float16, int8 and litert-micro."
+            "--format",
+            metavar="FORMAT",
+            help="saved-model, onnx, litert (float32, float16, int8 and micro), litert-micro, keras, or all; can be "
+            "repeated.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="The folder to export to; else export in the run directory.", show_default=False
+            metavar="DIR", help="The folder to export to; by default export in the run directory.", show_default=False
         ),
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    data: Annotated[Path | None, typer.Option(metavar="PATH", help="Read the data here.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="PATH", help="Read the data from here.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a run's result for other software, and check that it is the same model.
 
-    Raw images with values 0 to 255 go in, probabilities come out; without --format, in all formats. Each is run again
-    by its own runtime on the whole test split; one that differs from the run is refused, with exit code 7.
+    An exported model takes raw images with values from 0 to 255 and gives probabilities. Without --format, all formats
+    are written. Each one is run by its own runtime on the whole test split; if it differs from the run, it is refused
+    and the exit code is 7.
     """
     from cnn_trainer.errors import CheckFailedError
     from cnn_trainer.export.manifest import PATHS
@@ -71,15 +76,15 @@ def export(
 def _table(manifest: "Manifest") -> list[str]:
     from cnn_trainer.cli.tables import stdout_width, table
 
-    heading = ("format", "file", "bytes", "accuracy", "equal", "difference", "ms an image", "images/s")
+    heading = ("format", "file", "bytes", "accuracy", "equal", "difference", "ms per image", "images/s")
     rows = []
     for name, model in manifest.models.items():
         parity = model.parity
         cells = (f"{model.num_bytes:,}", f"{parity.accuracy:.4f}", f"{parity.equal_predictions:.2%}")
         speed = (f"{parity.latency_seconds * 1000:.3f}", f"{parity.images_per_second:,.0f}")
         rows.append((name, model.path, *cells, f"{parity.max_difference:.1e}", *speed))
-    right = f"the run itself has {manifest.test_accuracy:.4f} of {manifest.test_examples:,} test images right"
-    legend = "equal: predictions; difference: the largest of a probability; times: with one thread"
+    right = f"the run itself gets {manifest.test_accuracy:.4f} of {count(manifest.test_examples, 'test image')} right"
+    legend = "equal: share of equal predictions; difference: the largest in a probability; times: with one thread"
     micro = ["litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"]
     return [
         *table(heading, rows, stdout_width()),

@@ -1,33 +1,42 @@
 """Arguments and options that several commands share."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from cnn_trainer.cli.output import warn
-
-if TYPE_CHECKING:
-    from cnn_trainer.config.load import Config
-
 ConfigFile: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The experiment: a YAML file, or a shipped config, such as mnist.")
+    Path,
+    typer.Argument(
+        metavar="CONFIG", help="The experiment: a YAML file, a shipped config such as mnist, or - for standard input."
+    ),
 ]
+
+
+def offer_overrides(context: typer.Context, incomplete: str) -> list[str]:
+    """The keys and values that a half-typed KEY=VALUE can mean, for shell completion."""
+    from cnn_trainer.config.completion import overrides_starting
+
+    given = [context.params.get(name) for name in ("config_file", "configs", "subject")]
+    files = [value[0] if isinstance(value, list | tuple) else value for value in given if value]
+    files += context.args  # Typer leaves arguments here if --set comes last and has no value yet
+    return overrides_starting(incomplete, Path(files[0]) if files else None)
+
 
 OverrideOptions: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set a key over what the file says, such as training.epochs=3; may be given many times.",
+        help="Override a key of the file, such as training.epochs=3; can be repeated.",
+        autocompletion=offer_overrides,
     ),
 ]
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result to stdout as one JSON object.")]
 
 RunsDir: TypeAlias = Annotated[
-    Path, typer.Option("--runs-dir", envvar="CNN_TRAIN_RUNS_DIR", help="The folder that holds the runs.")
+    Path, typer.Option("--runs-dir", metavar="DIR", envvar="CNN_TRAIN_RUNS_DIR", help="The folder that holds the runs.")
 ]
 """Give it the default ``DEFAULT_RUNS_DIR`` and the name ``runs_dir``, which completion looks for."""
 
@@ -55,15 +64,5 @@ RunArgument: TypeAlias = Annotated[
 
 
 DeviceOption: TypeAlias = Annotated[
-    Literal["auto", "cpu", "gpu"] | None, typer.Option("--device", help="Where to compute, over the config.")
+    Literal["auto", "cpu", "gpu"] | None, typer.Option("--device", help="Where to compute; overrides the config.")
 ]
-
-
-def checked_config(config_file: Path, overrides: Sequence[str] | None) -> "Config":
-    """``load_checked``, with a warning for each of the config's notes. Training gives these warnings itself."""
-    from cnn_trainer.network.fits import load_checked
-
-    config = load_checked(config_file, overrides or ())
-    for note in config.notes:
-        warn(note)
-    return config

@@ -2,20 +2,23 @@
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, DeviceOption, RunArgument, RunsDir
 from cnn_trainer.cli.output import print_lines, say
+from cnn_trainer.cli.tables import stderr_width, stdout_width, table
 
 if TYPE_CHECKING:
-    from cnn_trainer.pictures.predict import Answer
+    from cnn_trainer.pictures.predict import Answer, ImageRows, Picture
 
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:*#"
-_SHOWN_SIDE = 32  # rows of characters, and twice as many columns
-_MANY = 20  # pictures from which on a bar shows how far it is
+_SHOWN_WIDTH = 64  # characters in a row, at most
+_MANY = 20  # from this many pictures on, a bar shows the progress
 
 
 def predict_command(
@@ -29,31 +32,28 @@ def predict_command(
         ),
     ],
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="How many classes to name for each picture.")] = 3,
     prepare: Annotated[
         bool | None,
         typer.Option(
             "--prepare/--resize",
-            help="Find the ink and make the picture like MNIST's images, or only resize it; else as the data asks for.",
+            help="Find the ink and make the picture like MNIST's images, or only resize it; by default, "
+            "the run's data decides.",
             show_default=False,
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show what the network sees.")] = False,
     device: DeviceOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line with a JSON object for each picture.")] = False,
 ) -> None:
-    """Say what is on pictures: of any size, grey or colour, dark on light or light on dark.
+    """Say what pictures show: of any size, grey or colour, dark on light or light on dark.
 
-    A picture that cannot be read is named and the others go on; the exit code is then 4. Rows of CSV files are taken as
-    they are, and labels in them are passed over.
+    A picture that cannot be read is named, the others are still predicted, and the exit code is 4. Rows of CSV files
+    are used as they are, and labels in them are ignored.
     """
-    from rich.console import Console
-    from rich.progress import track
-
-    from cnn_trainer.cli.tables import stdout_width, table
     from cnn_trainer.config.schema.data import Csv
     from cnn_trainer.data.pictures import MAX_PICTURE_BYTES
-    from cnn_trainer.errors import DataError, UsageError
+    from cnn_trainer.errors import DataError, UsageError, count
     from cnn_trainer.evaluation.evaluate import load_result
     from cnn_trainer.pictures import like_mnist, predict
     from cnn_trainer.runs import paths, store
@@ -62,35 +62,47 @@ def predict_command(
     data = opened.record.data
     if prepare and data.image_shape != [28, 28, 1]:
         shape = "x".join(map(str, data.image_shape))
-        problem = f"--prepare makes images of 28x28x1, and the run was trained on {shape}"
+        problem = f"--prepare makes images of 28x28x1, but the run was trained on {shape}"
         raise UsageError(problem, remedy="leave it out")
-    # No more of standard input than shows that it is too much.
+    # Standard input is read only until it is clear that it is too large.
     found = predict.find_pictures(images, lambda: sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
     result = load_result(opened, device)
     prepared = like_mnist.prepares(data) if prepare is None else prepare
-    few, console = len(found) < _MANY or not sys.stderr.isatty(), Console(file=sys.stderr)
-    shown = track(found, "predicting", console=console, transient=True, disable=few)
     rows, num_wrong = [], 0
     section = opened.experiment.data
     row_shape = section.image_shape if isinstance(section, Csv) else None
-    for answer in predict.predict(data, shown, result, prepared, row_shape):
-        if isinstance(answer, DataError):
-            num_wrong += 1
-            say(f"error: {answer}")
-            continue
-        order = (-answer.probabilities).argsort(kind="stable")[:top]  # the likeliest first
-        likely = [(data.class_names[label], float(answer.probabilities[label])) for label in order]
-        if show:
-            say(f"{answer.name}:", *_picture(answer))
-        if as_json:
-            print_lines([json.dumps(_as_json(answer, likely))])
-        else:
-            rows.append((answer.name, *(f"{name} {share:.1%}" for name, share in likely)))
+    with _bar_of_many(found) as shown:
+        for answer in predict.predict(data, shown, result, prepared, row_shape):
+            if isinstance(answer, DataError):
+                num_wrong += 1
+                say(f"error: {answer}")
+                continue
+            order = (-answer.probabilities).argsort(kind="stable")[:top]  # the likeliest first
+            likely = [(data.class_names[label], float(answer.probabilities[label])) for label in order]
+            if show:
+                say(f"{answer.name}:", *_picture(answer))
+            if as_json:
+                print_lines([json.dumps(_as_json(answer, likely))])
+            else:
+                rows.append((answer.name, *(f"{name} {share:.1%}" for name, share in likely)))
     if rows:
         heading = ("picture", "prediction", *(f"{place}." for place in range(2, len(rows[0]))))
         print_lines(table(heading, rows, stdout_width()))
     if num_wrong:
-        raise DataError(f"{num_wrong} of {len(found)} pictures could not be read")
+        raise DataError(f"{num_wrong} of {count(len(found), 'picture')} could not be read")
+
+
+@contextmanager
+def _bar_of_many(found: "list[Picture | ImageRows]") -> "Iterator[Iterable[Picture | ImageRows]]":
+    """Draw a progress bar while ``found`` is iterated over, if there are many and stderr is a terminal."""
+    from cnn_trainer.machine import terminal
+
+    if len(found) < _MANY or not terminal.can_draw(sys.stderr):
+        yield found
+        return
+    percentage = "{task.percentage:.0f}%"
+    with terminal.cursor_shown_when_stopped(sys.stderr), terminal.progress_bar(sys.stderr, percentage) as bar:
+        yield bar.track(found, description="predicting")
 
 
 def _as_json(answer: "Answer", likely: list[tuple[str, float]]) -> dict[str, object]:
@@ -104,9 +116,16 @@ def _as_json(answer: "Answer", likely: list[tuple[str, float]]) -> dict[str, obj
 
 
 def _picture(answer: "Answer") -> list[str]:
-    """What the network sees in characters, two a pixel, which makes them about square."""
-    step = -(-answer.image.shape[0] // _SHOWN_SIDE)
+    """What the network sees, in characters: two per pixel if there is room for them, else one per two rows of pixels.
+
+    Either way it looks about square. If an image has more columns than fit, only every second or third is shown.
+    """
+    width = min(stderr_width() or _SHOWN_WIDTH, _SHOWN_WIDTH)
+    step = -(-answer.image.shape[1] // width)
     grey = answer.image[::step, ::step].mean(axis=2)
+    doubled = 2 if 2 * grey.shape[1] <= width else 1
+    if doubled == 1:
+        grey = grey[: len(grey) // 2 * 2].reshape(-1, 2, grey.shape[1]).mean(axis=1)
     encoding = sys.stderr.encoding or "ascii"
     shades = _SHADES if _SHADES.encode(encoding, "replace").decode(encoding) == _SHADES else _ASCII_SHADES
-    return ["".join(2 * shades[round(value / 255 * (len(shades) - 1))] for value in row).rstrip() for row in grey]
+    return ["".join(doubled * shades[round(value / 255 * (len(shades) - 1))] for value in row).rstrip() for row in grey]

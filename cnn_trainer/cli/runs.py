@@ -1,20 +1,20 @@
-"""``cnn-train runs``: what was run, and what came of it. Only reads, and trusts nothing that it reads."""
+"""``cnn-train runs``: lists runs and shows their results. It only reads, and trusts nothing that it reads."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
 import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say
 from cnn_trainer.cli.tables import pairs, stdout_width, table
-from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.errors import RunDirectoryError, count
 
 if TYPE_CHECKING:
     from cnn_trainer.runs.details import RunDetails, RunSummary
     from cnn_trainer.runs.records import EpochMetrics, RunRecord
 
-app = typer.Typer(no_args_is_help=True, help="List runs and show what came of them.")
+app = typer.Typer(no_args_is_help=True, help="List runs and show their results.")
 
 _SHOWN_EPOCHS = 20
 _SHOWN_REASONS = 10
@@ -29,18 +29,22 @@ _Order: TypeAlias = Literal["newest", "name", "accuracy", "time"]
 @app.command("list")
 def runs_list(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    status: Annotated[_Status | None, typer.Option(help="List only runs of this status.")] = None,
+    status: Annotated[
+        _Status | None, typer.Option(metavar="STATUS", help=f"List only runs that are {', '.join(get_args(_Status))}.")
+    ] = None,
     sort: Annotated[
         _Order,
-        typer.Option(help="Newest first, by name, by the highest test accuracy, or by the shortest time of training."),
+        typer.Option(help="Newest first, by name, by the highest test accuracy, or by the shortest training time."),
     ] = "newest",
-    limit: Annotated[int | None, typer.Option(min=1, help="List at most this many.", show_default="all")] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="List at most this many.", show_default="all")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs: what became of each, and its score.
+    """List runs with their status and score.
 
-    Broken ones too, with what is wrong with them. Only run.json and evaluation.json are read; runs show reads the other
-    files of a run too.
+    Broken runs are listed too, with what is wrong with them. Only run.json and evaluation.json are read; runs show also
+    reads the other files of a run.
     """
     from cnn_trainer.runs import details
 
@@ -49,7 +53,8 @@ def runs_list(
         print_json({"runs_dir": str(runs_dir), "runs": [_as_json(summary) for summary in found]})
     elif found:
         heading = ("run", "status", "data", "epochs", "test accuracy", "trained")
-        print_lines(table(heading, [_row(summary) for summary in found], stdout_width()))
+        spare = ("trained", "epochs", "data")
+        print_lines(table(heading, [_row(summary) for summary in found], stdout_width(), spare))
     _say_reasons(found)
     elsewhere = () if runs_dir == DEFAULT_RUNS_DIR else ("--runs-dir", str(runs_dir))
     if found:
@@ -106,9 +111,9 @@ def _as_json(summary: "RunSummary") -> dict[str, object]:
 
 @app.command("show")
 def runs_show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
-    """Show a run: its score, what was trained on what, its epochs, its files.
+    """Show a run: its score, experiment, data, epochs and files.
 
-    A broken run is shown as far as it can be read, and the exit code is 6.
+    If a run is broken, what can be read of it is shown, and the exit code is 6.
     """
     from cnn_trainer.runs import details, paths
 
@@ -161,14 +166,14 @@ def _describe(details: "RunDetails") -> list[str]:
     if found := details.evaluation:
         lines = [*score.score_lines(found, stdout_width()), ""]
         if summary.record and summary.record.weights_sha256 not in (None, found.weights_sha256):
-            lines = ["the score of weights that the run no longer has", *lines]
+            lines = ["this is the score of weights that the run no longer has", *lines]
     rows = [("run", summary.name), ("status", summary.status)]
     if summary.reason and summary.status != "broken":  # that reason is printed as an error
         rows.append(("reason", summary.reason))
     if summary.record and details.experiment:
         rows += [("experiment", f"{summarize_config(details.experiment)}, seed {summary.record.seed}")]
         rows += _record_rows(summary.record, summary.epochs_done)
-    lines += pairs(rows)
+    lines += pairs(rows, width=stdout_width())
     if details.metrics:
         lines += ["", *_epochs(details.metrics)]
     if details.files:
@@ -178,17 +183,15 @@ def _describe(details: "RunDetails") -> list[str]:
 
 
 def _record_rows(record: "RunRecord", epochs_done: int | None) -> list[tuple[str, str]]:
-    from cnn_trainer.cli.words import count, data_words
+    from cnn_trainer.cli.words import data_words, parallel
     from cnn_trainer.training.display import format_seconds
 
-    threads = count(record.intra_op_threads, "thread") + " in an operation, "
-    threads += count(record.inter_op_threads, "operation") + " at a time"
     best = f", result of epoch {record.best_epoch}" if record.best_epoch else ""
     took = "" if record.status == "training" else f" in {format_seconds(record.train_seconds)}"
     rows = [
         ("data", data_words(record.data)),
         ("parameters", f"{record.num_parameters:,}"),
-        ("device", f"{record.device}, towers {record.towers}, {threads}"),
+        ("device", f"{record.device}, {parallel(record)}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
         ("environment", ", ".join(f"{name}={value}" for name, value in record.environment.items())),
         ("git commit", record.git_commit or ""),
@@ -214,5 +217,6 @@ def _epochs(metrics: "list[EpochMetrics]") -> list[str]:
         row += [f"{epoch.learning_rate:.3g}", f"{epoch.images_per_second:,.0f}", f"{epoch.seconds:.1f}"]
         rows.append(row)
     more = len(metrics) - len(rows)
-    note = [f"({more:,} earlier epochs are in metrics.jsonl)"] if more else []
-    return note + table(heading, rows, stdout_width())
+    note = [f"({count(more, 'earlier epoch')} in metrics.jsonl)"] if more else []
+    spare = ("images/s", "seconds", "learning rate", "loss", "validation loss")
+    return note + table(heading, rows, stdout_width(), spare)

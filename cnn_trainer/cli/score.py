@@ -1,21 +1,20 @@
 """A score as people read it: the figures, the confusion matrix, the most frequent confusions, every class."""
 
-import textwrap
-
-from cnn_trainer.cli.tables import table
-from cnn_trainer.cli.words import count, data_name
+from cnn_trainer.cli.tables import table, wrap
+from cnn_trainer.cli.words import data_name
+from cnn_trainer.errors import count
 from cnn_trainer.runs.records import EvaluationRecord
 from cnn_trainer.training.balance import describe_imbalance, first_ten
 
 _MAX_MATRIX_CLASSES = 30
-_PIPE_WIDTH = 120  # what a confusion matrix may take where there is no terminal
+_PIPE_WIDTH = 120  # columns that a confusion matrix may take if there is no terminal
 _SHOWN_CONFUSIONS = 10
 
 
 def headline(found: EvaluationRecord, width: int | None) -> list[str]:
-    """The figures and what they were measured on, in lines of at most ``width`` columns; None for no bound.
+    """The figures and what they were measured on, in lines of at most ``width`` columns; None for no limit.
 
-    The balanced accuracy is among them if it is another number, or if the classes differ much in size.
+    The balanced accuracy is one of them if it differs from the accuracy, or if the classes differ much in size.
     """
     low, high = found.accuracy_interval
     accuracy, balanced = f"{found.accuracy:.2%}", f"{found.balanced_accuracy:.2%}"
@@ -31,22 +30,20 @@ def headline(found: EvaluationRecord, width: int | None) -> list[str]:
         lines.append(f"the {found.split} split has {imbalance}; balanced accuracy weights all classes equally")
     if missing:
         lines.append(f"the score does not cover classes that have no {found.split} image: {first_ten(missing)}")
-    if width is None:
-        return lines
-    return [part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False)]
+    return [part for line in lines for part in wrap(line, width)]
 
 
 def score_lines(found: EvaluationRecord, width: int | None) -> list[str]:
-    """All of a score for a terminal of ``width`` columns, None for a file or a pipe."""
+    """The whole score, for a terminal of ``width`` columns; None for a file or a pipe."""
     blocks = [headline(found, width), _matrix(found, width or _PIPE_WIDTH), _confusions(found), _classes(found, width)]
     lines = [line for block in blocks if block for line in (*block, "")]
     return [*lines, f"images sha256 {found.images_sha256}"]
 
 
 def _matrix(found: EvaluationRecord, width: int) -> list[str]:
-    """The confusion matrix in the fullest form that fits ``width``: names give way to numbers, then the diagonal goes.
+    """The confusion matrix in the fullest form that fits ``width``: with numbers instead of names, without diagonal.
 
-    Nothing for a stranger's matrix that is not one of these classes.
+    No lines if the matrix, which comes from a file, does not fit the classes.
     """
     names, matrix = [score.name for score in found.classes], found.confusion_matrix
     if [len(row) for row in matrix] != [len(names)] * len(names):
@@ -68,8 +65,8 @@ def _matrix(found: EvaluationRecord, width: int) -> list[str]:
         ]
         lines = table(("label", *columns), rows)
         if max(map(len, lines)) <= width:
-            return [*textwrap.wrap(f"confusion matrix (row: label, column: prediction{note})", width), *lines]
-    return textwrap.wrap("the confusion matrix is too wide to show here; --json prints it", width)
+            return [*wrap(f"confusion matrix (row: label, column: prediction{note})", width), *lines]
+    return wrap("the confusion matrix is too wide to show here; --json prints it", width)
 
 
 def _confusions(found: EvaluationRecord) -> list[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
-from typer.core import TyperGroup
 
+from cnn_trainer.cli.commands import PlainGroup
 from cnn_trainer.cli.options import AsJson
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn
 from cnn_trainer.cli.tables import stdout_width, table
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cnn_trainer.search.records import SearchSummary
 
 
-class _StartIsMeant(TyperGroup):
+class _StartIsMeant(PlainGroup):
     """Takes ``search FILE`` and ``search --resume latest`` for ``search start …``."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -57,7 +57,10 @@ def search_start(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1024, help="Trials trained at a time; the result is the same. By default one for each core."
+            min=1,
+            max=1024,
+            metavar="N",
+            help="Trials trained at a time; the result is the same. By default one for each core.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, then stop.")] = False,
@@ -113,13 +116,13 @@ def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
 
 def _search(opened: "OpenSearch", workers: int | None, quiet: bool, as_json: bool) -> None:
     from cnn_trainer.cli import search_words
-    from cnn_trainer.machine import facts
+    from cnn_trainer.machine import facts, terminal
     from cnn_trainer.search import run
-    from cnn_trainer.search.display import SearchDisplay
+    from cnn_trainer.search.display import Mode, SearchDisplay
     from cnn_trainer.search.supervise import supervise
-    from cnn_trainer.training.display import choose_mode
 
-    display = SearchDisplay(opened.search, sys.stderr, choose_mode(sys.stderr, quiet))
+    mode: Mode = "quiet" if quiet else "live" if terminal.can_draw(sys.stderr) else "lines"
+    display = SearchDisplay(opened.search, sys.stderr, mode)
     spec = opened.search.spec
     num_workers = workers or min(spec.lanes, max(1, facts.available_cores() // spec.trial_towers))
     carry_out = partial(supervise, num_workers=num_workers)

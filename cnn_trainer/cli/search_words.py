@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cnn_trainer.cli.tables import pairs, stdout_width, table
-from cnn_trainer.cli.words import count
+from cnn_trainer.errors import count
 from cnn_trainer.search.records import JobResult, SearchSummary
 
 if TYPE_CHECKING:

@@ -19,33 +19,41 @@ def serve(
         ),
     ],
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 takes a free one.")] = 8501,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="The port to listen on; 0 takes a free one.")
+    ] = 8501,
     max_in_flight: Annotated[
-        int, typer.Option(min=1, help="How many requests are worked on at a time; more are told to try again.")
+        int,
+        typer.Option(metavar="N", min=1, help="How many requests are handled at a time; others are told to try again."),
     ] = 64,
     max_body_bytes: Annotated[
         int,
         typer.Option(
+            metavar="BYTES",
             min=1,
-            help="How large the body of a request may be, also once decompressed; JSON takes 30 times that in memory.",
+            help="Largest body of a request, before and after decompression; JSON takes 30 times as much memory.",
         ),
     ] = 2**20,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Answer to this name too, such as that of a proxy; can be repeated."),
+        typer.Option(metavar="NAME", help="Also answer to this name, such as that of a proxy; can be repeated."),
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(metavar="ORIGIN", help="Let pages from here read answers: https://a.example; can be repeated."),
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let web pages from this origin, such as https://a.example, read answers; can be repeated.",
+        ),
     ] = None,
 ) -> None:
-    """Serve an exported model: TensorFlow Serving's REST interface, the Open Inference Protocol, and a page.
+    """Serve an exported model: with TensorFlow Serving's REST API, the Open Inference Protocol, and a web page.
 
-    Stops with Ctrl-C or SIGTERM, once the requests in flight are answered. The log goes to stderr, a line of JSON each.
+    Ctrl-C or SIGTERM stops it after the requests in flight are answered. The log goes to stderr, one JSON object per
+    line.
     """
     from cnn_trainer.cli import words
-    from cnn_trainer.errors import DeviceError
+    from cnn_trainer.errors import DeviceError, count
     from cnn_trainer.machine.facts import install_command
 
     try:
@@ -57,12 +65,15 @@ def serve(
     served = model.open_export(model.find_export(run_or_export, runs_dir))
     listener = server.listen(host, port)
     manifest = served.manifest
+    data_name = words.data_name(manifest.data.source, manifest.data.requested)
     say(
-        f"model: {manifest.name}, test accuracy {manifest.test_accuracy:.2%} on {manifest.test_examples:,} test images "
-        f"of {words.data_name(manifest.data.source, manifest.data.requested)}"
+        f"model: {manifest.name}, test accuracy {manifest.test_accuracy:.2%} "
+        f"on {count(manifest.test_examples, 'test image')} of {data_name}"
     )
     if not server.is_loopback(listener):
-        warn(f"{host} is not this machine alone: whoever reaches it can use the model, unasked and unencrypted")
+        warn(
+            f"{host} is not only this machine: anyone who reaches it can use the model, without password or encryption"
+        )
     say(f"{served.exported.path} in {served.runtime} at {server.address(listener)}; stop with Ctrl-C")
     hosts = server.answered_hosts(listener, allow_host or [])
     server.run(served, listener, limits.Limits(max_body_bytes, max_in_flight, hosts, allow_origin or []), say)

@@ -19,6 +19,7 @@ from cnn_trainer.cli.options import (
     RunsDir,
 )
 from cnn_trainer.cli.output import next_step, print_json, say, shown_download, warn, with_overrides
+from cnn_trainer.errors import count
 
 if TYPE_CHECKING:
     from cnn_trainer.runs.records import RunOutcome
@@ -30,16 +31,18 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show only warnings and err
 def train_command(
     config_file: ConfigFile,
     overrides: OverrideOptions = None,
-    name: Annotated[str | None, typer.Option(help="What the run is called, over the config's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the run; overrides the config's name.")
+    ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     device: DeviceOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and build everything, then stop.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train an experiment, evaluate it on the test split, and leave a run directory.
+    """Train an experiment, evaluate it on the test split, and write a run directory.
 
-    The test split is scored once, at the end; before training it is only read, to find what is broken in it.
+    The test split is scored once, at the end; before training it is only read, to check that it is not broken.
     Stop with Ctrl-C; continue with cnn-train resume.
     """
     from cnn_trainer.network.fits import load_checked
@@ -63,25 +66,28 @@ def resume(
     run: RunArgument,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Train to this many epochs in all, even if the run is finished.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Train until this many epochs in total are done, even if the run is finished."
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Read the data here if it has moved; the run records it.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Read the data from here if it has moved; the run records the new place."),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Continue an interrupted run, to the same bits as if it had not been interrupted.
+    """Continue an interrupted run, bit for bit as if it had not been interrupted.
 
-    A finished run is left as it is, unless --epochs asks for more.
+    A finished run is not changed, unless --epochs asks for more.
     """
-    from cnn_trainer.cli import words
     from cnn_trainer.runs import paths, store
     from cnn_trainer.training import run as recipe
 
     opened = store.open_run(paths.resolve_run(run, runs_dir))
     if recipe.is_done(opened, epochs):
-        done = words.count(opened.record.epochs_done, "epoch")
+        done = count(opened.record.epochs_done, "epoch")
         say(f"{opened.dir}: the run is finished after {done}; nothing to do")
         if as_json:
             print_json(recipe.finished_outcome(opened).model_dump(mode="json"))
@@ -94,7 +100,8 @@ def resume(
 @contextmanager
 def _feedback(quiet: bool) -> "Iterator[Feedback]":
     from cnn_trainer.cli import words
-    from cnn_trainer.training import display
+    from cnn_trainer.machine import terminal
+    from cnn_trainer.training.display import Display
     from cnn_trainer.training.prepare import Feedback
 
     tell = (lambda *_: None) if quiet else say
@@ -102,7 +109,7 @@ def _feedback(quiet: bool) -> "Iterator[Feedback]":
         download = until_prepared.enter_context(shown_download(quiet))
 
         def prepared(found: "Prepared") -> None:
-            until_prepared.close()  # a bar that is left over would draw over the one of training
+            until_prepared.close()  # a leftover bar would draw over the one of training
             tell(*words.preparation(found))
 
         yield Feedback(
@@ -110,7 +117,7 @@ def _feedback(quiet: bool) -> "Iterator[Feedback]":
             download=download,
             prepared=prepared,
             created=lambda run: tell(f"run: {run.dir}"),
-            display=display.Display(sys.stderr, display.choose_mode(sys.stderr, quiet)),
+            display=Display(tell, sys.stderr if terminal.can_draw(sys.stderr) and not quiet else None),
         )
 
 

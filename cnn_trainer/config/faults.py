@@ -1,29 +1,27 @@
-"""From pydantic's errors to one line each: where, the key, its value, what is allowed, and the nearest known key."""
+"""Turns pydantic's errors into one line each: the place, the key, its value, what is allowed, the nearest known key."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from cnn_trainer.config import hints
+from cnn_trainer.config.nearest import did_you_mean, nearest
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.section import KeyProblem
 from cnn_trainer.config.strict_yaml import KeyPath, Value
-from cnn_trainer.errors import Fault
+from cnn_trainer.errors import Fault, count
 
 _Item = TypeVar("_Item")
 
+_PLACEHOLDER = re.compile(r"\$\{|\{\{|^\$[A-Za-z_]\w*$")  # of other programs: ${oc.env:X}, {{ x }}; or $X
+
 MAX_FAULTS = 20  # more are counted, not shown: nobody reads them, and finding near names takes a millisecond each
 
-# Sections whose first key says which kind of section it is; pydantic puts that kind into the path of an error.
 KINDS: dict[KeyPath, str] = {("data",): "source", ("model",): "builder", ("training", "schedule"): "name"}
-
-# What is written for null and for booleans in other languages, or in other versions of YAML.
-_LIKE_NULL = {"none", "nil", "nan", "off", "no", "false", ""}
-_LIKE_BOOL = {**dict.fromkeys(("yes", "on", "1", "y"), "true"), **dict.fromkeys(("no", "off", "0", "n"), "false")}
-_ABBREVIATIONS = {"lr": "learning_rate"}
+"""Sections whose first key names the kind of section; pydantic puts that kind into the path of an error."""
 
 
 def place_of(path: KeyPath, places: Mapping[KeyPath, str], file: str) -> str:
@@ -52,14 +50,45 @@ def describe(
 ) -> list[Fault]:
     """Each fault that pydantic found in ``tree``, checked as a ``root``, in the order of the file, overrides last."""
     details: list[Any] = error.errors(include_url=False, include_input=False)
+    details += [more for fault in details if fault["type"] == "union_tag_invalid" for more in _others(fault, tree)]
     found = in_order([(_path_in_file(fault, tree), fault) for fault in details], places)
     shown = [_fault(fault, path, tree, place_of(path, places, file), root) for path, fault in found[:MAX_FAULTS]]
-    more = [Fault(file, f"and {len(found) - MAX_FAULTS} more faults")] if len(found) > MAX_FAULTS else []
+    more = [Fault(file, f"and {count(len(found) - MAX_FAULTS, 'more fault')}")] if len(found) > MAX_FAULTS else []
     return [*dict.fromkeys(shown), *more]
 
 
+def not_filled_in(experiment: Experiment, places: Mapping[KeyPath, str], file: str) -> Iterator[Fault]:
+    """A fault for each value, except for paths, that contains a placeholder of another program."""
+    left: list[tuple[KeyPath, Any]] = [((), experiment.model_dump())]
+    while left:
+        path, value = left.pop()
+        if isinstance(value, dict):
+            left += [((*path, key), inner) for key, inner in value.items()]
+        elif isinstance(value, str) and _PLACEHOLDER.search(value) and not str(path[-1]).endswith("path"):
+            yield Fault(place_of(path, places, file), *_placeholder(value), ".".join(map(str, path)))
+
+
+def _placeholder(value: str) -> tuple[str, str]:
+    return f"got {_short(value)}", "placeholders are not filled in: write the value, or give it with --set"
+
+
+def _others(fault: dict[str, Any], tree: Value) -> list[dict[str, Any]]:
+    """What else is wrong with a section whose kind does not exist, if it is read as the kind that was meant."""
+    path, section = fault["loc"], value_at(tree, fault["loc"])
+    kinds = section_kinds(path)
+    kind = kind_at(path, tree)
+    known = {name for model in kinds.values() for name in model.model_fields}
+    try:
+        kinds[kind].model_validate({**section, KINDS[path]: kind} if isinstance(section, dict) else section)
+    except ValidationError as error:
+        details: list[Any] = error.errors(include_url=False, include_input=False)
+        others = [other for other in details if other["type"] != "extra_forbidden" or other["loc"][-1] not in known]
+        return [{**other, "loc": (*path, kind, *other["loc"])} for other in others]
+    return []
+
+
 def _path_in_file(fault: dict[str, Any], tree: Value) -> KeyPath:
-    """The path of the key that is at fault, as it stands in the file."""
+    """The path in the file of the key that is at fault."""
     path: list[str | int] = []
     skip = False
     for word in fault["loc"]:
@@ -67,8 +96,8 @@ def _path_in_file(fault: dict[str, Any], tree: Value) -> KeyPath:
             path.append(word)
         skip = not skip and tuple(path) in KINDS
     if path and isinstance(path[-1], int) and not isinstance(value_at(tree, path[:-1]), list):
-        path.pop()  # a single value that stands for a list
-    if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        path.pop()  # a single value that is read as a list
+    if fault["type"] == "union_tag_invalid":
         path.append(KINDS[tuple(path)])
     if isinstance(rule := _rule(fault), KeyProblem):
         path.extend(rule.key.split("."))
@@ -93,48 +122,42 @@ def key_name(path: KeyPath) -> str:
 def _problem(fault: dict[str, Any], path: KeyPath, tree: Value, root: type[BaseModel]) -> tuple[str, str | None]:
     """What is wrong, and the remedy."""
     kind: str = fault["type"]
-    context: dict[str, Any] = fault.get("ctx", {})
     value = value_at(tree, path)
-    got = f"got {_short(value)}"
     if kind == "extra_forbidden":
         return "unknown key", _nearest_key(path, tree, root)
     if kind == "missing":
         return "this key is required", None
-    if kind == "union_tag_invalid":
-        return got, _choices(value, list(_section_kinds(path[:-1])))
     if isinstance(rule := _rule(fault), KeyProblem):
         return rule.problem, rule.remedy
     if rule is not None:
         return str(rule), None
-    if isinstance(value, str) and value.lower() in _LIKE_NULL and _admits_null(_field_at(path, tree)):
-        return got, "write null, or leave the key out"
+    if isinstance(value, str) and _PLACEHOLDER.search(value):
+        return _placeholder(value)
+    expected = _expected(fault, path, value, root)
+    meant = hints.meant(kind, value, field_at(path, tree, root))
+    return f"got {_short(value)}", f"{expected}; {meant}" if meant else expected
+
+
+def _expected(fault: dict[str, Any], path: KeyPath, value: Value, root: type[BaseModel]) -> str:
+    """What is allowed instead of ``value``."""
+    kind: str = fault["type"]
+    context: dict[str, Any] = fault.get("ctx", {})
+    if kind == "union_tag_invalid":
+        return _choices(value, list(section_kinds(path[:-1])))
     if kind == "literal_error":
-        return got, _choices(value, context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
+        return _choices(value, context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
     if kind in _SECTION_EXPECTED:
-        first = f", such as {KINDS[path]}: {next(iter(_section_kinds(path)))}" if path in KINDS else ""
-        return got, f"expected a section of keys{first}"
+        example = _first_key(path, value, root)
+        return "expected a section of keys" + (f", such as {example}" if example else "")
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return "expected text; put it in quotes"
     if kind in _EXPECTED:
         bounds = {name: f"{bound:.15g}" for name, bound in context.items() if isinstance(bound, int | float)}
-        return got, _EXPECTED[kind].format(**bounds) + _hint(kind, value)
-    return got, f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
-
-
-def _hint(kind: str, value: Value) -> str:
-    """What may be meant by a value of the wrong type, to end a message; empty if there is nothing to guess."""
-    if kind == "string_type" and isinstance(value, bool | int | float):
-        return "; put it in quotes"
-    if kind == "bool_type" and (meant := _LIKE_BOOL.get(str(value).lower())):
-        return f"; did you mean {meant}?"
-    if kind in _NUMBERS and isinstance(value, str) and _NUMBER.fullmatch(value):
-        return f"; write {value} without quotes"
-    if kind == "int_type" and isinstance(value, float) and value.is_integer():
-        return f"; write {value:.0f}"
-    return ""
+        return _EXPECTED[kind].format(**bounds)
+    return f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 _SECTION_EXPECTED = {"model_type", "model_attributes_type", "dict_type"}
-_NUMBERS = {"int_type", "float_type"}
-_NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?")
 _EXPECTED = {
     "int_type": "expected a whole number",
     "int_from_float": "expected a whole number",
@@ -155,8 +178,22 @@ _EXPECTED = {
 }
 
 
+def _first_key(path: KeyPath, value: Value, root: type[BaseModel]) -> str | None:
+    """The first key of the section at ``path`` with an example value: ``value`` if that names a kind of the section.
+
+    None if the section takes any keys.
+    """
+    if path in KINDS and isinstance(value, str) and value in section_kinds(path):
+        return f"{KINDS[path]}: {value}"
+    field_of_path = field_at(path, None, root)
+    if field_of_path is not None and not _sections_of(field_of_path.annotation):
+        return None
+    name, field = next(iter(_section_at(path, None, root).model_fields.items()))
+    return f"{name}: {field.examples[0] if field.examples else field.default}"
+
+
 def value_at(tree: Value, path: Sequence[str | int]) -> Value:
-    """What stands at ``path``; None if nothing does."""
+    """The value that is written at ``path``; None if there is none."""
     for word in path:
         if isinstance(tree, dict) and isinstance(word, str):
             tree = tree.get(word)
@@ -173,77 +210,55 @@ def _short(value: Value) -> str:
 
 
 def _choices(value: Value, names: Sequence[str]) -> str:
-    near = _nearest(str(value), names, 0.6)
-    return f"allowed: {', '.join(names)}" + (f"; did you mean {near}?" if near else "")
-
-
-def _nearest(word: str, names: Iterable[str], cutoff: float) -> str | None:
-    """The name that is nearest to ``word``, whatever its case; None if none is near."""
-    near = difflib.get_close_matches(word[:64].lower(), list(names), n=1, cutoff=cutoff)
-    return near[0] if near else None
+    return f"allowed: {', '.join(names)}{did_you_mean(str(value), names)}"
 
 
 def _nearest_key(path: KeyPath, tree: Value, root: type[BaseModel]) -> str:
     """The nearest key of the same section, else of another kind of that section, else of the whole file."""
-    name, section = str(path[-1])[:64], path[:-1]
+    name, section, value = str(path[-1])[:64], path[:-1], value_at(tree, path)
     here = list(_section_at(section, tree, root).model_fields)
-    kinds = _section_kinds(section) if section in KINDS else {}
+    kinds = section_kinds(section) if section in KINDS else {}
     if owners := [kind for kind, model in kinds.items() if name in model.model_fields]:
-        return f"it goes with {KINDS[section]}: {' or '.join(owners)}; known keys here: {', '.join(here)}"
-    name = _ABBREVIATIONS.get(name.lower(), name)
-    if near := _nearest(name, here, 0.7) or _key_with_choice(section, value_at(tree, path), tree):
+        *others, last = owners
+        which = f"{', '.join(others)} or {last}" if others else last
+        return f"it goes with {KINDS[section]}: {which}; known keys here: {', '.join(here)}"
+    kind_is_missing = kinds and value_at(tree, (*section, KINDS[section])) is None
+    if kind_is_missing and (name in _WORDS_FOR_KIND or str(value) in kinds):
+        return f"did you mean {KINDS[section]}?"
+    if name in _OTHER_WORDS and _OTHER_WORDS[name] in here:
+        return f"did you mean {_OTHER_WORDS[name]}?"
+    if near := nearest(name, here, 0.7):
         return f"did you mean {near}?"
-    elsewhere = {key.rpartition(".")[2]: key for key in reversed(_all_keys(root, tree))}
-    if near := _nearest(name, elsewhere, 0.8):
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(all_keys(tree, root=root))}
+    if near := nearest(_OTHER_WORDS.get(name, name), elsewhere, 0.8):
         return f"did you mean {elsewhere[near]}?"
     return f"known keys here: {', '.join(here)}"
 
 
-def _key_with_choice(section: KeyPath, value: Value, tree: Value) -> str | None:
-    """The only key of the section that admits this word, as ``source`` admits ``mnist``; else None."""
-    admitted = {name: _words_of(field.annotation) for name, field in _section_at(section, tree).model_fields.items()}
-    if section in KINDS:
-        admitted[KINDS[section]] = list(_section_kinds(section))
-    found = [name for name, words in admitted.items() if value in words]
-    return found[0] if len(found) == 1 else None
-
-
-def _words_of(annotation: Any) -> list[str]:
-    """The words that an annotation admits."""
-    if get_origin(annotation) is Literal:
-        return [word for word in get_args(annotation) if isinstance(word, str)]
-    return [word for part in get_args(annotation) for word in _words_of(part)]
-
-
-def _field_at(path: KeyPath, tree: Value) -> FieldInfo | None:
-    """The schema's field at ``path``; None for a list's item and for an unknown key."""
-    return _section_at(path[:-1], tree).model_fields.get(str(path[-1])) if path and isinstance(path[-1], str) else None
-
-
-def _admits_null(field: FieldInfo | None) -> bool:
-    return field is not None and type(None) in get_args(field.annotation)
+# What other programs call these keys.
+_WORDS_FOR_KIND = {"dataset", "kind", "type", "name", "arch", "architecture", "network"}
+_OTHER_WORDS = {
+    **dict.fromkeys(("lr", "rate", "step_size"), "learning_rate"),
+    **dict.fromkeys(("val_split", "validation_split", "val_fraction"), "validation_fraction"),
+    "test_split": "test_fraction",
+    **dict.fromkeys(("dir", "data_dir", "directory", "file", "filename", "folder", "root"), "path"),
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "criterion": "loss",
+}
 
 
 def _sections_of(annotation: Any) -> list[type[BaseModel]]:
-    """The schema's sections that an annotation admits, such as the kinds of ``data``."""
+    """The schema's sections that an annotation allows, such as the kinds of ``data``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections_of(part)]
 
 
-def _section_kinds(path: KeyPath) -> dict[str, type[BaseModel]]:
+def section_kinds(path: KeyPath) -> dict[str, type[BaseModel]]:
     """The kinds of the section at ``path``, one of ``KINDS``, by name."""
     kinds = _sections_of(_section_at(path[:-1], None).model_fields[str(path[-1])].annotation)
     return {name: kind for kind in kinds for name in get_args(kind.model_fields[KINDS[path]].annotation)}
-
-
-def keys_of_kind(path: KeyPath, kind: Value) -> tuple[KeyPath, list[str]]:
-    """The section whose kind the key at ``path`` says, and the keys that ``kind`` has; none if it is no known kind."""
-    section = path[:-1]
-    if KINDS.get(section) != path[-1]:
-        return section, []
-    model = _section_kinds(section).get(str(kind))
-    return section, list(model.model_fields) if model else []
 
 
 def annotation_of(key: str, tree: Value) -> Any:
@@ -256,23 +271,38 @@ def annotation_of(key: str, tree: Value) -> Any:
 
 
 def _section_at(path: KeyPath, tree: Value, root: type[BaseModel] = Experiment) -> type[BaseModel]:
-    """The section of the schema at ``path``, of the kind that the file asks for, else of the first kind."""
+    """The section of the schema at ``path``, of the kind that the file asks for, else of the kind that was meant."""
     if not path:
         return root
-    if path in KINDS and (chosen := value_at(tree, (*path, KINDS[path]))):
-        return _section_kinds(path)[str(chosen)]
+    if path in KINDS:
+        return section_kinds(path)[kind_at(path, tree)]
     return _sections_of(_section_at(path[:-1], tree, root).model_fields[str(path[-1])].annotation)[0]
 
 
-def _all_keys(model: type[BaseModel], tree: Value, path: tuple[str, ...] = ()) -> list[str]:
-    """Every dotted key below ``path``, in the kinds of section that the file asks for."""
+def kind_at(path: KeyPath, tree: Value) -> str:
+    """The kind of the section at ``path``: the one that is written, else the one that was meant, else the default."""
+    kinds, written = list(section_kinds(path)), value_at(tree, (*path, KINDS[path]))
+    return (
+        kinds[0]
+        if written is None
+        else str(written)
+        if str(written) in kinds
+        else nearest(str(written), kinds) or kinds[0]
+    )
+
+
+def field_at(path: KeyPath, tree: Value, root: type[BaseModel] = Experiment) -> FieldInfo | None:
+    """The field of the schema at ``path``; None for an item of a list."""
+    is_key = path and isinstance(path[-1], str)
+    return _section_at(path[:-1], tree, root).model_fields.get(str(path[-1])) if is_key else None
+
+
+def all_keys(tree: Value, path: tuple[str, ...] = (), root: type[BaseModel] = Experiment) -> list[str]:
+    """Every dotted key below ``path``, in the kinds of section that ``tree`` asks for."""
     keys = []
-    for name, info in model.model_fields.items():
+    for name, info in _section_at(path, tree, root).model_fields.items():
         here = (*path, name)
         keys.append(".".join(here))
-        kinds = _sections_of(info.annotation)
-        if not kinds:
-            continue
-        if here not in KINDS or value_at(tree, (*here, KINDS[here])) in _section_kinds(here):
-            keys += _all_keys(_section_at(here, tree), tree, here)
+        if _sections_of(info.annotation):
+            keys += all_keys(tree, here, root)
     return keys

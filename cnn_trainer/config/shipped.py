@@ -1,14 +1,15 @@
-"""The configs that come with the program, which every command finds by their names: ``cnn-train train mnist``."""
+"""The configs that come with the program; every command finds them by name: ``cnn-train train mnist``."""
 
-import difflib
 import os
 from pathlib import Path
+
+from cnn_trainer.config.nearest import names_beside, nearest
 
 _PACKAGE = Path(__file__).parents[1]
 
 
 def _folder() -> Path:
-    """Where the configs are: a wheel installs them inside the package; in a checkout they are beside it."""
+    """Where the configs are: a wheel installs them inside the package; in a checkout they are next to it."""
     installed = _PACKAGE / "configs"
     return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
@@ -28,7 +29,9 @@ def remedy_for_missing(path: Path) -> str:
     names = shipped_names()
     if path.stem in names:  # such as mnist.yaml
         return f"did you mean {path.stem}, which comes with the program?"
-    if path.suffix or len(path.parts) > 1:
-        return "start one with: cnn-train config init"
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"the shipped configs are {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
+    is_name = not path.suffix and len(path.parts) < 2
+    near = nearest(path.name, [*names_beside(path, (".yaml", ".yml")), *(names if is_name else [])])
+    hint = f"did you mean {near if near in names else path.with_name(near)}?" if near else None
+    if is_name:
+        return f"the shipped configs are {', '.join(names)}" + (f"; {hint}" if hint else "")
+    return hint or "start one with: cnn-train config init"

@@ -1,4 +1,4 @@
-"""What helps to write a config, made from the schema: its JSON Schema, and a commented file to start from."""
+"""Help for writing a config, generated from the schema: a JSON Schema, and a commented file to start from."""
 
 import json
 import textwrap
@@ -26,22 +26,22 @@ def json_schema() -> JsonSchema:
 
 
 def write_new(path: Path, builder: str) -> list[Path]:
-    """Write a commented config to ``path``, and the JSON Schema beside it if there is none.
+    """Write a commented config to ``path``, and the JSON Schema next to it if there is none.
 
     Args:
-        path: The file to write; nothing may be there.
+        path: The file to write; it must not exist yet.
         builder: Which network it describes: ``cnn`` or ``mlp``.
 
     Returns:
         The files that were written.
 
     Raises:
-        UsageError: if ``path`` is there already; it is left as it is.
+        UsageError: if ``path`` exists; it is not changed.
         CnnTrainError: if the system refuses to write.
     """
     schema_path = path.with_name(_SCHEMA_FILE)
     if not _created(path, template(builder)):
-        raise UsageError("is there already, and is left as it is", place=path, remedy="name another file")
+        raise UsageError("already exists, and is not changed", place=path, remedy="name another file")
     return [path, schema_path] if _created(schema_path, json.dumps(json_schema(), indent=2) + "\n") else [path]
 
 
@@ -53,27 +53,27 @@ def _created(path: Path, text: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        remedy = "name a file in a folder that is there and can be written to"
+        remedy = "name a file in an existing folder that you can write to"
         raise CnnTrainError(f"cannot be written: {error.strerror or error}", place=path, remedy=remedy) from error
     return True
 
 
 def template(builder: str) -> str:
-    """A config of all defaults, on MNIST with the network ``builder`` (``cnn`` or ``mlp``), every key explained."""
+    """A config with all defaults, on MNIST with the network ``builder`` (``cnn`` or ``mlp``), every key explained."""
     schema = json_schema()
     kinds = {"data": "mnist", "model": builder, "schedule": "constant"}
     head = [
         MODELINE,
-        "# An experiment of cnn-train, every key with its default: keep what you want to change, delete the rest.",
-        "# Check it with cnn-train config check FILE, train with cnn-train train FILE.",
+        "# An experiment for cnn-train, with every key at its default: keep what you want to change, delete the rest.",
+        "# Check it with cnn-train config check FILE; train it with cnn-train train FILE.",
     ]
     return "\n".join([*head, *_section(schema, schema, kinds, "")]) + "\n"
 
 
 def _section(section: JsonSchema, schema: JsonSchema, kinds: dict[str, str], indent: str) -> Iterator[str]:
-    """The lines of one section; ``kinds`` says of which kind a section with several kinds shall be."""
+    """The lines of one section; ``kinds`` names the kind of each section that can be of several kinds."""
     for name, key in section["properties"].items():
-        if "const" in key:  # says of which kind this section is; explained at the section's head
+        if "const" in key:  # names the kind of this section; explained at the section's head
             yield f"{indent}{name}: {key['const']}"
             continue
         inner = _inner_section(name, key, schema, kinds)
@@ -105,13 +105,14 @@ def _definition(reference: str, schema: JsonSchema) -> JsonSchema:
 
 
 def _explained_kinds(key: JsonSchema, schema: JsonSchema, indent: str) -> Iterator[str]:
-    """A comment on each kind that a section can be of, with the keys that the kind has and their defaults."""
+    """A comment on each kind that a section can be, with the keys of that kind and their defaults."""
     tag = key["discriminator"]["propertyName"]
     for choice in key["oneOf"]:
         definition = _definition(choice["$ref"], schema)
         properties = dict(definition["properties"])
         kinds = properties.pop(tag)
         kind = ", ".join(kinds["enum"]) if "enum" in kinds else kinds["const"]
+        kind += " (default)" if "default" in kinds else ""
         keys = ", ".join(
             f"{name} ({_scalar(other['default']) if 'default' in other else 'required'})"
             for name, other in properties.items()
@@ -131,13 +132,13 @@ def _comment(text: str, indent: str, bullet: str = "") -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    """``value`` as it stands in a YAML file, on one line."""
+    """``value`` as YAML, on one line."""
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("\n...")
 
 
 def _allowed(key: JsonSchema) -> str:
-    """What values a key admits, in brackets; empty if its description says all."""
-    if "anyOf" in key:  # a value or null, or one value in place of a list
+    """The values that a key allows, in brackets; empty if its description says it all."""
+    if "anyOf" in key:  # a value or null, or one value instead of a list
         return _allowed(key["anyOf"][0])
     if "items" in key:
         return _allowed(key["items"])

@@ -1,4 +1,4 @@
-"""What ``data check`` reports: how many, how large, which twice."""
+"""What ``data check`` reports: how many images there are, how large they are, and which occur twice."""
 
 import hashlib
 from collections import Counter
@@ -7,10 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from cnn_trainer.data import scale
+from cnn_trainer.data import doubts
+from cnn_trainer.data.doubts import Data
 from cnn_trainer.data.download import DownloadProgress, no_progress
-from cnn_trainer.data.load import Data, data_used, load_split, load_training
+from cnn_trainer.data.load import data_used, load_split, load_training
 from cnn_trainer.data.splits import Split, SplitName, counts_per_class, split_digest
+from cnn_trainer.errors import count
 from cnn_trainer.storage.strict_json import Record
 
 
@@ -18,54 +20,57 @@ class SplitReport(Record):
     """One split."""
 
     num_examples: int
-    shape: list[int] = Field(description="Of the images: examples, height, width, channels.")
+    shape: list[int] = Field(description="Shape of the images: examples, height, width, channels.")
     counts: list[int] = Field(description="Examples of each class, in the order of the class names.")
-    sha256: str = Field(description="What split_digest gives.")
-    num_repeated: int = Field(description="Images that are byte for byte an earlier image of the same split.")
-    num_contradicting: int = Field(description="Images that are an earlier image of the split with another label.")
+    sha256: str = Field(description="The digest that split_digest returns.")
+    num_repeated: int = Field(description="Images that are byte for byte equal to an earlier image of the same split.")
+    num_contradicting: int = Field(
+        description="Images that are equal to an earlier image of the split but have another label."
+    )
     num_blank: int = Field(description="Images whose values are all the same.")
 
 
 class SharedImages(Record):
-    """Images of one split that are byte for byte images of another."""
+    """Images of one split that are byte for byte equal to images of another."""
 
     split: SplitName
     other: SplitName
-    num_images: int = Field(description="How many images of split stand in other too.")
+    num_images: int = Field(description="How many images of split are in other too.")
 
 
 class DataReport(Record):
-    """The data that a config asks for, looked at as a whole."""
+    """A report on all the data that a config asks for."""
 
     source: str
     requested: str = Field(description="Differs from source if the fallback was taken.")
     location: str
-    pixel_dtype: str = Field(description="Of the images in the source.")
+    pixel_dtype: str = Field(description="Dtype of the images in the source.")
     white: int = Field(description="The value in the source that stands for 255.")
     validation_from: Literal["own", "carved"] | None
     class_names: list[str]
     splits: dict[SplitName, SplitReport]
     shared: list[SharedImages]
-    problems: list[str] = Field(description="What to look into before training, one line each; empty if all is well.")
+    problems: list[str] = Field(
+        description="What to look into before training, one line each; empty if nothing is wrong."
+    )
 
 
 def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) -> DataReport:
-    """Read every split that ``data`` describes and report on it. This opens the test split too, to compare it.
+    """Read every split that ``data`` describes and report on it. This also opens the test split, to compare it.
 
     Args:
-        data: the section of the config; its fallback is taken as ``train`` would take it, and is then a problem.
+        data: the section of the config; its fallback is taken as in ``train``, and is then reported as a problem.
         seed: decides the validation split, and a folder's test split.
         progress: told of a download, in bytes.
 
     Raises:
-        DataError: if a split cannot be read, as ``train`` or ``evaluate`` would refuse it.
+        DataError: if a split cannot be read; ``train`` and ``evaluate`` refuse the same data.
     """
     problems: list[str] = []
     training = load_training(data, seed, problems.append, progress)
     record = training.record
     test = load_split(data_used(data, record), seed, "test", trained_on=record)
-    if darker := scale.compare_brightness(record.location, "test", test.images, training.train.images):
-        problems.append(darker)
+    doubts.look_at_other(data_used(data, record), record.location, "test", test, training.train, problems.append)
     splits: dict[SplitName, Split] = {"train": training.train}
     if training.validation:
         splits["validation"] = training.validation
@@ -84,7 +89,8 @@ def check_data(data: Data, seed: int, progress: DownloadProgress = no_progress) 
     for name, report in reports.items():
         problems += _find_problems(name, report, record.class_names)
     problems += [
-        f"{found.num_images} images of the {found.split} split are in the {found.other} split too" for found in shared
+        f"the {found.split} split shares {count(found.num_images, 'image')} with the {found.other} split"
+        for found in shared
     ]
     return DataReport(
         source=record.source,
@@ -119,13 +125,13 @@ def _report(split: Split, hashes: list[bytes], num_classes: int) -> SplitReport:
 
 def _find_problems(name: SplitName, report: SplitReport, class_names: list[str]) -> list[str]:
     problems = []
-    empty = [class_names[label] for label, count in enumerate(report.counts) if not count]
+    empty = [class_names[label] for label, found in enumerate(report.counts) if not found]
     if empty:
         problems.append(f"the {name} split has no example of: {', '.join(empty[:10])}{', …' if empty[10:] else ''}")
     if report.num_repeated:
-        problems.append(f"{report.num_repeated} images of the {name} split are there twice or more")
+        problems.append(f"the {name} split holds {count(report.num_repeated, 'repeated image')}")
     if report.num_contradicting:
-        problems.append(f"{report.num_contradicting} of these have another label than the first of them")
+        problems.append(f"repeated with another label than the first: {count(report.num_contradicting, 'image')}")
     if report.num_blank:
-        problems.append(f"{report.num_blank} images of the {name} split are blank: all values the same")
+        problems.append(f"the {name} split holds {count(report.num_blank, 'blank image')}, all values the same")
     return problems

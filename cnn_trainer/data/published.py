@@ -1,7 +1,7 @@
 """The data sets that have a name, as their makers published them: classes, sizes, files and digests.
 
-A data set whose arrays have known digests is taken from any container that holds the same arrays. Of the others only
-digests of the gzipped files are published: they are taken from these files, and from nothing else.
+A data set whose arrays have known digests is read from any file that holds the same arrays. For the others, only
+digests of the gzipped files are published, so they are read only from these files.
 """
 
 import string
@@ -37,14 +37,14 @@ class Publication:
     """A data set as published.
 
     Attributes:
-        title: how its makers write its name.
+        title: its name, as its makers write it.
         class_names: in the order of the labels, from 0.
         num_examples: of each split; all images are 28x28 and grey.
         url: where its files are, with a slash at the end.
-        files: the files that it is downloaded as, with their SHA-256; None where the arrays tell.
-        max_bytes: of one file.
-        arrays: SHA-256 of the bytes of each array in C order, labels as uint8; None if only the files tell.
-        prefixes: what may stand before ``train-images``, in lower case and without its last separator.
+        files: the files that are downloaded, with their SHA-256; None if the digests of the arrays are checked.
+        max_bytes: the largest size of one file.
+        arrays: SHA-256 of the bytes of each array in C order, labels as uint8; None if those of the files are checked.
+        prefixes: what may come before ``train-images``, in lower case and without its last separator.
         folders: names of its folder, in lower case and without hyphens and underscores.
     """
 
@@ -60,9 +60,9 @@ class Publication:
 
 
 def _emnist(part: str, class_names: list[str], num_train: int, num_test: int, digests: list[str]) -> Publication:
-    # Digests of the files inside the archive, as public code that reads them lists them: all of them in mnists.py by
-    # Connor Olding, most of them a second time elsewhere, with the same values. The archive's own digest vouches for
-    # them when it is downloaded.
+    # Digests of the files inside the archive, as listed in public code that reads them: all of them in mnists.py by
+    # Connor Olding, most of them also elsewhere, with the same values. When the archive is downloaded, its own digest
+    # confirms them.
     names = [f"emnist-{part}-{split}-{kind}-ubyte.gz" for split in ("train", "test") for kind in _KINDS]
     return Publication(
         title=f"EMNIST {part}",
@@ -78,7 +78,7 @@ def _emnist(part: str, class_names: list[str], num_train: int, num_test: int, di
 
 
 PUBLISHED: dict[NamedSource, Publication] = {
-    # With the idx headers in front, the arrays have the MD5 sums published for the original files: 6bbc9ace…,
+    # With the idx headers before them, the arrays have the MD5 sums published for the original files: 6bbc9ace…,
     # a25bea73…, 2646ac64…, 27ae3e4e….
     "mnist": Publication(
         title="MNIST",
@@ -162,7 +162,7 @@ PUBLISHED: dict[NamedSource, Publication] = {
             "bad1834c45d5988e270b99d43b13edc3fd898f658ffbc2caf2846ef27f7b05b0",
         ],
     ),
-    # Each class is a capital letter and the small one.
+    # Each class is a letter, both capital and small.
     "emnist-letters": _emnist(
         "letters",
         list(string.ascii_uppercase),
@@ -175,7 +175,7 @@ PUBLISHED: dict[NamedSource, Publication] = {
             "924955c31fe7fd809b7303b5c0141282955f4b8390c74cdfd5d80435e0f4b4cb",
         ],
     ),
-    # Of 15 letters the capital and the small one are one class (Cohen and others, EMNIST, 2017, figure 2).
+    # For 15 letters, the capital and the small one are one class (Cohen and others, EMNIST, 2017, figure 2).
     "emnist-balanced": _emnist(
         "balanced",
         [*DIGITS, *string.ascii_uppercase, *"abdefghnqrt"],

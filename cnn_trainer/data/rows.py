@@ -1,6 +1,7 @@
-"""Images as the rows of a CSV file: one number a pixel, and the label in a column of its own.
+"""Images as the rows of a CSV file: one number per pixel, and the label in its own column.
 
-With a header or without one; cells apart by commas, semicolons or tabs; plain, gzipped, or alone in a zip file.
+With or without a header; with a comma, semicolon, tab, bar or space between cells; plain, gzipped, or as the only CSV
+file in a zip file.
 """
 
 import csv
@@ -13,31 +14,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.data import arrays, npz, tables
-from cnn_trainer.errors import DataError
+from cnn_trainer.data import arrays, folder, npz, tables
+from cnn_trainer.errors import DataError, count
 
 CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.zip", ".tsv", ".tsv.gz")
 
-_EXPECTED = "a CSV file of images, one row each"
-_NOT_PIXELS = frozenset({"", "id", "imageid", "image_id", "index"})  # columns that number the rows
+_EXPECTED = "a CSV file with one image per row"
 _MAX_LINE_CHARACTERS = 2**24
 _CHUNK_CELLS = 2**20
 
-_LOOKED_AT = 1000  # rows, to tell what stands where
+_LOOKED_AT = 1000  # rows that the layout is detected from
+_MIN_NAMES = 0.1  # if more than this share of the labels are not numbers, all labels are names
 
-_Line = tuple[int, str]  # with its number, counted from 1
+_Line = tuple[int, str]  # its number, counted from 1, and its text
 _Labels = NDArray[np.int64] | list[str]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands where in a row.
+    """The layout of a row.
 
     Attributes:
         delimiter: what is between cells.
@@ -65,9 +66,9 @@ def read_csv(path: Path, label: str | None, image_shape: Sequence[int] | None) -
 
     Args:
         path: the file.
-        label: the name of the column of the labels, or ``first`` or ``last`` in a file without a header; None: found.
-        image_shape: height, width and channels, or channels, height and width; None: a square, of one value a pixel or
-            of three.
+        label: the name of the column of the labels, or ``first`` or ``last`` without a header; None: it is detected.
+        image_shape: height, width and channels, or channels, height and width; None: a square, of one value per pixel
+            or of three.
 
     Raises:
         DataError: if it is missing, broken or too large, has no labels, or a cell is not what it should be.
@@ -78,7 +79,7 @@ def read_csv(path: Path, label: str | None, image_shape: Sequence[int] | None) -
     with _open(path) as lines:
         layout, rows = _start(path, lines, label)
         if layout.label is None:
-            remedy = "say which column holds them: data.label; images without labels are for cnn-train predict"
+            remedy = "name it in data.label; images without labels are for cnn-train predict"
             raise DataError("has no column of labels", place=path, remedy=remedy)
         shape = tables.image_shape(len(layout.pixels), image_shape, path)
         for chunk in _chunks(rows, layout):
@@ -94,15 +95,15 @@ def read_csv(path: Path, label: str | None, image_shape: Sequence[int] | None) -
     return tables.Table(tables.shaped(np.concatenate(images), shape), _join(labels))
 
 
-def has_labels(path: Path, label: str | None) -> bool:
-    """Whether the rows of a file have labels, as far as its first rows tell. Raises DataError if it cannot be read."""
+def csv_has_labels(path: Path, label: str | None) -> bool:
+    """Whether the rows of a file have labels, judging by its first rows. Raises DataError if it cannot be read."""
     with _open(path) as lines:
         layout, _ = _start(path, lines, None)
     return layout.label is not None or label in (layout.names or [])
 
 
 def iterate_images(path: Path, image_shape: Sequence[int], white: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The images of a file, in order, of which only some are in memory at a time; a column of labels is passed over.
+    """The images of a file, in order; only some are in memory at a time, and a column of labels is ignored.
 
     Args:
         path: the file.
@@ -117,11 +118,13 @@ def iterate_images(path: Path, image_shape: Sequence[int], white: int) -> Iterat
     """
     with _open(path) as lines:
         layout, rows = _start(path, lines, None)
-        if layout.names is None and layout.num_columns == math.prod(image_shape):  # no label among them
+        if layout.names is None and layout.num_columns == math.prod(image_shape):  # there is no label
             layout = replace(layout, label=None, pixels=list(range(layout.num_columns)))
         if len(layout.pixels) != math.prod(image_shape):
             shape = "x".join(map(str, image_shape))
-            problem = f"has {len(layout.pixels)} values a row; an image of {shape} takes {math.prod(image_shape)}"
+            problem = (
+                f"has {count(len(layout.pixels), 'value')} per row; an image of {shape} takes {math.prod(image_shape)}"
+            )
             raise DataError(problem, place=path, remedy="expected images like those that the network was trained on")
         for chunk in _chunks(rows, layout):
             pixels, _ = _parse(path, chunk, layout)
@@ -130,7 +133,7 @@ def iterate_images(path: Path, image_shape: Sequence[int], white: int) -> Iterat
 
 
 def _to_uint8(where: str, pixels: NDArray[np.generic], white: int) -> NDArray[np.uint8]:
-    """Pixels on a scale that is known. Raises DataError if they are not on it."""
+    """Converts pixels whose scale is known. Raises DataError if they are outside it."""
     lowest, highest = float(pixels.min()), float(pixels.max())
     if not -0.5 / 255 < lowest / white <= highest / white < 1 + 0.5 / 255:
         problem = f"has pixels from {lowest:g} to {highest:g} in the rows from here on"
@@ -151,11 +154,13 @@ def _open(path: Path) -> Iterator[Iterator[tuple[int, str]]]:
             elif head == b"PK\x03\x04":
                 archive = npz.open_archive(str(path), file)
                 members = [name for name in archive.namelist() if name.lower().endswith((".csv", ".tsv"))]
+                members = [name for name in members if not any(map(folder.is_junk, PurePosixPath(name).parts))]
                 if len(members) != 1:
                     problem = f"a zip file with {len(members)} CSV files"
-                    raise DataError(problem, place=path, remedy="unpack it")
+                    raise DataError(problem, place=path, remedy="unpack it" if members else f"expected {_EXPECTED}")
                 stream = archive.open(members[0])
-            with io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline=None) as text:
+            encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            with io.TextIOWrapper(stream, encoding, errors="replace", newline=None) as text:
                 yield _lines(path, text)
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"broken file: {error}", place=path, remedy="get it again") from None
@@ -167,6 +172,8 @@ def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
         number += 1
         if len(line) == _MAX_LINE_CHARACTERS:
             raise DataError("has a line without an end", place=f"{path}:{number}", remedy=f"expected {_EXPECTED}")
+        if "\0" in line:
+            raise DataError("is not text", place=f"{path}:{number}", remedy=f"expected {_EXPECTED}")
         if line.strip():
             yield number, line.rstrip("\n")
 
@@ -180,24 +187,30 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _start(path: Path, lines: Iterator[_Line], label: str | None) -> tuple[Layout, Iterator[_Line]]:
-    """What stands where, and the lines behind the header."""
+    """The layout, and the lines after the header."""
     head = list(islice(lines, _LOOKED_AT))
     if not head:
         raise DataError("holds no row of an image", place=path, remedy=f"expected {_EXPECTED}")
     first = head[0][1]
-    delimiter = max(",;\t", key=first.count)
+    delimiter = max(",;\t|", key=first.count)
+    delimiter = delimiter if delimiter in first else " "  # as numpy.savetxt writes
     cells = _cells(first, delimiter)
+    if len(cells) < 2 or (delimiter == " " and not any(map(_is_number, _cells(head[-1][1], delimiter)))):
+        problem = f"begins with {first[:40]!r}, which is not a row of many cells"
+        remedy = f"expected {_EXPECTED}, with commas, semicolons, tabs, bars or spaces between cells"
+        raise DataError(problem, place=f"{path}:{head[0][0]}", remedy=remedy)
     if not _is_header(cells):
         rows = [_cells(line, delimiter) for _, line in head]
         return _layout_by_values(path, rows, delimiter, label), chain(head, lines)
-    if all(map(_is_number, cells)) and head[1:]:  # the header says no more than there is to see
+    if all(map(_is_number, cells)) and head[1:]:  # the header only numbers the columns
         rows = [_cells(line, delimiter) for _, line in head[1:]]
         return _layout_by_values(path, rows, delimiter, label), chain(head[1:], lines)
-    return _layout_by_names(path, cells, delimiter, label, head[1:2]), chain(head[1:], lines)
+    rows = [_cells(line, delimiter) for _, line in head[1:]]
+    return _layout_by_names(path, cells, rows, delimiter, label), chain(head[1:], lines)
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Whether these are names of columns: most are no numbers, one is a usual name, or they count 0, 1, 2, …."""
+    """Whether these are names of columns: most are not numbers, one is a usual name, or they count 0, 1, 2, …."""
     numbers = [cell for cell in cells if _is_number(cell)]
     if 2 * len(numbers) < len(cells) or any(cell.lower() in tables.LABEL_NAMES for cell in cells):
         return True
@@ -213,30 +226,48 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _layout_by_names(path: Path, names: list[str], delimiter: str, label: str | None, first_row: list[_Line]) -> Layout:
+def _layout_by_names(path: Path, names: list[str], rows: list[list[str]], delimiter: str, label: str | None) -> Layout:
     at = tables.find_label(names, label, path)
     left_out = [
-        column for column, name in enumerate(names) if name.lower() in _NOT_PIXELS or name.startswith("Unnamed:")
+        column for column, name in enumerate(names) if name.lower() in tables.NOT_PIXELS or name.startswith("Unnamed:")
     ]
     pixels = [column for column in range(len(names)) if column != at and column not in left_out]
-    cells = _cells(first_row[0][1], delimiter) if first_row else []
-    is_text = at is not None and len(cells) > at and not _is_number(cells[at])
-    return Layout(delimiter, names, len(names), at, is_text, pixels)
+    if not tables.is_square(len(pixels)) and tables.is_square(len(pixels) - 1) and _counts(rows, pixels[0]):
+        pixels = pixels[1:]
+    return Layout(delimiter, names, len(names), at, _are_names(rows, at), pixels)
+
+
+def _are_names(rows: list[list[str]], at: int | None) -> bool:
+    """Whether the labels are names; some may look like numbers, as in 0 to 9 and A to Z."""
+    labels = [row[at] for row in rows if len(row) > at and row[at]] if at is not None else []
+    return sum(not _is_number(label) for label in labels) > _MIN_NAMES * len(labels)
+
+
+def _counts(rows: list[list[str]], column: int) -> bool:
+    """Whether a column numbers the rows: from 0, or from any other number."""
+    cells = [row[column] for row in rows if len(row) > column]
+    if len(cells) < 3 or not cells[0].isdecimal():
+        return False
+    return cells == [str(number) for number in range(int(cells[0]), int(cells[0]) + len(cells))]
 
 
 def _layout_by_values(path: Path, rows: list[list[str]], delimiter: str, label: str | None) -> Layout:
     """Without a header, the label is in the first column, or in the last if only that one varies."""
     num_columns = len(rows[0])
-    last = num_columns - 1
+    used = [at for at in range(num_columns) if any(row[at] for row in rows if len(row) == num_columns)]
+    columns = list(range(used[-1] + 1)) if used else [0]  # rows may end in a comma
+    if tables.is_square(len(columns) - 2) and not tables.is_square(len(columns) - 1) and _counts(rows, 0):
+        columns = columns[1:]
+    first, last = columns[0], columns[-1]
     if label not in (None, "first", "last"):
-        remedy = "write first or last: the file has no header with names of columns"
+        remedy = "write first or last: the file has no header with column names"
         raise DataError(f"has no column {label}, which data.label names", place=path, remedy=remedy)
-    if label is None and tables.is_square(num_columns) and not tables.is_square(last):
-        return Layout(delimiter, None, num_columns, None, False, list(range(num_columns)))
-    varies = [len({row[at] for row in rows if len(row) == num_columns}) > 1 for at in (0, last)]
-    at = last if label == "last" or (label is None and varies == [False, True]) else 0
-    pixels = [column for column in range(num_columns) if column != at]
-    return Layout(delimiter, None, num_columns, at, not _is_number(rows[0][at]), pixels)
+    if label is None and tables.is_square(len(columns)) and not tables.is_square(len(columns) - 1):
+        return Layout(delimiter, None, num_columns, None, False, columns)
+    varies = [len({row[at] for row in rows if len(row) == num_columns}) > 1 for at in (first, last)]
+    at = last if label == "last" or (label is None and varies == [False, True]) else first
+    pixels = [column for column in columns if column != at]
+    return Layout(delimiter, None, num_columns, at, _are_names(rows, at), pixels)
 
 
 def _chunks(lines: Iterator[_Line], layout: Layout) -> Iterator[list[_Line]]:
@@ -276,7 +307,10 @@ def _parse(path: Path, chunk: list[_Line], layout: Layout) -> tuple[NDArray[np.g
 
 def _labels(path: Path, chunk: list[_Line], layout: Layout, values: NDArray[np.generic]) -> _Labels:
     if layout.label is not None and layout.is_text:
-        return [_cells(line, layout.delimiter)[layout.label] for _, line in chunk]
+        labels = [_cells(line, layout.delimiter)[layout.label] for _, line in chunk]
+        for name in set(labels):
+            tables.check_name(name, f"{path}:{chunk[labels.index(name)][0]}")
+        return labels
     whole = values.astype(np.int64)
     if (wrong := np.flatnonzero(whole != values)).size:
         number, value = chunk[int(wrong[0])][0], values[wrong[0]]
@@ -286,18 +320,22 @@ def _labels(path: Path, chunk: list[_Line], layout: Layout, values: NDArray[np.g
 
 
 def _fault(path: Path, chunk: list[_Line], layout: Layout, columns: list[int]) -> DataError:
-    """What is wrong with the first wrong cell of the chunk, and where it stands."""
+    """What is wrong with the first wrong cell of the chunk, and where it is."""
     for number, line in chunk:
         cells = _cells(line, layout.delimiter)
         place = f"{path}:{number}"
         if len(cells) != layout.num_columns:
             remedy = f"expected {layout.num_columns}, as in the first row"
-            return DataError(f"has {len(cells)} cells", place=place, remedy=remedy)
+            return DataError(f"has {count(len(cells), 'cell')}", place=place, remedy=remedy)
         for column in columns:
             if not _is_number(cells[column]) or not math.isfinite(float(cells[column])):
                 shown = repr(cells[column][:40]) if cells[column] else "nothing"
-                return DataError(f"{layout.column(column)} holds {shown}", place=place, remedy="expected a number")
-    return DataError("has a cell that is no number", place=f"{path}:{chunk[0][0]}", remedy="expected numbers")
+                is_bool = cells[column].lower() in ("true", "false")
+                remedy = "write 255 for True and 0 for False" if is_bool else "expected a number"
+                if column == layout.label:
+                    remedy = f"expected a number, as in most of the first {_LOOKED_AT} rows"
+                return DataError(f"{layout.column(column)} holds {shown}", place=place, remedy=remedy)
+    return DataError("has a cell that is not a number", place=f"{path}:{chunk[0][0]}", remedy="expected numbers")
 
 
 def _join(labels: list[_Labels]) -> _Labels:

@@ -1,10 +1,11 @@
 """Splits in memory, their digest, and every random choice among examples.
 
-Nothing here holds random state: a choice is a function of a seed and of what is chosen for.
+Nothing here holds random state: a choice is a function of a seed and of its purpose.
 """
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
@@ -12,10 +13,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.errors import DataError
+from cnn_trainer.errors import DataError, count
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing", "t10k"),
+}
+"""Words in the names of a split's files, folders and arrays, in upper or lower case."""
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
@@ -37,7 +44,7 @@ class Split:
     Attributes:
         images: uint8 (n, height, width, channels), C-contiguous, 0 to 255; channels is 1 or 3.
         labels: int32 (n,), 0 to the number of classes minus 1.
-        source_dtype: of the images in their source.
+        source_dtype: the dtype of the images in their source.
         source_white: the value there that stands for 255: 1 or 255.
     """
 
@@ -48,6 +55,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def split_named(name: str) -> SplitName | None:
+    """The split that a name means: ``01_Train`` means train; ``dog`` and ``test-train`` mean none."""
+    words = re.split("[^a-z]+", re.sub("(set|data)(?![a-z])", "", re.sub("t10k", "test", name.lower())))
+    found = {split for split, names in SPLIT_WORDS.items() if not set(names).isdisjoint(words)}
+    return found.pop() if len(found) == 1 else None
 
 
 def split_digest(split: Split) -> str:
@@ -64,7 +78,7 @@ def split_digest(split: Split) -> str:
 
 
 def permutation(num_examples: int, seed: int, stream: Stream, index: int = 0) -> NDArray[np.int64]:
-    """A permutation of 0 to ``num_examples`` - 1 that follows from the arguments only.
+    """A permutation of 0 to ``num_examples`` - 1 that depends only on the arguments.
 
     The 64-bit outputs of the counter-based generator Philox 4x64-10 (Salmon and others, "Parallel random numbers: as
     easy as 1, 2, 3", 2011), whose key is (seed, stream * 2**32 + index), are ranked. NumPy promises the same raw
@@ -84,7 +98,7 @@ def permutation(num_examples: int, seed: int, stream: Stream, index: int = 0) ->
 def order_of_examples(num_examples: int, seed: int, epoch: int) -> Labels:
     """The order in which an epoch goes through the training split: int32 (num_examples,), a permutation.
 
-    It follows from the arguments only, so that a resumed run finds its place again.
+    It depends only on the arguments, so that a resumed run finds its place again.
     """
     return permutation(num_examples, seed, Stream.EPOCH_ORDER, epoch).astype(np.int32)
 
@@ -95,7 +109,7 @@ def counts_per_class(labels: NDArray[np.integer], num_classes: int) -> list[int]
 
 
 def _quotas(counts: list[int], fraction: float) -> list[int]:
-    """How many of each class to take: round(total * fraction) in all, by the method of largest remainders.
+    """How many of each class to take: round(total * fraction) in total, by the method of largest remainders.
 
     At least one example of each class is left. Ties go to the lower class.
     """
@@ -114,22 +128,23 @@ def _quotas(counts: list[int], fraction: float) -> list[int]:
 
 
 def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, stream: Stream) -> NDArray[np.bool_]:
-    """Which examples to take so that every class gives the same share: bool (n,).
+    """Which examples to take so that every class contributes the same share: bool (n,).
 
     Args:
         labels: integers (n,), each class from 0 to the largest with at least one example.
-        fraction: the share, above 0 and at most 0.5; round(n * fraction) are taken in all.
+        fraction: the share, above 0 and at most 0.5; round(n * fraction) are taken in total.
         seed: decides which examples of a class are taken.
-        stream: what they are taken for.
+        stream: the purpose that they are taken for.
 
     Raises:
-        DataError: if this would take no example, or cannot be done without using up a class.
+        DataError: if this would take no examples, or would use up a class.
     """
     counts = counts_per_class(labels, 0)
     quotas = _quotas(counts, fraction)
     wanted = round(len(labels) * fraction)
     if wanted == 0 or sum(quotas) < wanted:
-        asked = f"a share of {fraction} of {len(labels)} examples in {len(counts)} classes is {wanted}"
+        examples, classes = count(len(labels), "example"), count(len(counts), "class", "classes")
+        asked = f"a share of {fraction} of {examples} in {classes} is {wanted}"
         problem = f"{asked}, of which {sum(quotas)} can be taken with one of each class left"
         raise DataError(problem, remedy="give more examples or another fraction")
     order = permutation(len(labels), seed, stream)
@@ -140,12 +155,12 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
 
 
 def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
-    """The training split without the validation split, and the validation split, both in their first order.
+    """The training split without the validation split, and the validation split, both in their original order.
 
-    ``fraction`` is the share of ``whole`` that is set aside, stratified by class; 0 for none. ``seed`` chooses.
+    ``fraction`` is the share of ``whole`` that is set aside, stratified by class and chosen by ``seed``; 0 for none.
 
     Raises:
-        DataError: if a class has too few examples for that.
+        DataError: if a class has too few examples.
     """
     if not fraction:
         return whole, None
@@ -157,3 +172,9 @@ def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, S
         replace(whole, images=whole.images[part], labels=whole.labels[part]) for part in (~chosen, chosen)
     )
     return train, validation
+
+
+def unused_fraction(location: str, num_validation: int) -> str:
+    """The warning if ``data.validation_fraction`` is set but the source has its own validation split."""
+    own = f"{location} has its own validation split of {count(num_validation, 'image')}"
+    return f"data.validation_fraction is not used: {own}"

@@ -1,4 +1,4 @@
-"""The sources ``csv`` and ``parquet``: which files hold which split, and the splits that they make."""
+"""The sources ``csv`` and ``parquet``: finds the files of each split, and reads them."""
 
 import os
 import re
@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cnn_trainer.config.expand import expand_path, literal_path
 from cnn_trainer.config.schema.data import Csv, Parquet
 from cnn_trainer.data import arrays, idx, parquet, rows, tables
-from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified
+from cnn_trainer.data.splits import Split, SplitName, Stream, choose_stratified, split_named
 from cnn_trainer.errors import DataError
 
 _SUFFIXES = {"csv": rows.CSV_SUFFIXES, "parquet": (".parquet",)}
-_SPLIT_WORD = re.compile(r"(?<![a-z])(train|training|test|testing|t10k|val|valid|validation)(?![a-z])")
-_SPLITS: dict[str, SplitName] = {"tra": "train", "tes": "test", "t10": "test", "val": "validation"}
-_SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
+_SHARD = re.compile(
+    r"-(\d{5})-of-(\d{5})(?=\.)|^(\d{4,})(?=\.)"
+)  # the second form is that of tables converted by the Hub
 
 
 def read_table(
@@ -22,15 +23,15 @@ def read_table(
 ) -> tuple[Split, list[str]] | None:
     """A split of the tables that ``data`` names, and the classes of the training examples.
 
-    Without files of a test split, ``data.test_fraction`` of each class of the training table, chosen by ``seed``, are
+    If the test split has no files, ``data.test_fraction`` of each class of the training table, chosen by ``seed``, is
     the test split.
 
     Args:
         data: the section of the config.
-        place: ``data.path``, or what takes its place.
-        split: which one.
+        place: ``data.path``, or what replaces it.
+        split: which split.
         seed: decides which examples are the test split.
-        class_names: those that the model knows; None: those of the training table.
+        class_names: the classes that the model knows; None for those of the training table.
 
     Returns:
         None if ``split`` is the validation split and has no files of its own.
@@ -40,8 +41,8 @@ def read_table(
     """
     files = find_tables(data, place, split)
     tests = files if split == "test" else find_tables(data, place, "test")
-    if data.test_path is None and isinstance(data, Csv):  # as of a competition, whose labels are kept back
-        tests = [path for path in tests if rows.has_labels(path, data.label)]
+    if data.test_path is None:  # without labels, as in a competition that keeps them back
+        tests = [path for path in tests if _has_labels(path, data)]
     if split == "validation" and not files:
         return None
     carved = split != "validation" and not tests
@@ -57,9 +58,14 @@ def read_table(
     try:
         is_test = choose_stratified(whole.labels, data.test_fraction, seed, Stream.FOLDER_TEST)
     except DataError as error:
-        raise DataError(f"data.test_fraction: {error}", place=place) from None
+        raise DataError(f"data.test_fraction: {error.problem}", place=place, remedy=error.remedy) from None
     chosen = is_test if split == "test" else ~is_test
     return replace(whole, images=whole.images[chosen], labels=whole.labels[chosen]), list(class_names)
+
+
+def _has_labels(path: Path, data: Csv | Parquet) -> bool:
+    has_labels = rows.csv_has_labels if isinstance(data, Csv) else parquet.parquet_has_labels
+    return has_labels(path, data.label)
 
 
 def _read(data: Csv | Parquet, files: list[Path]) -> tables.Table:
@@ -71,48 +77,41 @@ def _read(data: Csv | Parquet, files: list[Path]) -> tables.Table:
 def find_tables(data: Csv | Parquet, place: Path, split: SplitName) -> list[Path]:
     """The files of a split, in order: those that ``data`` names, or those in ``place`` that are named after it.
 
-    ``place`` is ``data.path``: a folder, or the file of the training split. None of the test or validation split is
-    an empty list.
+    ``place`` is ``data.path``: a folder, or the file of the training split. The list is empty if the test or validation
+    split has no files.
 
     Raises:
-        DataError: if it is not there, or cannot be told which files they are.
+        DataError: if there are no files, or if it is not clear which ones are meant.
     """
     own = {"test": data.test_path, "validation": data.validation_path}.get(split)
     if own is not None:
-        return _all_of(expand(own), data)
+        return _all_of(expand_path(own), data)
     if not arrays.is_folder(place):
         return [place] if split == "train" else []
     found = _list(place, data)
-    chosen = [path for path in found if _split_of(path) == split]
+    splits = {path: _split_of(path.relative_to(place)) for path in found}
+    chosen = [path for path in found if splits[path] == split]
     if split == "train" and not chosen:
-        chosen = [path for path in found if _split_of(path) is None]
+        chosen = [path for path in found if splits[path] is None]
         if not chosen:
             suffix = _SUFFIXES[data.source][0]
-            raise DataError(f"holds no file train{suffix}", place=place, remedy="name the file: data.path")
+            raise DataError(f"holds no file train{suffix}", place=place, remedy="name the file in data.path")
     return _one_table(chosen, place)
 
 
 def paths_at(data: Csv | Parquet, place: Path) -> dict[str, str | None]:
     """The keys of ``data`` that name files or folders, for tables that have moved to ``place``.
 
-    If what they name stands in the folder ``place`` as it stood in the folder that held all of it, they name it there;
-    else ``data.path`` is ``place`` and names what is found there. Raises DataError.
+    If the folder ``place`` holds everything that they name, in the same layout as their common folder did, they name it
+    there; otherwise ``data.path`` is ``place``, and what is found there is used. Raises DataError.
     """
     keys = ("path", "test_path", "validation_path")
-    named = {key: expand(text) for key in keys if (text := getattr(data, key)) is not None}
+    named = {key: expand_path(text) for key in keys if (text := getattr(data, key)) is not None}
     held = Path(os.path.commonpath([path.parent for path in named.values()]))
     moved = {key: place / path.relative_to(held) for key, path in named.items()}
     if not all(os.path.lexists(path) for path in moved.values()):
         moved = {"path": place}
-    return {key: str(moved[key]) if key in moved else None for key in keys}
-
-
-def expand(text: str) -> Path:
-    """A path of a config, with ~ for the home folder, made absolute. Raises DataError."""
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise DataError("no home folder known for ~", place=text, remedy="write the path out") from None
+    return {key: literal_path(moved[key]) if key in moved else None for key in keys}
 
 
 def _all_of(place: Path, data: Csv | Parquet) -> list[Path]:
@@ -124,7 +123,7 @@ def _all_of(place: Path, data: Csv | Parquet) -> list[Path]:
 
 
 def _list(folder: Path, data: Csv | Parquet) -> list[Path]:
-    """The files of the format in ``folder``, or else in its sub-folders and theirs, sorted by name."""
+    """The files of the format in ``folder``, or else in its sub-folders and their sub-folders, sorted by name."""
     level = [folder]
     for _ in range(3):
         paths = (path for place in level for path in idx.files_in(place))
@@ -135,17 +134,22 @@ def _list(folder: Path, data: Csv | Parquet) -> list[Path]:
 
 
 def _split_of(path: Path) -> SplitName | None:
-    match = _SPLIT_WORD.search(path.name.lower())
-    return _SPLITS[match[1][:3]] if match else None
+    """The split that its name means, or else the name of the folder that it is in."""
+    names = [path.name.partition(".")[0], *(folder.name for folder in path.parents)]
+    return next((split for name in names if (split := split_named(name))), None)
 
 
 def _one_table(paths: list[Path], folder: Path) -> list[Path]:
-    """The files, if they are the parts of one table: ``train-00000-of-00002.parquet``."""
+    """The files, if all of them are parts of one table: ``train-00000-of-00002.parquet``, or ``train/0000.parquet``."""
     tables = {path.with_name(_SHARD.sub("", path.name)) for path in paths}
     if len(tables) > 1:
         names = ", ".join(str(path.relative_to(folder)) for path in paths)
-        problem = f"holds more than one table that it could be: {names[:200]}"
-        raise DataError(
-            problem, place=folder, remedy="name the file: data.path, data.test_path or data.validation_path"
-        )
+        problem = f"holds more than one table for this split: {names[:200]}"
+        remedy = "name the file in data.path, data.test_path or data.validation_path"
+        raise DataError(problem, place=folder, remedy=remedy)
+    parts = [match for path in paths if (match := _SHARD.search(path.name)) and match[2]]
+    if parts and len(parts) != (wanted := int(parts[0][2])):
+        there = ", ".join(match.string for match in parts[:5])
+        problem = f"holds {len(parts)} of {wanted} parts of a table: {there}"
+        raise DataError(problem, place=folder, remedy="get the missing parts")
     return paths

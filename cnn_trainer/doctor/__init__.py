@@ -1,1 +1,1 @@
-"""What this machine is, and what is wrong with it."""
+"""Examines this machine and finds what is wrong with it."""

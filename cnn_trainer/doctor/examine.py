@@ -1,6 +1,6 @@
-"""What this machine is, as far as training depends on it, and what is wrong with it.
+"""Examines this machine, as far as training depends on it, and finds what is wrong with it.
 
-Training is tried in a process of its own: TensorFlow may be missing, broken or built for another processor.
+Training is tried in a separate process, because TensorFlow may be missing, broken or built for another processor.
 """
 
 import json
@@ -22,27 +22,27 @@ from cnn_trainer.machine import backend, child, facts
 from cnn_trainer.runs import paths
 from cnn_trainer.storage import files
 
-# From here on bfloat16 is worth a hint: of a whole run, products are only a part.
+# From this gain on, bfloat16 is worth a hint: products are only a part of a whole run.
 _WORTH_A_HINT = 1.2
 PROBE_SECONDS = 180.0  # a first start from a slow disk can take a minute
 
 
 @dataclass
 class Diagnosis:
-    """All that was found."""
+    """Everything that was found."""
 
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """versions, machine, data, environment: plain values by name, None for what is not there."""
+    """Sections versions, machine, data and environment: plain values by name, None for missing ones."""
     errors: list[CnnTrainError] = field(default_factory=list)
-    """What a training on the CPU would end with."""
+    """Errors with which training on the CPU would end."""
     warnings: list[CnnTrainError] = field(default_factory=list)
-    """What is wrong besides."""
+    """Other things that are wrong."""
     hints: list[str] = field(default_factory=list)
-    """What could be better although nothing is wrong, a sentence each."""
+    """Possible improvements although nothing is wrong, one sentence each."""
 
 
 def examine(runs_dir: Path) -> Diagnosis:
-    """Look at everything. This trains three steps in a process of its own, which takes some seconds."""
+    """Examine everything. This trains three steps in a separate process, which takes a few seconds."""
     found = Diagnosis()
     found.sections["versions"] = _examine_versions(found)
     machine = facts.machine()
@@ -59,7 +59,7 @@ def examine(runs_dir: Path) -> Diagnosis:
         found.errors.append(error)
     environment = found.sections["environment"] = facts.environment()
     if environment.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("0", "false"):
-        problem = "it turns TensorFlow's fast CPU kernels off"
+        problem = "turns off TensorFlow's fast CPU kernels"
         found.warnings.append(CnnTrainError(problem, place="TF_ENABLE_ONEDNN_OPTS", remedy="unset it"))
     return found
 
@@ -67,7 +67,7 @@ def examine(runs_dir: Path) -> Diagnosis:
 def _examine_versions(found: Diagnosis) -> dict[str, str | None]:
     versions: dict[str, str | None] = dict(facts.versions())
     if {"tensorflow", "tensorflow-cpu"} <= versions.keys():
-        problem = "tensorflow and tensorflow-cpu are both installed, in the same folder"
+        problem = "tensorflow and tensorflow-cpu are both installed, and overwrite each other's files"
         remedy = f"pip uninstall tensorflow tensorflow-cpu, then {facts.install_command('tensorflow')}"
         found.warnings.append(CnnTrainError(problem, remedy=remedy))
     requirements: list[str] = []
@@ -75,7 +75,7 @@ def _examine_versions(found: Diagnosis) -> dict[str, str | None]:
         requirements = metadata.requires("cnn-trainer") or []
     for requirement in requirements:
         name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
-        if not name.startswith("tensorflow"):  # of whose builds one is enough, and that is above
+        if not name.startswith("tensorflow"):  # one of its builds is enough; see above
             versions[name] = _version(name)
             if versions[name] is None and "extra ==" not in requirement:
                 remedy = facts.install_command(requirement)
@@ -91,19 +91,19 @@ def _version(name: str) -> str | None:
 
 
 def _examine_training(found: Diagnosis) -> dict[str, Any]:
-    """Whether TensorFlow trains here: on a GPU if it finds one; if that fails, on the CPU."""
+    """Try to train with TensorFlow, on a GPU if it finds one; if that fails, on the CPU."""
     try:
         training = run_probe("auto")
     except DeviceError as first:
         try:
             training = run_probe("cpu")
         except DeviceError as error:
-            found.errors.append(DeviceError(f"no training works here: {error.problem}", remedy=error.remedy))
+            found.errors.append(DeviceError(f"training does not work here: {error.problem}", remedy=error.remedy))
             return {"trains_on": None}
-        remedy = "train with --device cpu, or correct the GPU's driver"
+        remedy = "train with --device cpu, or fix the GPU's driver"
         found.warnings.append(DeviceError(f"training works only on the CPU: {first.problem}", remedy=remedy))
     if not training["gpus"] and Path("/proc/driver/nvidia/version").exists():
-        remedy = f"{facts.install_command('tensorflow[and-cuda]')}, and look at CUDA_VISIBLE_DEVICES"
+        remedy = f"{facts.install_command('tensorflow[and-cuda]')}, and check CUDA_VISIBLE_DEVICES"
         found.warnings.append(DeviceError("there is a GPU, but TensorFlow does not find it", remedy=remedy))
     if (gain := training["bfloat16_gain"]) is not None and gain >= _WORTH_A_HINT:
         measured = f"the products of the documented network are {gain:.1f} times as fast in bfloat16 as in float32"
@@ -122,47 +122,49 @@ def _examine_data(found: Diagnosis) -> dict[str, str | None]:
         problem = f"names {folder}, which is not a folder"
         found.warnings.append(DataError(problem, place=DATA_DIR_VARIABLE, remedy=remedy))
     elif sources["mnist"].location is None:
-        found.warnings.append(DataError("not at hand; a training will download it", place="mnist", remedy=remedy))
+        found.warnings.append(DataError("not on this machine; training will download it", place="mnist", remedy=remedy))
     if sources["mnist-5k"].location is None:
-        problem = "not at hand, so without a network there is nothing to train on"
+        problem = "not on this machine, so there is nothing to train on offline"
         found.warnings.append(DataError(problem, place="mnist-5k", remedy=named.install_mnist_5k()))
     return {source: str(status.location) if status.location else None for source, status in sources.items()}
 
 
 @raised_as(RunDirectoryError)
 def _try_runs_dir(runs_dir: Path, found: Diagnosis) -> None:
-    """Refuse a folder in which no run can be written, and warn if none can be locked. Raises RunDirectoryError."""
+    """Refuse a folder in which runs cannot be written, and warn if they cannot be locked. Raises RunDirectoryError."""
     paths.require_writable(runs_dir)
     place = next(folder for folder in (runs_dir, *runs_dir.absolute().parents) if folder.is_dir())
     with files.reported(place, "written to"), tempfile.TemporaryFile(dir=place) as file:
         try:
             files.try_lock(file.fileno())
         except OSError as error:
-            problem = f"the file system cannot lock files ({error.strerror}), so nothing keeps two processes apart"
-            remedy = "work on a run with one process at a time, or choose another folder with --runs-dir"
+            problem = (
+                f"the file system cannot lock files ({error.strerror}), so two processes could work on the same run"
+            )
+            remedy = "use only one process for each run, or choose another folder with --runs-dir"
             found.warnings.append(RunDirectoryError(problem, place=runs_dir, remedy=remedy))
 
 
 def run_probe(device: str) -> dict[str, Any]:
-    """Train in a new process, which takes some seconds.
+    """Train in a new process, which takes a few seconds.
 
     Args:
         device: auto or cpu.
 
     Returns:
-        ``trains_on`` (cpu, or gpu and the name of its model), ``gpus`` (the names of those that TensorFlow finds),
-        ``towers``, ``intra_op_threads``, ``inter_op_threads``, ``bfloat16_gain`` (how many times as fast as float32 it
-        computes the products of the documented network, measured; None on a GPU), and ``messages``: what TensorFlow
-        said on the way.
+        ``trains_on`` (cpu, or gpu and the name of its model), ``gpus`` (the names of the GPUs that TensorFlow finds),
+        ``towers``, ``intra_op_threads``, ``inter_op_threads``, ``bfloat16_gain`` (how many times as fast as float32
+        bfloat16 computes the products of the documented network, measured; None on a GPU), and ``messages`` (the
+        lines that TensorFlow wrote to stderr).
 
     Raises:
-        DeviceError: if no training works on the device.
+        DeviceError: if training does not work on the device.
     """
     ended = child.run_child("cnn_trainer.doctor.examine:main", device, timeout_seconds=PROBE_SECONDS)
     build = "tensorflow-cpu" if "tensorflow-cpu" in facts.versions() else "tensorflow"
     remedy = f"install it again: {facts.install_command('--force-reinstall', build)}"
     if ended.signal_name == "SIGILL":
-        remedy = "install a TensorFlow that was built for this processor"
+        remedy = "install a build of TensorFlow for this processor"
     if ended.failure:
         raise DeviceError(ended.failure, remedy=remedy)
     found = json.loads(ended.stdout)
@@ -172,7 +174,7 @@ def run_probe(device: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train on the device that the command line names, and print what was found, or what is wrong."""
+    """Train on the device named on the command line, and print what was found, or what is wrong."""
     child.answer(_probe)
 
 
@@ -183,7 +185,7 @@ def _probe() -> dict[str, Any]:
         place = "" if error.place is None else f"{error.place}: "
         return {"problem": f"{place}{error.problem}", "remedy": error.remedy}
     except OSError as error:
-        remedy = "name another folder for temporary files in TMPDIR"
+        remedy = "set TMPDIR to another folder for temporary files"
         return {"problem": f"{tempfile.gettempdir()}: {error.strerror or error}", "remedy": remedy}
 
 

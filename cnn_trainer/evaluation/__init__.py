@@ -1,1 +1,1 @@
-"""Scores, and the score of a run on a split of its data."""
+"""Computes scores, and scores a run on a split of its data."""

@@ -1,6 +1,6 @@
-"""The score of a run's result: loaded from its directory, scored on images, and recorded, each step on its own.
+"""Scores a run's result, with a function for each step: load it from its directory, score it on images, record it.
 
-Importing this module loads neither TensorFlow nor Keras: ``load_result`` starts TensorFlow first.
+Importing this module loads neither TensorFlow nor Keras; ``load_result`` starts TensorFlow.
 """
 
 import csv
@@ -41,7 +41,7 @@ class Result:
         model: The Keras model, with the weights that are the result.
         weights_sha256: Their digest.
         loss: The loss that the run minimised.
-        forward: What ``build_logits`` gave for the model.
+        forward: The result of ``build_logits`` for the model.
     """
 
     model: Any
@@ -67,12 +67,12 @@ def load_result(run: Run, device: str | None = None) -> Result:
 
     Args:
         run: A run that has a result.
-        device: Where to compute: auto, cpu or gpu; None for what the run's config says.
+        device: Where to compute: auto, cpu or gpu; None for the device of the run's config.
 
     Raises:
-        RunDirectoryError: if the run has no result yet, or its weights are not the ones that run.json names.
+        RunDirectoryError: if the run has no result yet, or its weights do not match the digest in run.json.
         ConfigError: if the network does not fit the images of the run.
-        DeviceError: if it cannot be computed here.
+        DeviceError: if the device is not available or TensorFlow does not start.
     """
     store.require_result(run)
     refuse_small(run, [run.dir / WEIGHTS_FILE])
@@ -90,14 +90,14 @@ def load_result(run: Run, device: str | None = None) -> Result:
     if digest != run.record.weights_sha256:
         resume = f"resume the run: cnn-train resume {shlex.quote(str(run.dir))}"
         remedy = "restore them from a backup" if run.record.status == "finished" else resume
-        raise RunDirectoryError("these are not the weights that run.json names", place=path, remedy=remedy)
+        raise RunDirectoryError("these weights do not match the digest in run.json", place=path, remedy=remedy)
     for variable in model.weights:
         variable.assign(arrays[variable.path])
     return Result(model, digest, run.experiment.training.loss, build_logits(model, started.towers))
 
 
 def refuse_small(run: Run, weight_files: Sequence[Path]) -> None:
-    """Refuse a network that none of these files can hold, before memory is taken for it: a stranger wrote the config.
+    """Refuse a network too large for all of these files, before memory is allocated: the config is not trusted.
 
     Raises:
         ConfigError: if the network does not fit the images of the run.
@@ -112,26 +112,32 @@ def refuse_small(run: Run, weight_files: Sequence[Path]) -> None:
             if path.lstat().st_size >= 4 * weights:
                 return
     if weight_files:
-        problem = f"too small for the {weights:,} weights of the network in {CONFIG_FILE}, which was changed"
+        problem = f"is too small for the {weights:,} weights of the network in {CONFIG_FILE}, which was changed"
         raise RunDirectoryError(problem, place=weight_files[0], remedy="repeat the run from its config")
 
 
 def score_split(
-    run: Run, result: Result, split_name: SplitName = "test", path: Path | None = None
+    run: Run,
+    result: Result,
+    split_name: SplitName = "test",
+    path: Path | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[EvaluationRecord, Score, Split]:
-    """Score the result of a run on one split of its data, read at ``path``, or where the run's config says.
+    """Score the result of a run on one split of its data, read at ``path`` or from the place in the run's config.
+
+    ``warn`` is called if the images at ``path`` are dark.
 
     Returns:
-        What to record, the score of every example, and the split.
+        The record for evaluation.json, the score with its values for every example, and the split.
 
     Raises:
         DataError: if the data cannot be read, or does not fit the model.
         DivergedError: if the loss is not finite.
     """
     experiment, record = run.experiment, run.record.data
-    split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record)
+    split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record, warn=warn)
     score = result.score(split.images, split.labels)
-    if not math.isfinite(score.loss):  # weights that the very last steps made too large
+    if not math.isfinite(score.loss):  # the very last steps made the weights too large
         raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
     matrix = scores.confusion_matrix(split.labels, score.predictions, len(record.class_names))
     evaluation = EvaluationRecord(
@@ -153,9 +159,9 @@ def score_split(
 
 
 def missing_data(error: DataError, run: Run, command: str) -> DataError:
-    """``error``; if the data of the run is not where it was, with the option of ``command`` that says where it is."""
+    """``error``; if the data of the run has moved, its remedy names the option of ``command`` for the new place."""
     data_used = run.record.data
-    if os.path.lexists(data_used.location) or data_used.source == "mnist-5k":  # comes with a package
+    if os.path.lexists(data_used.location) or data_used.source == "mnist-5k":  # it comes with a package
         return error
     moved_to = f"if the data has moved: cnn-train {command} {shlex.quote(str(run.dir))} --data PATH"
     remedy = f"{error.remedy}; {moved_to}" if error.remedy else moved_to
@@ -164,11 +170,11 @@ def missing_data(error: DataError, run: Run, command: str) -> DataError:
 
 @raised_as(RunDirectoryError)
 def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, labels: NDArray[np.integer]) -> None:
-    """Write evaluation.json and predictions.csv, or for another split than test evaluation-train.json and so on.
+    """Write evaluation.json and predictions.csv; for another split than test, evaluation-train.json and so on.
 
-    predictions.csv begins with a comment, ``# images sha256 …``, and a heading. Then it has a line for each image, in
-    the order of the split: index, label, prediction, probability of the prediction, label_name, prediction_name. Label
-    and prediction are class ids; the names are those of run.json, quoted if they hold a comma or a quote.
+    predictions.csv begins with a comment, ``# images sha256 …``, and a heading. One line for each image follows, in the
+    order of the split: index, label, prediction, probability of the prediction, label_name, prediction_name. Label and
+    prediction are class ids; the names are those in run.json, quoted if they contain a comma or a quote.
     """
     suffix = "" if evaluation.split == "test" else f"-{evaluation.split}"
     names = run.record.data.class_names
@@ -191,32 +197,33 @@ def evaluate_result(
     path: Path | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> EvaluationRecord:
-    """Score a loaded result on one split, and keep the score in the run directory.
+    """Score a loaded result on one split, and save the score in the run directory.
 
-    It is not kept if the data was read from another ``path``, nor if the run directory cannot be written to: ``warn``
-    is told so then. A run that was ``trained`` is ``finished`` once its test score is kept.
+    The score is not saved if the data is read from another ``path``. If the run directory cannot be written to,
+    ``warn`` is called, and the score is not saved either. A ``trained`` run becomes ``finished`` once its test score is
+    saved.
 
     Raises:
-        DataError, DivergedError: as ``score_split``.
-        RunDirectoryError: if the run has other weights by now.
+        DataError, DivergedError: as for ``score_split``.
+        RunDirectoryError: if the run has got other weights in the meantime.
     """
     try:
-        evaluation, score, split = score_split(run, result, split_name, path)
+        evaluation, score, split = score_split(run, result, split_name, path, warn)
     except DataError as error:
         raise (missing_data(error, run, "evaluate") if path is None else error) from None
     if path is not None:
         return evaluation
     now = store.read_run_record(run.dir)
     if now.weights_sha256 != result.weights_sha256:
-        problem = "the run was trained further since its weights were loaded"
-        raise RunDirectoryError(problem, place=run.dir, remedy="load it again, and evaluate that")
+        problem = "the run has been trained further since its weights were loaded"
+        raise RunDirectoryError(problem, place=run.dir, remedy="load and evaluate it again")
     try:
         write_evaluation(run, evaluation, score, split.labels)
     except RunDirectoryError as error:
-        warn(f"the score is not kept: {error}")
+        warn(f"the score is not saved: {error}")
         return evaluation
     if split_name == "test" and now.status == "trained":
-        with store.lock_run(run, warn):  # which reads the record again
+        with store.lock_run(run, warn):  # this reads the record again
             if run.record.status == "trained":
                 store.update_record(run, status="finished")
     return evaluation

@@ -1,4 +1,4 @@
-"""Scores: loss, accuracy with its interval, and the rest, class by class. NumPy only."""
+"""Computes scores: loss, accuracy with its interval, and the scores of each class. Needs only NumPy."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from cnn_trainer.runs.records import ClassScore
 
-# Quantile 0.975 of the normal distribution: a two-sided interval of 95 %.
+# The 0.975 quantile of the normal distribution, for a two-sided interval of 95 %.
 _Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Score:
-    """Loss and accuracy over a split, and what they were made of."""
+    """Loss and accuracy over a split, with the predictions and probabilities of its examples."""
 
     loss: float
     accuracy: float
@@ -41,14 +41,14 @@ def score_logits(logits: NDArray[np.floating], labels: NDArray[np.integer], loss
 
 
 def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Logarithms of the probabilities that logits (examples, classes) stand for."""
+    """Logarithms of the probabilities, (examples, classes), computed from logits of the same shape."""
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
     return wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
 
 
 def wilson_interval(num_right: int, num_examples: int) -> tuple[float, float]:
-    """The 95 % interval of a share of ``num_right`` in ``num_examples``.
+    """The 95 % confidence interval of the fraction ``num_right / num_examples``.
 
     E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference (1927).
     """
@@ -61,14 +61,14 @@ def wilson_interval(num_right: int, num_examples: int) -> tuple[float, float]:
 def confusion_matrix(
     labels: NDArray[np.integer], predictions: NDArray[np.integer], num_classes: int
 ) -> NDArray[np.int64]:
-    """Counts (true class, predicted class)."""
+    """Counts of examples, (true class, predicted class)."""
     matrix = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(matrix, (labels, predictions), 1)
     return matrix
 
 
 def class_scores(matrix: NDArray[np.int64], names: Sequence[str]) -> list[ClassScore]:
-    """Precision, recall and F1 of every class, from its row and column of the confusion matrix."""
+    """Precision, recall and F1 of every class, from its row and column in the confusion matrix."""
     scores = []
     for label, name in enumerate(names):
         right, support, predicted = int(matrix[label, label]), int(matrix[label].sum()), int(matrix[:, label].sum())

@@ -1,1 +1,1 @@
-"""A run's result in other formats, each shown to be the same model before it is let in."""
+"""Exports a run's result in other formats, each of which must prove to be the same model before it is published."""

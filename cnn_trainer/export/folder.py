@@ -1,4 +1,4 @@
-"""Exports as they are found on a disk: read without trusting what they hold, their files' digests compared."""
+"""Reads exports from disk without trusting their content, and compares the digests of their files."""
 
 import hashlib
 import os
@@ -10,32 +10,32 @@ from cnn_trainer.errors import RunDirectoryError, raised_as
 from cnn_trainer.export.manifest import MANIFEST_FILE, PATHS, ExportedModel, Manifest
 from cnn_trainer.storage import files, strict_json
 
-MAX_FILES = 100  # of one exported model; a SavedModel has four or five
+MAX_FILES = 100  # per exported model; a SavedModel has four or five
 
 
 @raised_as(RunDirectoryError)
 def read(export_dir: Path) -> Manifest:
-    """What the manifest of the export in ``export_dir`` says; no model file is looked at.
+    """Read the manifest of the export in ``export_dir``, without looking at any model file.
 
-    Raises RunDirectoryError if there is none, or it is not what this program writes.
+    Raises RunDirectoryError if there is none, or if it is not as this program writes it.
     """
     path = export_dir / MANIFEST_FILE
     if not os.path.lexists(path):
         remedy = "make one with: cnn-train export RUN"
-        raise RunDirectoryError(f"is no export, for it has no {MANIFEST_FILE}", place=export_dir, remedy=remedy)
+        raise RunDirectoryError(f"is not an export: it has no {MANIFEST_FILE}", place=export_dir, remedy=remedy)
     manifest = strict_json.read_record(Manifest, path)
     for name, model in manifest.models.items():
         if model.format != name or model.path != PATHS[name]:
-            problem = f"models.{name}: is not where an export has it"
+            problem = f"models.{name}: has the wrong format or path"
             raise RunDirectoryError(problem, place=path, remedy="the file was changed")
     return manifest
 
 
 @raised_as(RunDirectoryError)
 def verify(export_dir: Path, model: ExportedModel) -> Path:
-    """The file or folder of an exported model, once it is found to be the one that the manifest names.
+    """Check that the file or folder of an exported model matches the manifest. Returns its path.
 
-    Raises RunDirectoryError if a file is missing, another, too many, a symbolic link, or cannot be read.
+    Raises RunDirectoryError if a file is missing, different, unexpected, a symbolic link, or unreadable.
     """
     path = export_dir / model.path
     if content(export_dir, model.path, model.num_bytes) != (model.num_bytes, model.sha256):
@@ -45,9 +45,9 @@ def verify(export_dir: Path, model: ExportedModel) -> Path:
 
 @raised_as(RunDirectoryError)
 def read_verified(export_dir: Path, model: ExportedModel) -> bytes:
-    """As ``verify``, the content of an exported model that is one file.
+    """Like ``verify``, for an exported model that is a single file, but return its content.
 
-    What is run are these bytes: the file is not read a second time, by when it could be another.
+    Run these bytes: if the file were read a second time, it could have changed.
     """
     data = files.read_bounded(export_dir / model.path, model.num_bytes)
     if {model.path: hashlib.sha256(data).hexdigest()} != model.sha256:
@@ -57,21 +57,21 @@ def read_verified(export_dir: Path, model: ExportedModel) -> bytes:
 
 def _changed(path: Path) -> RunDirectoryError:
     remedy = "export the run again with: cnn-train export RUN"
-    return RunDirectoryError(f"is not what {MANIFEST_FILE} says it is", place=path, remedy=remedy)
+    return RunDirectoryError(f"does not match its entry in {MANIFEST_FILE}", place=path, remedy=remedy)
 
 
 @raised_as(RunDirectoryError)
 def content(export_dir: Path, path: str, max_bytes: int) -> tuple[int, dict[str, str]]:
-    """Bytes of the files at ``path`` in ``export_dir``, and the SHA-256 of each by its path there, sorted.
+    """Total size in bytes of the files at ``path`` in ``export_dir``, and their SHA-256 by path there, sorted.
 
-    Raises RunDirectoryError for anything but files and folders, such as a symbolic link, more than ``max_bytes`` in all
-    (of which none is read then), more files than ``MAX_FILES``, and if there is nothing.
+    Raises RunDirectoryError if there is nothing, if there is anything but files and folders, such as a symbolic link,
+    if there are more than ``MAX_FILES`` files, or if they have more than ``max_bytes`` in all, before reading any.
     """
     found = _list_files(export_dir, path)
     with files.reported(export_dir / path, "read"):
         num_bytes = sum(file.lstat().st_size for file in found)
     if num_bytes > max_bytes:
-        problem = f"larger than it can be: {num_bytes} bytes, {max_bytes} allowed"
+        problem = f"is too large: {num_bytes} bytes; at most {max_bytes} are allowed"
         raise RunDirectoryError(problem, place=export_dir / path)
     digests = {}
     for file in found:

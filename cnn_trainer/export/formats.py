@@ -1,11 +1,11 @@
 """Writes a model in each of the formats: raw uint8 images in, float32 probabilities out, scaling inside the file.
 
-Only litert-micro has int8 at both ends, and takes one image at a time: microcontrollers have no cast from uint8.
+Only litert-micro has int8 input and output, and takes one image at a time: microcontrollers have no cast from uint8.
 
-Every format but Keras' own comes from one TensorFlow function with a named input and output, so that all of them have
-these names. What is written follows from the model alone: no date, no path of this machine, and the same bytes again
-for the same weights and the same versions of the libraries. (The exception: ONNX with GELU, where tf2onnx gives some
-constants their names in another order from process to process.)
+Every format except Keras' own is made from one TensorFlow function with a named input and output, so that all of them
+have these names. The files depend only on the model: they contain no date and no path of this machine, and have the
+same bytes for the same weights and versions of the libraries. (The exception is ONNX with GELU, for which tf2onnx
+names some constants in a different order in each process.)
 """
 
 import importlib.util
@@ -29,18 +29,18 @@ from cnn_trainer.export.runtimes import SIGNATURE
 from cnn_trainer.machine import facts, streams
 from cnn_trainer.storage import files
 
-# ONNX Runtime 1.12 of 2022 knows it, and so do the converters to other formats; later ones bring nothing that is used.
+# ONNX Runtime 1.12 (2022) supports it, and so do the converters to other formats; later ones add nothing we use.
 _OPSET = 17
 
-# Objects that stand in Keras' config more than once have their address in memory as a number that they share.
+# In Keras' config, objects that occur more than once share a number, which is their address in memory.
 _SHARED = re.compile(r'("shared_object_id": )([0-9]+)')
 
-# What has to be installed for a format, by the extra that brings it.
+# The modules that a format needs, by the extra that installs them.
 _NEEDED = {"onnx": ["onnx", "onnxruntime", "tf2onnx"], "litert": ["ai_edge_litert"]}
 
 
 CALIBRATED: Final = frozenset[Format]({"litert-int8", "litert-micro"})
-"""The formats that choose their scales by training images."""
+"""The formats whose scales are chosen from training images."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class ExportSource:
     """What is exported."""
 
     model: Any
-    """A Keras model of float32 weights, as ``network.build.build_model`` builds it."""
+    """A Keras model with float32 weights, from ``network.build.build_model``."""
     saved_at: str
     """When its weights were last written: UTC, ISO 8601."""
     calibration: NDArray[np.uint8]
-    """Training images (examples, height, width, channels) for the formats ``CALIBRATED``; none without them."""
+    """Training images (examples, height, width, channels) for the formats in ``CALIBRATED``; empty without these."""
 
 
 def require(formats: Iterable[Format]) -> None:
-    """Refuse formats whose converter or runtime is not installed. Raises DeviceError with the command for it."""
+    """Refuse formats whose converter or runtime is not installed. Raises DeviceError with the install command."""
     for name in formats:
         extra = name.partition("-")[0]
         modules = _NEEDED[extra] if extra in _NEEDED else []
@@ -71,14 +71,14 @@ def write(name: Format, source: ExportSource, path: Path) -> None:
 
     Raises RunDirectoryError if the system refuses.
     """
-    with files.reported(path, "written"), streams.redirected(2, None):  # converters chat there, and fail by raising
+    with files.reported(path, "written"), streams.redirected(2, None):  # converters chat on stderr, but raise errors
         _WRITERS[name](source, path)
 
 
 def _function(model: Any, micro: bool = False) -> Any:
-    """The model as a TensorFlow function of ``image`` that gives ``{"probabilities": ...}``.
+    """The model as a TensorFlow function of ``image`` that returns ``{"probabilities": ...}``.
 
-    With ``micro`` it takes one image of float32, and has only what TensorFlow Lite Micro can compute.
+    With ``micro``, it takes one float32 image, and uses only operations that TensorFlow Lite Micro supports.
     """
     import tensorflow as tf
 
@@ -100,7 +100,7 @@ def _function(model: Any, micro: bool = False) -> Any:
 
 
 def _module(model: Any) -> Any:
-    """What holds the variables of the model when TensorFlow saves a function of them."""
+    """A module that holds the variables of the model, so that TensorFlow can save a function of them."""
     import tensorflow as tf
 
     module = tf.Module()
@@ -114,9 +114,9 @@ def _write_saved_model(source: ExportSource, path: Path) -> None:
     signatures = {SIGNATURE: _function(source.model).get_concrete_function()}
     try:
         tf.saved_model.save(_module(source.model), str(path), signatures)
-    except tf.errors.OpError as error:  # a full disk, for one
+    except tf.errors.OpError as error:  # for example, if the disk is full
         raise OSError(error.message) from None
-    (path / "fingerprint.pb").unlink()  # holds a random number, and nothing that a reader needs
+    (path / "fingerprint.pb").unlink()  # contains a random number, and nothing that a reader needs
     for file in path.rglob("*"):
         if file.is_file():
             with file.open("rb") as opened:
@@ -130,12 +130,12 @@ def _write_onnx(source: ExportSource, path: Path) -> None:
     model, _ = tf2onnx.convert.from_function(
         function, function.input_signature, opset=_OPSET, custom_op_handlers={"Erfc": (_write_erfc, [])}
     )
-    model.graph.doc_string = ""  # names the function with a number that counts all functions of this process
+    model.graph.doc_string = ""  # otherwise it contains a number that counts the functions of this process
     files.write_atomic(path, model.SerializeToString(deterministic=True))
 
 
 def _write_erfc(graph: Any, node: Any, *_: Any) -> None:
-    """1 - erf(x), for ONNX has no operator for what TensorFlow's GELU is made of."""
+    """Write erfc(x) as 1 - erf(x), because ONNX has no operator for erfc, which TensorFlow's GELU uses."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
     graph.remove_node(node.name)
     erf = graph.make_node("Erf", node.input, shapes=shapes, dtypes=dtypes)
@@ -147,9 +147,9 @@ def _write_erfc(graph: Any, node: Any, *_: Any) -> None:
 def _write_litert(source: ExportSource, path: Path, weights: str = "float32", micro: bool = False) -> None:
     """A LiteRT file with ``weights`` of float32, float16 or int8.
 
-    Those of float16 are made float32 when the model is loaded. With int8, all values between the uint8 image and the
-    float32 probabilities are int8 too, and the probabilities are multiples of 1/256, as LiteRT's softmax gives them.
-    With ``micro``, which is for int8, the two ends are int8 as well, in the quantization ``MICRO_QUANTIZATION``.
+    float16 weights are converted to float32 when the model is loaded. With int8, all values between the uint8 image and
+    the float32 probabilities are int8 too, and the probabilities are multiples of 1/256, as LiteRT's softmax returns
+    them. With ``micro``, which is for int8, input and output are int8 as well, quantized by ``MICRO_QUANTIZATION``.
     """
     import tensorflow as tf
 
@@ -166,13 +166,13 @@ def _write_litert(source: ExportSource, path: Path, weights: str = "float32", mi
         if micro:
             converter.inference_input_type = converter.inference_output_type = tf.int8
             images = images.astype(np.float32)
-            images[0, 0, 0] = 255  # the range of all pixels together gives the scale of the input, which must be 1
+            images[0, 0, 0] = 255  # the range of all pixels determines the scale of the input, which must be 1
         converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
     files.write_atomic(path, converter.convert())
 
 
 def _write_keras(source: ExportSource, path: Path) -> None:
-    """Keras' own file, with the date of the run in place of this one, and small numbers in place of addresses."""
+    """Keras' own file, with the date of the run instead of today's, and small numbers instead of addresses."""
     from cnn_trainer.network.build import keras_file
 
     numbers: dict[str, int] = {}
@@ -186,7 +186,7 @@ def _write_keras(source: ExportSource, path: Path) -> None:
             if name == "config.json":
                 text = _SHARED.sub(lambda m: f"{m[1]}{numbers.setdefault(m[2], len(numbers) + 1)}", member.decode())
                 member = text.encode()
-            fixed.writestr(zipfile.ZipInfo(name), member)  # of the first day that zip files know
+            fixed.writestr(zipfile.ZipInfo(name), member)  # the first date that zip files can hold
     files.write_atomic(path, content.getvalue())
 
 

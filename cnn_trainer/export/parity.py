@@ -1,6 +1,6 @@
-"""Whether an exported model is still the same: run again on the whole test split, and compared with the run itself.
+"""Checks that an exported model is still the same: runs it on the whole test split, and compares it with the run.
 
-The exported model runs in its own runtime in another process (``parity_process``), which is given a path and images.
+The exported model runs in its own runtime in another process (``parity_process``), which gets a path and the images.
 """
 
 import json
@@ -22,27 +22,27 @@ MAX_DIFFERENCE: Final[dict[Format, float | None]] = {
     "onnx": 1e-5,
     "litert": 1e-5,
     "keras": 1e-5,
-    "litert-float16": 5e-3,  # float16 has 11 bits: each weight moves by up to 1 in 2,048
-    "litert-int8": None,  # its probabilities are multiples of 1/256; the accuracy is what counts
+    "litert-float16": 5e-3,  # float16 has 11 bits: each weight changes by up to 1 in 2,048
+    "litert-int8": None,  # probabilities are multiples of 1/256, so only the accuracy counts
     "litert-micro": None,
 }
-"""How far a probability may be from the run's own; None if only the accuracy is bounded."""
+"""How far a probability may differ from the run's own; None if only the accuracy is bounded."""
 
 MAX_MICRO_DIFFERENCE: Final = 0.01
-"""How far the probabilities of TensorFlow Lite Micro may be from LiteRT's in the mean: both round, each in its own way.
+"""The largest mean difference allowed between TensorFlow Lite Micro and LiteRT, which round in different ways.
 
-The largest of one image says little: rounding alone made it 0.04 on MNIST, with a mean of 0.0006.
+The largest difference of a single image says little: rounding made it 0.04 on MNIST, with a mean of 0.0006.
 """
 
 MAX_ACCURACY_LOSS: Final = 0.005
-"""How far the accuracy may be below the run's own, in every format: a fraction."""
+"""How far the accuracy may be below the run's own, in every format (a fraction)."""
 
 _LEFT_OUT = "this format is left out of the export"
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the run itself makes of the test split."""
+    """The run's own results on the test split."""
 
     images: NDArray[np.uint8]
     """(examples, height, width, channels)."""
@@ -54,12 +54,12 @@ class Expected:
 
 
 def write_images(path: Path, expected: Expected) -> None:
-    """Write the images that ``check_parity`` hands on. Raises RunDirectoryError."""
+    """Write the images for ``check_parity``. Raises RunDirectoryError."""
     files.write_atomic(path, safetensors.numpy.save({"images": np.ascontiguousarray(expected.images)}))
 
 
 def check_parity(name: Format, path: Path, images_path: Path, expected: Expected) -> ParityRecord:
-    """Run the exported model at ``path`` again on what ``write_images`` wrote, and compare.
+    """Run the exported model at ``path`` on the images that ``write_images`` wrote, and compare the results.
 
     Raises CheckFailedError if it does not run, or differs by more than its bound.
     """
@@ -84,7 +84,7 @@ def check_parity(name: Format, path: Path, images_path: Path, expected: Expected
 def _run(
     name: Format, path: Path, images_path: Path, shape: tuple[int, ...]
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    """What was measured, and the probabilities, which are of this shape. Raises CheckFailedError."""
+    """Run the model. Returns the measurements and the probabilities, of this shape. Raises CheckFailedError."""
     answer_path = images_path.with_name("answer.safetensors")
     paths = [str(place) for place in (path, images_path, answer_path)]
     ended = run_child("cnn_trainer.export.parity_process:main", name, *paths)
@@ -92,10 +92,10 @@ def _run(
         raise CheckFailedError(f"its own runtime cannot run it ({ended.failure})", place=name, remedy=_LEFT_OUT)
     probabilities = safetensors.numpy.load_file(answer_path)["probabilities"]
     if probabilities.shape != shape or probabilities.dtype != np.float32:
-        found = f"gives {probabilities.dtype} {probabilities.shape}, expected float32 {shape}"
+        found = f"returns {probabilities.dtype} {probabilities.shape}, expected float32 {shape}"
         raise CheckFailedError(found, place=name, remedy=_LEFT_OUT)
-    if not ((probabilities >= 0) & (probabilities <= 1 + 1e-5)).all():  # of NaN, neither holds
-        raise CheckFailedError("gives numbers that are no probabilities", place=name, remedy=_LEFT_OUT)
+    if not ((probabilities >= 0) & (probabilities <= 1 + 1e-5)).all():  # also false for NaN
+        raise CheckFailedError("returns numbers that are not probabilities", place=name, remedy=_LEFT_OUT)
     return json.loads(ended.stdout), probabilities
 
 
@@ -103,13 +103,13 @@ def _judge(name: Format, record: ParityRecord, own_accuracy: float) -> None:
     """Refuse a model that differs by more than its bound. Raises CheckFailedError."""
     faults, allowed = [], record.max_difference_allowed
     if allowed is not None and record.max_difference > allowed:
-        faults.append(f"a probability differs by {record.max_difference:.1e}, allowed are {allowed:g}")
+        faults.append(f"a probability differs by {record.max_difference:.1e}; at most {allowed:g} is allowed")
     if record.micro and record.micro.mean_difference > record.micro.mean_difference_allowed:
         mean, bound = record.micro.mean_difference, record.micro.mean_difference_allowed
         found = f"the probabilities of {record.micro.runtime} differ from LiteRT's"
-        faults.append(f"{found} by {mean:.1e} in the mean, allowed are {bound:g}")
-    if own_accuracy - record.accuracy > record.accuracy_loss_allowed + 1e-9:  # not to fail by rounding
-        lost = f"the accuracy is {record.accuracy:.4f}, the run has {own_accuracy:.4f}"
-        faults.append(f"{lost}, and {record.accuracy_loss_allowed:g} less is allowed")
+        faults.append(f"{found} by {mean:.1e} on average; at most {bound:g} is allowed")
+    if own_accuracy - record.accuracy > record.accuracy_loss_allowed + 1e-9:  # allows for rounding
+        lost = f"the accuracy is {record.accuracy:.4f}, the run's is {own_accuracy:.4f}"
+        faults.append(f"{lost}; it may be at most {record.accuracy_loss_allowed:g} lower")
     if faults:
         raise CheckFailedError(f"differs from the run: {'; '.join(faults)}", place=name, remedy=_LEFT_OUT)

@@ -1,6 +1,6 @@
-"""The process in which the parity check runs an exported model again, by its path alone.
+"""The process in which the parity check runs an exported model, given only its path and the images.
 
-This is the one place where TensorFlow's and Keras' loaders are used: on the file that this program has just written.
+This is the only place where TensorFlow's and Keras' loaders are used, on the file that this program has just written.
 The probabilities go to a file, the measurements to stdout as a JSON object.
 """
 
@@ -23,17 +23,17 @@ from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
 from cnn_trainer.export.runtimes import SIGNATURE, Predict
 from cnn_trainer.machine import backend, child
 
-_BATCH_PIXELS = 100 * 28 * 28  # 100 images of MNIST at a time, fewer of larger ones
+_BATCH_PIXELS = 100 * 28 * 28  # 100 MNIST images at a time, fewer if they are larger
 _WARM_UP = 20
 _SINGLE_IMAGES = 500
-_SINGLE_SECONDS = 2.0  # no more than this for images one at a time, but one of them at least
+_SINGLE_SECONDS = 2.0  # time limit for images one at a time, of which there is at least one
 _MICRO_IMAGES = 500
-_MICRO_SECONDS = 10.0  # as above; TensorFlow Lite Micro takes about 3 ms for an image of MNIST
-_MICRO_ARENA_BYTES = 2**28  # for what it computes; only what is used of it takes memory
+_MICRO_SECONDS = 10.0  # likewise; TensorFlow Lite Micro takes about 3 ms for an MNIST image
+_MICRO_ARENA_BYTES = 2**28  # for its intermediate values; only the part in use takes memory
 
 
 def main() -> None:
-    """Run the model that the command line names on the images that it names, with one thread."""
+    """Run the model named on the command line on the images named there, with one thread."""
     child.answer(lambda: _measure(*sys.argv[1:]))
 
 
@@ -56,7 +56,7 @@ def _measure(format_name: str, path: str, images_path: str, answer_path: str) ->
 
 
 def _latency(predict: Predict, images: NDArray[np.uint8]) -> float:
-    """Median of the seconds that one image takes."""
+    """Median of the seconds for one image."""
     seconds: list[float] = []
     give_up = time.perf_counter() + _SINGLE_SECONDS
     for number in range(_WARM_UP + _SINGLE_IMAGES):
@@ -71,7 +71,7 @@ def _latency(predict: Predict, images: NDArray[np.uint8]) -> float:
 
 
 def _measure_micro(path: Path, images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> dict[str, Any] | None:
-    """What TensorFlow Lite Micro makes of some of the images, beside LiteRT's ``probabilities``; None without it."""
+    """Compare TensorFlow Lite Micro with LiteRT's ``probabilities`` on some images; None if it is not installed."""
     if importlib.util.find_spec("tflite_micro") is None:
         return None
     from tflite_micro import runtime
@@ -100,7 +100,7 @@ def _measure_micro(path: Path, images: NDArray[np.uint8], probabilities: NDArray
 
 
 def _load(format_name: str, path: Path) -> tuple[Predict, str]:
-    """The model, and the name and version of what runs it."""
+    """The model, and the name and version of its runtime."""
     if format_name in _LOADERS:
         return _LOADERS[format_name](path)
     return runtimes.load(path, format_name, 1), runtimes.version(format_name)  # type: ignore[arg-type]
@@ -133,7 +133,7 @@ _LOADERS: dict[str, Callable[[Path], tuple[Predict, str]]] = {"saved-model": _lo
 def _tensorflow() -> Any:
     runtime = {"device": "cpu", "towers": 1, "intra_op_threads": 1, "inter_op_threads": 1}
     some = {"data": {"source": "mnist"}, "model": {"builder": "cnn"}, "runtime": runtime}
-    backend.start(Experiment.model_validate(some))  # which leaves out packages that Keras imports and does not need
+    backend.start(Experiment.model_validate(some))  # leaves out packages that Keras imports but does not need
     import tensorflow as tf
 
     return tf

@@ -1,7 +1,7 @@
-"""``export``: a run's result written in other formats, each let in only when it has been shown to be the same model.
+"""``export``: writes a run's result in other formats, and publishes each only after it has proved to be the same model.
 
-All is written and checked in a temporary folder inside the export, and then renamed. The manifest names, at every
-instant, only what is there: a format that is being replaced is taken out of it first and put back last.
+Everything is written and checked in a temporary folder inside the export, and then renamed. At every instant, the
+manifest names only what exists: a format that is being replaced is removed from it first and added back last.
 """
 
 import os
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cnn_trainer import data
 from cnn_trainer.config.load import change_experiment
 from cnn_trainer.data import splits
-from cnn_trainer.errors import CheckFailedError, RunDirectoryError, UsageError, raised_as
+from cnn_trainer.errors import CheckFailedError, RunDirectoryError, UsageError, count, raised_as
 from cnn_trainer.evaluation.evaluate import load_result, refuse_small, score_split
 from cnn_trainer.export import folder, formats, parity
 from cnn_trainer.export.manifest import (
@@ -46,22 +46,22 @@ Say = Callable[[str], None]
 Models = dict[Format, ExportedModel]
 
 CALIBRATION_EXAMPLES: Final = 500
-"""Training images that int8 is calibrated on, the same ones for the same run."""
+"""Number of training images used to calibrate int8; always the same images for the same run."""
 
 _STAGING = ".tmp-export-"
 _OTHER_PLACE = "or name another place with --output"
-_MAX_BYTES_IN_ONE_FILE = 2**31  # of a protocol buffer (ONNX) and of a FlatBuffer (LiteRT)
+_MAX_BYTES_IN_ONE_FILE = 2**31  # limit of a protocol buffer (ONNX) and of a FlatBuffer (LiteRT)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What came of an export."""
+    """The outcome of an export."""
 
     dir: Path
     manifest: Manifest | None
-    """As it stands in ``dir`` now; None if nothing was let in."""
+    """The manifest that is now in ``dir``; None if no format passed its check."""
     refused: dict[Format, str]
-    """Why, of each format that was not let in."""
+    """The reason for each format that did not pass its check."""
 
 
 @raised_as(RunDirectoryError)
@@ -70,13 +70,13 @@ def export_run(run: Run, wanted: Sequence[Format], output: Path | None, data_pat
 
     Args:
         run: A run that has a result.
-        wanted: Formats, at least one.
-        output: The folder to export to, made if it is missing; None for the folder export of the run directory.
-        data_path: Where to read the data; None for where the run's config says.
-        say: Told what is done, a line each.
+        wanted: The formats to write, at least one.
+        output: The folder to export to, created if it is missing; None for ``export`` in the run directory.
+        data_path: Where to read the data; None for the place in the run's config.
+        say: Called with one line for each thing that is done.
 
     Raises:
-        UsageError, DeviceError, DataError, RunDirectoryError: before anything is written, but for a disk that fails.
+        UsageError, DeviceError, DataError, RunDirectoryError: before anything is written, unless the disk fails later.
     """
     formats.require(wanted)
     store.require_result(run)
@@ -84,7 +84,7 @@ def export_run(run: Run, wanted: Sequence[Format], output: Path | None, data_pat
     _refuse_large(run, wanted)
     export_dir = run.dir / EXPORT_DIR if output is None else output
     if output is None and os.path.lexists(export_dir):
-        files.require_folder(export_dir)  # a stranger's run could lead anywhere
+        files.require_folder(export_dir)  # a run from elsewhere could lead anywhere
     with _opened(export_dir, say) as staging:
         earlier = _earlier(run, export_dir, wanted)
         say("scoring the run itself on its test split")
@@ -101,16 +101,16 @@ def _refuse_large(run: Run, wanted: Sequence[Format]) -> None:
     weights = count_weights(run.experiment.model, ImageShape(*run.record.data.image_shape))
     for name in wanted:
         if name not in ("saved-model", "keras") and 4 * weights >= _MAX_BYTES_IN_ONE_FILE:
-            problem = f"the network has {weights:,} weights, and such a file holds 2 GiB at most"
+            problem = f"the network has {weights:,} weights, but such a file holds at most 2 GiB"
             raise UsageError(f"--format {name}: {problem}", remedy="use --format saved-model")
 
 
 @contextmanager
 def _opened(export_dir: Path, say: Say) -> Iterator[Path]:
-    """Hold an export for this process only; gives a folder to write in. What is empty afterwards is removed.
+    """Lock an export for this process only, and yield a folder to write in. Folders left empty are removed afterwards.
 
-    Raises RunDirectoryError if the folder cannot be made or written, or another process holds it. If the file system
-    cannot lock a folder, as NFS cannot, it says so and goes on.
+    Raises RunDirectoryError if the folder cannot be created or written, or another process holds it. If the file system
+    cannot lock a folder, as NFS cannot, it warns and continues.
     """
     with files.reported(export_dir, "written", _OTHER_PLACE):
         made = [folder for folder in (export_dir, *export_dir.parents) if not folder.exists()]
@@ -120,11 +120,11 @@ def _opened(export_dir: Path, say: Say) -> Iterator[Path]:
         try:
             if not files.try_lock(folder):
                 remedy = f"wait for it, {_OTHER_PLACE}"
-                raise RunDirectoryError("another process exports to this place", place=export_dir, remedy=remedy)
+                raise RunDirectoryError("another process is exporting to this place", place=export_dir, remedy=remedy)
         except OSError as error:
             problem = f"the file system cannot lock this folder ({error.strerror})"
-            say(f"WARNING: {export_dir}: {problem}; make sure that no other process exports to it meanwhile")
-        for stray in export_dir.glob(f"{_STAGING}*"):  # of a process that was killed
+            say(f"WARNING: {export_dir}: {problem}; make sure that no other process exports to it at the same time")
+        for stray in export_dir.glob(f"{_STAGING}*"):  # left by a process that was killed
             shutil.rmtree(stray, ignore_errors=True)
         files.remove_stray(export_dir)
         with files.reported(export_dir, "written", _OTHER_PLACE):
@@ -141,9 +141,9 @@ def _opened(export_dir: Path, say: Say) -> Iterator[Path]:
 
 
 def _earlier(run: Run, export_dir: Path, wanted: Sequence[Format]) -> Manifest | None:
-    """The manifest that is there, None if there is none.
+    """The existing manifest, or None if there is none.
 
-    Raises RunDirectoryError if what is there is not to be replaced: the export of another run, or no export.
+    Raises RunDirectoryError if there is something that must not be replaced: the export of another run, or other files.
     """
     earlier = folder.read(export_dir) if os.path.lexists(export_dir / MANIFEST_FILE) else None
     if earlier and earlier.run != _run_name(run) and earlier.weights_sha256 != run.record.weights_sha256:
@@ -152,7 +152,7 @@ def _earlier(run: Run, export_dir: Path, wanted: Sequence[Format]) -> Manifest |
     for name in wanted:
         path = export_dir / PATHS[name]
         if os.path.lexists(path) and not (earlier and name in earlier.models):
-            problem = f"stands there already, and no {MANIFEST_FILE} says that it was exported"
+            problem = f"already exists, but is not in a {MANIFEST_FILE} of an export"
             raise RunDirectoryError(problem, place=path, remedy=f"move it away, {_OTHER_PLACE}")
     return earlier
 
@@ -160,7 +160,7 @@ def _earlier(run: Run, export_dir: Path, wanted: Sequence[Format]) -> Manifest |
 def _prepare(
     run: Run, wanted: Sequence[Format], data_path: Path | None
 ) -> tuple[formats.ExportSource, EvaluationRecord, parity.Expected]:
-    """The model to export, the run's score on the test split, and what must come out. Starts TensorFlow, on the CPU."""
+    """The model to export, the run's score on the test split, and the results to expect. Starts TensorFlow (CPU)."""
     result = load_result(run, "cpu")
     evaluated, score, split = score_split(run, result, "test", data_path)
     calibration = split.images[:0] if formats.CALIBRATED.isdisjoint(wanted) else _calibration(run, data_path)
@@ -176,7 +176,7 @@ def _calibration(run: Run, data_path: Path | None) -> NDArray[np.uint8]:
 
 
 def _as_float32(run: Run, model: Any) -> Any:
-    """The Keras model, or its copy if it computes in float64, which the other formats do not do throughout."""
+    """The Keras model, or a float32 copy if it computes in float64, which not all formats support throughout."""
     if model.compute_dtype == "float32":
         return model
     from cnn_trainer.network.build import build_model
@@ -191,13 +191,13 @@ def _as_float32(run: Run, model: Any) -> Any:
 def _write_all(
     wanted: Sequence[Format], staging: Path, source: formats.ExportSource, expected: parity.Expected, say: Say
 ) -> tuple[Models, dict[Format, str]]:
-    """Write and check every format; what was let in, and why the others were not."""
+    """Write and check every format. Returns the models that passed, and the reasons why the others did not."""
     images_path = staging / "images.safetensors"
     parity.write_images(images_path, expected)
     passed: Models = {}
     refused: dict[Format, str] = {}
     for name in wanted:
-        say(f"{name}: writing it, then running it on {len(expected.labels):,} test images")
+        say(f"{name}: writing it, then running it on {count(len(expected.labels), 'test image')}")
         path = staging / PATHS[name]
         with files.reported(path, "written"):
             path.parent.mkdir(exist_ok=True)
@@ -209,7 +209,7 @@ def _write_all(
             continue
         if name == "litert-micro" and record.micro is None:
             install = f"install it on Linux on x86-64 with: {facts.install_command('cnn-trainer[litert-micro]')}"
-            say(f"WARNING: {name}: only LiteRT has run it, not TensorFlow Lite Micro; {install}")
+            say(f"WARNING: {name}: it was checked only with LiteRT, not with TensorFlow Lite Micro; {install}")
         num_bytes, digests = folder.content(staging, PATHS[name], sys.maxsize)
         passed[name] = ExportedModel(
             format=name,
@@ -223,7 +223,7 @@ def _write_all(
 
 
 def _run_name(run: Run) -> str:
-    return run.dir.resolve().name.encode(errors="backslashreplace").decode()  # JSON holds only Unicode text
+    return run.dir.resolve().name.encode(errors="backslashreplace").decode()  # JSON allows only Unicode
 
 
 def _manifest(run: Run, evaluated: EvaluationRecord, num_parameters: int, models: Models) -> Manifest:
@@ -238,7 +238,7 @@ def _manifest(run: Run, evaluated: EvaluationRecord, num_parameters: int, models
         versions=versions,
         weights_sha256=evaluated.weights_sha256,
         num_parameters=num_parameters,
-        # An export travels: where the data stood on this machine is no one else's business.
+        # An export is passed on: where the data is on this machine is nobody else's business.
         data=strict_json.changed(run.record.data, location=Path(run.record.data.location).name),
         test_accuracy=evaluated.accuracy,
         test_examples=evaluated.num_examples,
@@ -247,10 +247,10 @@ def _manifest(run: Run, evaluated: EvaluationRecord, num_parameters: int, models
 
 
 def _publish(export_dir: Path, staging: Path, new: Manifest, earlier: Manifest | None, say: Say) -> Manifest:
-    """Give what was let in its final names; the manifest that stands there afterwards.
+    """Give the models that passed their final names. Returns the resulting manifest.
 
-    Models of an earlier export of the same weights stay, if they are what their manifest says. Those of other weights,
-    which the run had before it was trained on, are removed.
+    Models of an earlier export of the same weights stay if they match their manifest. Models of other weights, which
+    the run had before it was trained further, are removed.
     """
     before: Models = earlier.models if earlier else {}
     outdated = earlier is not None and earlier.weights_sha256 != new.weights_sha256
@@ -261,7 +261,7 @@ def _publish(export_dir: Path, staging: Path, new: Manifest, earlier: Manifest |
         for name in before:
             if outdated and name not in new.models:
                 _move_away(export_dir / PATHS[name], staging)
-                say(f"{name}: removed, for it was exported from other weights of the run")
+                say(f"{name}: removed, because it was exported from earlier weights of the run")
         for name in new.models:
             if name not in staying:
                 _move_in(staging, export_dir, PATHS[name])
@@ -270,7 +270,7 @@ def _publish(export_dir: Path, staging: Path, new: Manifest, earlier: Manifest |
 
 
 def _kept(export_dir: Path, before: Models, new: Models, say: Say) -> Models:
-    """What need not be touched: intact models that are not replaced, or would be by the same bytes."""
+    """Intact models that stay as they are: they are not replaced, or would be replaced by the same bytes."""
     kept: Models = {}
     for name, model in before.items():
         try:
@@ -285,7 +285,7 @@ def _kept(export_dir: Path, before: Models, new: Models, say: Say) -> Models:
 
 
 def _move_away(path: Path, staging: Path) -> None:
-    """Out of the export into the folder that is removed in the end; at once, however much is in it."""
+    """Move it out of the export, in one step, into the folder that is removed at the end."""
     if os.path.lexists(path):
         path.rename(Path(tempfile.mkdtemp(dir=staging)) / path.name)
 
@@ -295,14 +295,14 @@ def _move_in(staging: Path, export_dir: Path, path: str) -> None:
     if final.parent != export_dir:
         final.parent.mkdir(exist_ok=True)
         files.require_folder(final.parent)
-    if staged.is_dir() or final.is_dir():  # only a file can take the place of a file in one step
+    if staged.is_dir() or final.is_dir():  # only a file can replace a file in one step
         _move_away(final, staging)
     staged.rename(final)
     files.sync_folder(final.parent)
 
 
 def _write_manifest(export_dir: Path, new: Manifest, models: Models) -> Manifest:
-    """Write it with ``models``, or remove what is there if there are none."""
+    """Write the manifest with ``models``, or remove the existing one if there are none."""
     path = export_dir / MANIFEST_FILE
     if not models:
         with files.reported(path, "removed"):

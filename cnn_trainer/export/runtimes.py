@@ -1,7 +1,7 @@
-"""Exported models in the runtimes that need no TensorFlow: ONNX Runtime and LiteRT.
+"""Runs exported models in the runtimes that do not need TensorFlow: ONNX Runtime and LiteRT.
 
-Neither TensorFlow nor Keras is imported here, so that what serves a model can be small. A model file is read as data:
-neither runtime is given a library of further operators, and LiteRT has only its builtin operators.
+Neither TensorFlow nor Keras is imported here, so that a server of models can be small. A model file is treated as data:
+no custom operators are loaded into either runtime, and LiteRT has only its built-in operators.
 """
 
 import os
@@ -20,29 +20,29 @@ from cnn_trainer.machine import facts
 Predict: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 SIGNATURE: Final = "serving_default"
-"""The signature of a SavedModel and of a LiteRT file that has the named input and output."""
+"""The signature with the named input and output, in a SavedModel and in a LiteRT file."""
 
 
 def load(
     path: Path,
-    format: Format,  # noqa: A002 -- the word of the manifest
+    format: Format,  # noqa: A002 -- the manifest's word
     threads: int,
     content: bytes | None = None,
 ) -> Predict:
-    """Load an exported model, which must be all in one file: weights beside an ONNX file are refused.
+    """Load an exported model, which must be a single file: external weights next to an ONNX file are refused.
 
-    What comes back takes images, uint8 (batch, height, width, channels) with a batch of 1 or more, and gives
-    probabilities, float32 (batch, classes). One thread may be in it at a time.
+    Returns a function that takes images, uint8 (batch, height, width, channels) with a batch of 1 or more, and returns
+    probabilities, float32 (batch, classes). Only one thread may call it at a time.
 
     Args:
         path: The model's file.
         format: onnx, litert, litert-float16, litert-int8 or litert-micro.
-        threads: How many threads one call computes with.
-        content: What ``folder.read_verified`` has read there, and then is run; None reads it without a comparison.
+        threads: Number of threads that one call uses.
+        content: The bytes to run, from ``folder.read_verified``; None reads the file without checking its digest.
 
     Raises:
         DeviceError: if the runtime is not installed, with the command that installs it.
-        RunDirectoryError: if the runtime refuses the file, or its input or output is not what an export has.
+        RunDirectoryError: if the runtime refuses the file, or its input or output is not that of an export.
     """
     start = _start_onnx if format == "onnx" else _start_litert_micro if format == "litert-micro" else _start_litert
     title, _, install = _runtime(format)
@@ -50,14 +50,14 @@ def load(
         return start(path.read_bytes() if content is None else content, threads)
     except ImportError as error:
         raise DeviceError(f"{title} cannot be imported ({error})", remedy=install) from None
-    except Exception as error:  # of many kinds, and which ones is not documented
+    except Exception as error:  # there are many kinds, which are not documented
         problem = str(error) or type(error).__name__[:200]
         remedy = "export the run again with: cnn-train export RUN"
         raise RunDirectoryError(f"{title} cannot run it: {problem}", place=path, remedy=remedy) from None
 
 
 def version(name: Format) -> str:
-    """Name and version of the runtime that ``load`` uses, such as ``ONNX Runtime 1.23.0``, or DeviceError."""
+    """Name and version of the runtime that ``load`` uses, such as ``ONNX Runtime 1.23.0``. Raises DeviceError."""
     title, package, install = _runtime(name)
     try:
         return f"{title} {metadata.version(package)}"
@@ -73,16 +73,16 @@ def _runtime(name: Format) -> tuple[str, str, str]:
 
 
 def _start_onnx(content: bytes, threads: int) -> Predict:
-    # Left alone, it reports its use to its maker over the network, and keeps a number of this machine for that.
+    # By default it reports its use to its vendor over the network, and stores an identifier of this machine for that.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Weights beside the file are in no digest; and given bytes, it would look for them in the working directory.
+    # External weights are not covered by the digest; given bytes, it would look for them in the working folder.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    options.log_severity_level = 3  # only errors; they come as exceptions too
+    options.log_severity_level = 3  # only errors, which are also raised
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     found = [(value.name, value.type, len(value.shape)) for value in (*session.get_inputs(), *session.get_outputs())]
     _require(found, [(INPUT_NAME, "tensor(uint8)", 4), (OUTPUT_NAME, "tensor(float)", 2)])
@@ -94,7 +94,7 @@ def _start_litert(content: bytes, threads: int) -> Predict:
 
     interpreter = Interpreter(model_content=content, num_threads=threads)
     source, target = _litert_ends(interpreter, [("uint8", 4, (0.0, 0)), ("float32", 2, (0.0, 0))])
-    batch = 0  # the signature's runner would look at all this anew in every call
+    batch = 0  # the signature's runner would repeat all this in every call
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         nonlocal batch
@@ -127,7 +127,7 @@ def _start_litert_micro(content: bytes, threads: int) -> Predict:
 
 
 def _litert_ends(interpreter: Any, wanted: list[tuple[str, int, tuple[float, int]]]) -> tuple[Any, Any]:
-    """The details of input and output, whose types, dimensions and quantizations must be those ``wanted``."""
+    """The details of input and output, whose types, dimensions and quantizations must be as ``wanted``."""
     signature = interpreter.get_signature_list()[SIGNATURE]
     _require([*signature["inputs"], *signature["outputs"]], [INPUT_NAME, OUTPUT_NAME])
     runner = interpreter.get_signature_runner(SIGNATURE)
@@ -137,9 +137,9 @@ def _litert_ends(interpreter: Any, wanted: list[tuple[str, int, tuple[float, int
 
 
 def through_int8(run: Callable[[NDArray[np.int8]], NDArray[np.int8]]) -> Predict:
-    """What takes images and gives probabilities by ``run``, which has the ends of a litert-micro file.
+    """Turn ``run``, which has the int8 input and output of a litert-micro file, into a function of uint8 images.
 
-    ``run`` takes one image, (1, height, width, channels), and gives (1, classes), in ``MICRO_QUANTIZATION``.
+    ``run`` takes one image, (1, height, width, channels), and returns (1, classes), in ``MICRO_QUANTIZATION``.
     """
     sizes = MICRO_QUANTIZATION
 

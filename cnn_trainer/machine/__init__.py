@@ -1,1 +1,1 @@
-"""The machine: starting TensorFlow, facts that a run records, child processes, signals."""
+"""The machine: starting TensorFlow, facts that a run records, child processes, and signals."""

@@ -1,7 +1,7 @@
-"""Starts TensorFlow: quietly, on the asked device, with the threads that the config resolves to.
+"""Starts TensorFlow quietly, on the requested device, with the threads that the config resolves to.
 
-Importing this module does not import TensorFlow; ``start`` does. It may be called again in the same process. What it
-sets holds for the whole process, so it refuses a TensorFlow that already runs with other settings.
+Importing this module does not import TensorFlow; ``start`` does. It may be called again in the same process. Its
+settings hold for the whole process, so it refuses a TensorFlow that already runs with other settings.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import DeviceError
 from cnn_trainer.machine import facts, streams
 
-_MIN_TOWER_IMAGES = 32  # fewer cost more in bookkeeping than another tower wins
+_MIN_TOWER_IMAGES = 32  # with fewer, another tower costs more in bookkeeping than it gains
 _NEW_PROCESS = "train in a new process, or before anything else in this one uses TensorFlow"
 
-# TensorFlow's log at levels INFO and WARNING, in its two forms, and absl's remark about it. With CUDA, it
-# also logs a missing NVIDIA driver (303) or GPU, as an ERROR; here the line about the device says it.
+# TensorFlow's log at levels INFO and WARNING, in both of its formats, and absl's remark about it. With CUDA, TensorFlow
+# also logs a missing NVIDIA driver (303) or GPU as an ERROR; our own line about the device already says so.
 _CHATTER = re.compile(
     r"WARNING: All log messages before absl|[IW]\d{4} \d\d:|[IW]0000 00:|\d{4}-\d\d-\d\d .*: [IW] |"
     r"To enable the following instructions|failed call to cuInit: .*(\(303\)|CUDA_ERROR_NO_DEVICE)"
 )
 
-# Packages that Keras imports when they are there, for parts of it that this program does not use: 2 s of start-up.
+# Packages that Keras imports if they are installed, for parts that this program does not use: 2 s of start-up.
 _NOT_NEEDED_BY_KERAS = ("matplotlib", "pandas", "sklearn")
 
 
@@ -37,9 +37,9 @@ class Backend:
     """How TensorFlow runs in this process."""
 
     device: str
-    """cpu, or gpu and the name of its model."""
+    """``cpu``, or ``gpu`` followed by the name of its model."""
     reason: str
-    """Why this device, in words."""
+    """Why this device was chosen, in words."""
     towers: int
     intra_op_threads: int
     inter_op_threads: int
@@ -49,7 +49,7 @@ def start(experiment: Experiment) -> Backend:
     """Import TensorFlow and set it up for ``experiment``.
 
     Raises:
-        DeviceError: if TensorFlow is not installed or does not start; if a GPU is asked for and there is none; if
+        DeviceError: if TensorFlow is not installed or does not start, if a GPU is requested and there is none, or if
             TensorFlow already runs in this process with other threads or devices, or does not compile functions.
     """
     with _quiet():
@@ -65,11 +65,11 @@ def start(experiment: Experiment) -> Backend:
                 tf.config.set_visible_devices([], "GPU")
             for gpu in gpus if device != "cpu" else []:
                 tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:  # it cannot be changed any more
+        except RuntimeError:  # the settings can no longer be changed
             raise _other_settings(tf, intra, inter) from None
         tf.config.experimental.enable_op_determinism()
         tf.random.set_seed(experiment.seed)
-        tf.constant(0) + 1  # starts the devices, so that what they have to say is said here
+        tf.constant(0) + 1  # starts the devices, so that they log their messages here
     return Backend(device, reason, towers, intra, inter)
 
 
@@ -87,15 +87,15 @@ def _other_settings(tf: Any, intra: int, inter: int) -> DeviceError:
     found = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
     difference = "other devices than this run needs"
     if found != (intra, inter):
-        names = "runtime.intra_op_threads and runtime.inter_op_threads (0: as TensorFlow likes)"
+        names = "runtime.intra_op_threads and runtime.inter_op_threads (0: TensorFlow chooses)"
         difference = f"{found[0]} and {found[1]} for {names}; this run needs {intra} and {inter}"
     return DeviceError(f"TensorFlow is already in use in this process, with {difference}", remedy=_NEW_PROCESS)
 
 
 def resolve_threads(experiment: Experiment, cores: int) -> tuple[int, int, int]:
-    """Towers, threads inside an operation, and operations at the same time: as the config says, or chosen."""
+    """Towers, threads within an operation, and operations at a time: from the config, or chosen if it leaves them."""
     runtime = experiment.runtime
-    # Batch normalisation looks across the whole batch.
+    # Batch normalisation needs the whole batch in one tower.
     most = 1 if experiment.model.batch_normalization else max(1, experiment.training.batch_size // _MIN_TOWER_IMAGES)
     towers = runtime.towers or min(cores, most)
     intra = runtime.intra_op_threads or max(1, cores // towers)
@@ -106,13 +106,13 @@ def _import_tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     hidden = [name for name in _NOT_NEEDED_BY_KERAS if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python marks a blocked import
-    # No garbage collection, now or later, of what the imports make: 0.5 s of their 2.2 s. Only the first time, or it
-    # would keep what earlier runs of this process have left behind.
+    # The objects that the imports create are never garbage-collected: that would take 0.5 s of the 2.2 s. Only the
+    # first time, because freezing later would also keep what earlier runs of this process left behind.
     collects = gc.isenabled() and "keras" not in sys.modules
     if collects:
         gc.disable()
     try:
-        import keras  # noqa: F401 -- which imports TensorFlow
+        import keras  # noqa: F401 -- it imports TensorFlow
         import tensorflow as tf
     except ImportError as error:
         remedy = f"install it with: {facts.install_command('tensorflow')}"
@@ -138,23 +138,23 @@ def _choose_device(asked: str, gpus: Sequence[str]) -> tuple[str, str]:
 
 
 def gpu_name(tf: Any, gpu: Any) -> str:
-    """The name of a GPU's model, for a device that ``list_physical_devices`` gave."""
+    """The name of a GPU's model, for a device from ``list_physical_devices``."""
     details = tf.config.experimental.get_device_details(gpu)
     return str(details["device_name"]) if "device_name" in details else gpu.name
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what is written to file descriptor 2 inside the block, and afterwards show all but chatter.
+    """Hold back what is written to file descriptor 2 in the block, and afterwards show everything but chatter.
 
-    TensorFlow writes its first lines before its own log level counts. Whoever sets TF_CPP_MIN_LOG_LEVEL sees them.
+    TensorFlow writes its first lines before its own log level takes effect. Set TF_CPP_MIN_LOG_LEVEL to see them.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
         yield
         return
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed below
-    except OSError:  # no folder for temporary files, or no room in it: the chatter is then seen
+    except OSError:  # no folder for temporary files, or no room in it: show the chatter
         yield
         return
     with file:
@@ -165,5 +165,5 @@ def _quiet() -> Iterator[None]:
             file.seek(0)
             for line in file.read().decode("utf-8", errors="replace").splitlines():
                 if line.strip() and not _CHATTER.search(line):
-                    with contextlib.suppress(OSError):  # a closed pipe: nobody looks
+                    with contextlib.suppress(OSError):  # a closed pipe: nobody reads it
                         sys.stderr.write(f"{line}\n")

@@ -1,4 +1,4 @@
-"""Functions of this package in a process of their own, which may hang, print what it likes, or die by a signal."""
+"""Runs functions of this package in a separate process, which may hang, print anything, or be killed by a signal."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from cnn_trainer.machine import streams
 
-# The child imports this package from where its parent did, and nothing from the working folder besides.
+# The child imports this package from the same place as its parent, and nothing from the working folder.
 _CHILD = (
     "import importlib, json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
     "module, function = sys.argv.pop(1).split(':'); getattr(importlib.import_module(module), function)()"
@@ -23,14 +23,14 @@ class Ended:
     """How a child ended."""
 
     failure: str | None
-    """Why it failed, in one line of words; None if its exit code was 0."""
+    """Why it failed, in one line; None if its exit code was 0."""
     exit_code: int | None
-    """None if it was stopped by a signal or the time limit, or never started."""
+    """None if it was stopped by a signal or the time limit, or did not start."""
     signal_name: str | None
-    """Such as SIGILL, if a signal ended it."""
+    """The signal that ended it, such as SIGILL; None if there was none."""
     stdout: str
     messages: list[str]
-    """What it wrote to stderr, line by line, empty lines left out."""
+    """The lines that it wrote to stderr, without empty ones."""
 
 
 def run_child(
@@ -40,17 +40,17 @@ def run_child(
     environment: Mapping[str, str] | None = None,
     folder: str | None = None,
 ) -> Ended:
-    """Call ``function`` in a new process of this interpreter, without stdin, and wait for its end. Never raises.
+    """Call ``function`` in a new process of this interpreter, without stdin, and wait until it ends. Never raises.
 
     Args:
         function: ``package.module:function``, which takes no arguments.
-        words: What the function finds in ``sys.argv[1:]``.
-        timeout_seconds: After this time the child is killed.
-        environment: Variables that are set besides those of this process.
-        folder: What the child imports from besides ``sys.path``.
+        words: The function finds these in ``sys.argv[1:]``.
+        timeout_seconds: The child is killed after this time.
+        environment: Variables to set in addition to those of this process.
+        folder: A folder to import from in addition to ``sys.path``.
     """
     try:
-        done = subprocess.run(  # noqa: S603 -- this interpreter, and words of ours
+        done = subprocess.run(  # noqa: S603 -- this interpreter, and our own arguments
             _command(function, words, folder),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -99,7 +99,7 @@ def how_it_ended(code: int, messages: list[str], stdout: str = "") -> Ended:
 
 
 def answer(compute: Callable[[], Any]) -> None:
-    """In the child: print what ``compute`` returns as JSON. Whatever else is printed meanwhile goes to stderr."""
+    """In the child: print the value of ``compute()`` as JSON. Anything it prints itself goes to stderr."""
     with streams.redirected(1, 2):
         value = compute()
     sys.stdout.write(f"{json.dumps(value)}\n")

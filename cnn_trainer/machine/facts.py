@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cnn_trainer import __version__
 
-# Environment variables that change how TensorFlow works; the only ones that a run records.
+# Environment variables that change how TensorFlow works; a run records no others.
 RECORDED_ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
     "LD_PRELOAD",
@@ -30,16 +30,16 @@ RECORDED_ENVIRONMENT = (
 
 
 def available_cores() -> int:
-    """Cores that this process may use: of its affinity mask, and of the limit of its control group (version 2)."""
+    """Number of cores that this process may use, by its affinity mask and the limit of its control group (v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cores = min(cores, max(1, round(int(quota) / int(period))))  # the word "max" ends in ValueError: no limit
+        cores = min(cores, max(1, round(int(quota) / int(period))))  # "max", no limit, raises ValueError
     return cores
 
 
 def versions() -> dict[str, str]:
-    """Versions of all that decides over a run's bits."""
+    """Versions of everything that determines a run's bits."""
     found = {"cnn-trainer": __version__, "python": platform.python_version()}
     for name in ("tensorflow", "tensorflow-cpu", "keras", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """What the processor and the system call themselves."""
+    """The names by which the processor and the operating system identify themselves."""
     found = {"system": platform.platform(), "architecture": platform.machine(), "cores": str(available_cores())}
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -67,20 +67,20 @@ def environment() -> dict[str, str]:
 
 
 def install_command(*packages: str) -> str:
-    """The shell command that installs ``packages``, with options of pip's, for the Python that runs this program."""
+    """The shell command that installs ``packages`` (and pip's options) for the Python that runs this program."""
     pip = shutil.which("pip")
     if pip is not None and Path(pip).parent == Path(sys.executable).parent:
         words = ["pip", "install"]
     elif importlib.util.find_spec("pip"):
         words = [sys.executable, "-m", "pip", "install"]
-    else:  # uv makes environments without pip
+    else:  # environments created by uv have no pip
         words = ["uv", "pip", "install", "--python", sys.executable]
     return shlex.join([*words, *packages])
 
 
 def git_commit() -> str | None:
-    """The commit that is checked out in the working folder, with +dirty if files were changed; None without git."""
-    # Neither hooks nor a file system monitor that a repository brings are run. --exclude: the commit, never a tag.
+    """The commit checked out in the working folder, with +dirty if files have changed; None without git."""
+    # No hooks or file system monitor of the repository are run. --exclude makes this the commit, never a tag.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false"]
     command += ["describe", "--always", "--abbrev=64", "--exclude=*", "--dirty=+dirty"]
     try:

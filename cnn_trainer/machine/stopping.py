@@ -1,4 +1,4 @@
-"""Hears SIGTERM, SIGHUP and Ctrl-C, and lets the training loop stop where it can be taken up again."""
+"""Notes SIGTERM, SIGHUP and Ctrl-C, so that the training loop can stop where it can be resumed."""
 
 import os
 import signal
@@ -8,35 +8,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
+from cnn_trainer.machine import terminal
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
 @dataclass
 class StopRequest:
-    """The signal that asked to stop; None as long as none has come."""
+    """The signal that asked the program to stop; None if none has arrived yet."""
 
     signal_number: int | None = None
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Inside the block, the first signal is noted; a second Ctrl-C leaves at once (every file is written atomically).
+    """Note the first signal in the block; a second Ctrl-C exits at once (every file is written atomically).
 
-    Having a handler also is what makes Python hear SIGTERM as process 1 of a container.
+    Process 1 of a container receives SIGTERM only if it has a handler, which this also provides.
     """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody set a handler
+    if threading.current_thread() is not threading.main_thread():  # Python does not allow handlers to be set here
         yield request
         return
 
     def note(number: int, _: FrameType | None) -> None:
         if request.signal_number is not None and number == signal.SIGINT:
             if os.isatty(2):
-                os.write(2, b"\x1b[?25h\n")  # shows the cursor again, which the live line hides
+                os.write(2, terminal.SHOW_CURSOR + b"\n")  # shows the cursor again, which the live line hides
             os._exit(128 + number)
         request.signal_number = number
 
-    # What the parent ignores stays ignored: a shell's background job is not to hear the Ctrl-C of the foreground.
+    # Signals that the parent ignores stay ignored: Ctrl-C in the foreground must not stop a shell's background job.
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in heard}
     try:

@@ -1,4 +1,4 @@
-"""The standard streams as the system knows them: file descriptors 0, 1 and 2."""
+"""The standard streams at the level of the system: file descriptors 0, 1 and 2."""
 
 import os
 import sys
@@ -8,21 +8,21 @@ from typing import TextIO
 
 
 def open_closed() -> None:
-    """Put the null device in the place of every standard stream that was closed before the program began.
+    """Open the null device for every standard stream that was closed before the program started.
 
-    The next file that is opened would else be file 2, and what TensorFlow writes to file 2 would go into a checkpoint.
+    Otherwise the next file to be opened could get descriptor 2, and TensorFlow's messages would go into a checkpoint.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def discard(number: int) -> None:
-    """Let all that is still written to the file descriptor ``number`` go nowhere, from now on."""
+    """Discard everything that is written to file descriptor ``number`` from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
@@ -30,11 +30,11 @@ def discard(number: int) -> None:
 
 @contextmanager
 def redirected(number: int, target: int | None) -> Iterator[None]:
-    """Inside the block, what any code writes to a standard stream goes elsewhere.
+    """Redirect everything that any code writes to a standard stream in the block.
 
     Args:
-        number: The stream: 1 or 2.
-        target: The file descriptor that it goes to; None for nowhere.
+        number: The stream, 1 or 2.
+        target: The file descriptor to write to instead; None to discard the output.
     """
     stream = sys.stdout if number == 1 else sys.stderr
     _flush(stream)

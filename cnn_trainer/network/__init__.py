@@ -1,1 +1,1 @@
-"""The network: the Keras model, its operations and their rewriting, its forward pass, arithmetic and shapes."""
+"""The network: the Keras model, its operations and how they are rewritten, its forward pass, precision and shapes."""

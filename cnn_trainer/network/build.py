@@ -1,4 +1,4 @@
-"""Builds the network that an experiment describes: config in, Keras model out."""
+"""Builds the Keras model that an experiment describes."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,24 +11,24 @@ import numpy as np
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.model import Cnn, Mlp
 
-# Spreads the layers' initial weights over the 31-bit seeds that Keras takes; any odd constant would do.
+# Spreads the layers' seeds over the 31-bit seeds that Keras takes; any odd constant would do.
 _SEED_STRIDE = 1_000_003
 
-# Not a Python float, which TensorFlow would round to float32 even if it then computes in float64.
+# Not a Python float: TensorFlow would round it to float32 even when it computes in float64.
 _SCALE = np.float64(1 / 255)
 
 
 def build_model(experiment: Experiment, image_shape: tuple[int, int, int], num_classes: int) -> keras.Sequential:
-    """Build the documented network, with fresh weights that follow from the experiment's seed.
+    """Build the documented network, with new weights that are determined by the experiment's seed.
 
-    It takes raw images (batch, height, width, channels) of ``image_shape``, values 0 to 255, and gives probabilities
-    (batch, num_classes) in the dtype of the weights: float64 if the experiment asks for it, else float32. It is made of
-    Keras' own layers only, so that a saved copy loads without this package.
+    It maps raw images (batch, height, width, channels) of ``image_shape``, with values 0 to 255, to probabilities
+    (batch, num_classes) in the dtype of the weights: float64 if the experiment asks for it, otherwise float32. It
+    consists only of Keras' own layers, so that a saved copy loads without this package.
     """
     dtype = "float64" if experiment.runtime.precision == "float64" else "float32"
-    keras.config.set_floatx(dtype)  # of the optimizer's variables and schedules
-    keras.config.set_dtype_policy(dtype)  # of the layers; once asked for, it no longer follows floatx
-    keras.config.set_image_data_format("channels_last")  # which a person's keras.json may set otherwise
+    keras.config.set_floatx(dtype)  # for the optimizer's variables and schedules
+    keras.config.set_dtype_policy(dtype)  # for the layers; reading it once stops it from following floatx
+    keras.config.set_image_data_format("channels_last")  # a user's keras.json may set another one
     seeds = (((experiment.seed * _SEED_STRIDE) + layer) % 2**31 for layer in count(1))
     layers = [keras.Input(image_shape, name="image"), keras.layers.Rescaling(_SCALE, name="scale")]
     layers += _BODIES[experiment.model.builder](experiment.model, seeds)
@@ -70,7 +70,7 @@ _BODIES: dict[str, Callable[..., list[keras.Layer]]] = {"cnn": _cnn, "mlp": _mlp
 
 
 def _hidden(model: Cnn | Mlp, units: list[int], seeds: Iterator[int]) -> list[keras.Layer]:
-    """Fully connected layers; batch normalisation only in the mlp, where nothing else normalises."""
+    """Fully connected layers; with batch normalisation only in the mlp, which has no other place for it."""
     layers: list[keras.Layer] = []
     normalize = isinstance(model, Mlp) and model.batch_normalization
     for index, (size, dropout) in enumerate(zip(units, model.dropout, strict=True), start=1):
@@ -102,14 +102,14 @@ def _dense(
 
 
 def _regularizer(model: Cnn | Mlp) -> keras.Regularizer | None:
-    """λ₁ Σ|w| + λ₂ Σw², as Keras' L1L2 has it; None if both factors are zero."""
+    """The penalty λ₁ Σ|w| + λ₂ Σw² (Keras' L1L2); None if both factors are zero."""
     return keras.regularizers.L1L2(model.l1, model.l2) if model.l1 or model.l2 else None
 
 
 def keras_file(model: keras.Sequential) -> bytes:
     """The content of the ``.keras`` file of ``model``. Raises OSError if the folder for temporary files is full.
 
-    Keras writes such a file in place, so that a kill would leave a part of it; here that is a part of a copy.
+    Keras writes the file in place, so a killed process would leave a partial one; here that is only a temporary copy.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"

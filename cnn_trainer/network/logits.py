@@ -1,4 +1,4 @@
-"""The compiled forward pass: logits of any number of images."""
+"""The compiled forward pass, from any number of images to their logits."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ import tensorflow as tf
 from cnn_trainer.network import rewrite
 from cnn_trainer.network.rewrite import Tensor
 
-# Images that a tower evaluates at a time, fewer if they are larger than 28x28: what a core works on then stays
-# in its cache. Compiled code is handed as many as have these values.
+# Images that a tower evaluates at a time, so that a core's data stays in its cache; fewer if they are larger than
+# 28x28. The compiled code gets as many images as have this number of values.
 EVALUATION_BATCH = 128
 _EVALUATION_PIXELS = EVALUATION_BATCH * 28 * 28
 _EVALUATION_VALUES = 16_384 * 28 * 28
@@ -22,7 +22,7 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
     """Build the compiled forward pass of ``model``, in the dtype of its weights.
 
     It is a function of the values of the trainable variables (which need not be the model's own) and of uint8 images
-    (examples, height, width, channels) that gives logits (examples, classes).
+    (examples, height, width, channels), and returns logits (examples, classes).
     """
     operations, (height, width) = rewrite.fast_form(model)
     shape = (height, width, model.input_shape[3])
@@ -50,7 +50,7 @@ def build_logits(model: keras.Sequential, towers: int) -> Callable[[Sequence[Any
             _, done = tf.while_loop(lambda step, _: step < steps, body, (0, done), parallel_iterations=1)
             return done.concat()
 
-        # Loops of their own: none of the towers waits for another one before the end.
+        # Each tower has its own loop, so that none waits for another before the end.
         return tf.concat([tower(number * steps) for number in range(towers)], 0)[:num_images]
 
     def logits(weights: Sequence[Any], images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Whether another precision pays on this machine: measured on the products that a network is made of."""
+"""Whether another precision is worthwhile on this machine, measured on the products that a network consists of."""
 
 import statistics
 import time
@@ -15,8 +15,8 @@ from cnn_trainer.network.shapes import convolved, pooled
 from cnn_trainer.network.work import flop_per_image
 
 _REPEATS: Final = 7
-_SECONDS: Final = 0.4  # no further repeat begins after these, but one is made at least
-# Of one repeat in one precision: tens of milliseconds on a slow core.
+_SECONDS: Final = 0.4  # no new repeat begins after this time, but there is at least one
+# Work of one repeat in one precision: tens of milliseconds on a slow core.
 _MAX_FLOP: Final = 1e9
 
 # The measured gain varies by a few hundredths from call to call.
@@ -26,16 +26,16 @@ Product = Callable[[], Tensor]
 
 
 def measure_gain(model: keras.Sequential, precision: str, num_images: int) -> float:
-    """How many times as fast as float32 ``precision`` computes the products of a training step of ``model`` here.
+    """Measure how many times as fast as float32 ``precision`` is here, for the products of a step of ``model``.
 
-    Above 1, ``precision`` is the faster one. Only convolutions, matrix products and their gradients are timed, one
-    after the other, on made-up values: no variable is read, and nothing random is drawn. It takes about 0.2 s, and
-    about 0.5 s if ``precision`` is slow here.
+    Above 1, ``precision`` is faster. Only convolutions, matrix products and their gradients are timed, one after
+    another, on made-up values: no variable is read, and no random number is drawn. It takes about 0.2 s, or about 0.5 s
+    if ``precision`` is slow here.
 
     Args:
-        model: As ``build_model`` builds it.
-        precision: Such as bfloat16.
-        num_images: Of the batch that one tower computes; fewer are taken if the network is large.
+        model: A model from ``build_model``.
+        precision: The precision to compare, such as bfloat16.
+        num_images: Images per batch that one tower computes; fewer are used if the network is large.
     """
     products = [_products(model, precision_name, num_images) for precision_name in ("float32", precision)]
     for each in products:
@@ -44,15 +44,15 @@ def measure_gain(model: keras.Sequential, precision: str, num_images: int) -> fl
     give_up = time.perf_counter() + _SECONDS
     while not repeats or (len(repeats) < _REPEATS and time.perf_counter() < give_up):
         repeats.append([_seconds(each) for each in products])
-    # The two times of one repeat share whatever else the machine is doing.
+    # Both times of one repeat are affected alike by whatever else the machine is doing.
     return statistics.median(plain / other for plain, other in repeats)
 
 
 def slow_warning(precision: str, gain: float) -> str | None:
-    """What a person who asks for ``precision`` should know, from what ``measure_gain`` gave; None if it pays."""
+    """A warning for the user of ``precision``, given the result of ``measure_gain``; None if it is worthwhile."""
     if gain >= _NOTICEABLE:
         return None
-    measured = f"in which the products of this network take {1 / gain:.1f} times as long as in float32 here"
+    measured = f"but here the products of this network take {1 / gain:.1f} times as long in it as in float32"
     return f"runtime.precision is {precision}, {measured}; compare whole runs with: cnn-train benchmark"
 
 
@@ -64,7 +64,7 @@ def _seconds(products: Sequence[Product]) -> float:
 
 
 def _products(model: keras.Sequential, precision: str, num_images: int) -> list[Product]:
-    """The convolutions and matrix products of a step, in the order of the network, each with its gradients."""
+    """The convolutions and matrix products of a step, in network order, each with its gradients."""
     operations, weights = rewrite.read_model(model), [tuple(variable.shape) for variable in model.trainable_variables]
     size, channels = rewrite.cropped_size(operations, *model.input_shape[1:3]), model.input_shape[3]
     count = int(max(1, min(num_images, _MAX_FLOP / flop_per_image(operations, (*size, channels), weights))))
@@ -89,13 +89,13 @@ def _products(model: keras.Sequential, precision: str, num_images: int) -> list[
                 inputs, units = weights[kernel]
                 values, matrix, upstream = filled(count, inputs), filled(inputs, units), filled(count, units)
                 found += [partial(tf.matmul, values, matrix), partial(tf.matmul, values, upstream, transpose_a=True)]
-                if len(found) > 2:  # the images themselves need no gradient
+                if len(found) > 2:  # the images need no gradient
                     found.append(partial(tf.matmul, upstream, matrix, transpose_b=True))
     return found
 
 
 def _convolution(images: Tensor, kernel: Tensor, upstream: Tensor, padding: str, needs_gradient: bool) -> list[Product]:
-    """A convolution, the gradient of its kernel and, unless it is the first layer, that of its input."""
+    """A convolution, the gradient for its kernel and, unless it is the first layer, the gradient for its input."""
     options = {"out_backprop": upstream, "strides": [1, 1, 1, 1], "padding": padding}
     of_kernel = partial(tf.raw_ops.Conv2DBackpropFilter, input=images, filter_sizes=kernel.shape, **options)
     of_images = partial(tf.raw_ops.Conv2DBackpropInput, input_sizes=images.shape, filter=kernel, **options)

@@ -1,16 +1,17 @@
 """An equivalent, faster form of a Keras model: the same function of the same variables, computed with less work.
 
 ``read_model`` turns a sequential Keras model into a list of small operations. ``pool_first``, ``join_pools`` and
-``fold_scale`` rewrite the list, each leaving the network's function as it is, and ``cropped_size`` says how much of an
-image it reads:
+``fold_scale`` rewrite the list without changing the network's function, and ``cropped_size`` says how much of an image
+it reads:
 
-* max(f(a + b)) over a pool equals f(max(a) + b) for a bias b per channel and an activation f that never decreases,
-  so pooling first leaves a quarter of the values to add to and to activate.
-* TensorFlow's convolutions add a bias and apply ReLU to a value that they have at hand anyway, which costs nothing. Of
-  a convolution, a bias, ReLU and a pool it is the gradient that gains by pooling first.
+* max(f(a + b)) over a pool equals f(max(a) + b) if the bias b is per channel and the activation f never decreases. So
+  if the network pools first, only a quarter of the values need a bias and an activation.
+* TensorFlow's convolutions add a bias and apply ReLU at no extra cost, because they have the value at hand. For a
+  convolution, a bias, ReLU and a pool, pooling first therefore speeds up only the gradient.
 * Pixels that no later layer reads (the rows and columns that a pool's floor division drops) are not computed.
-* A convolution of scaled values is one with a scaled kernel. Where kernels are constants, as in an exported model, they
-  are scaled once, which saves scaling every image. In training it saves nothing: the kernels change with each step.
+* Convolving scaled values is the same as convolving with a scaled kernel. If kernels are constants, as in an exported
+  model, they are scaled once, which avoids scaling every image. In training this saves nothing, because the kernels
+  change with each step.
 
 ``compute`` runs a list. Nothing here knows about losses or training steps.
 """
@@ -40,14 +41,14 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Scale:
-    """Values times a constant."""
+    """Multiplies values by a constant."""
 
     factor: float
 
 
 @dataclass(frozen=True)
 class Convolve:
-    """Convolution, stride 1, with ``factor`` times the kernel that is number ``kernel`` of the trainable variables."""
+    """Convolution with stride 1. Its kernel is ``factor`` times the trainable variable number ``kernel``."""
 
     kernel: int
     size: tuple[int, int]
@@ -57,7 +58,7 @@ class Convolve:
 
 @dataclass(frozen=True)
 class AddBias:
-    """Adds variable number ``bias`` along the last axis."""
+    """Adds the trainable variable number ``bias`` along the last axis."""
 
     bias: int
 
@@ -71,14 +72,14 @@ class Activate:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Maximum over windows of ``size`` with stride ``size``; what is left over at the edges is dropped."""
+    """Maximum over windows of ``size`` with stride ``size``; incomplete windows at the edges are dropped."""
 
     size: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class AddBiasReluPool:
-    """``AddBias``, ReLU and ``MaxPool`` right after a convolution, in this order; in any order they are the same."""
+    """``AddBias``, ReLU and ``MaxPool``, in this order, right after a convolution; any order gives the same result."""
 
     bias: int
     size: tuple[int, int]
@@ -86,19 +87,19 @@ class AddBiasReluPool:
 
 @dataclass(frozen=True)
 class Flatten:
-    """(batch, …) to (batch, values)."""
+    """Reshapes (batch, …) to (batch, values)."""
 
 
 @dataclass(frozen=True)
 class MatMul:
-    """Matrix product with variable number ``kernel``."""
+    """Matrix product with the trainable variable number ``kernel``."""
 
     kernel: int
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Inverted dropout in training; ``stream`` tells the dropout layers of one model apart."""
+    """Inverted dropout in training; ``stream`` distinguishes the dropout layers of a model."""
 
     rate: float
     stream: int
@@ -106,23 +107,23 @@ class Drop:
 
 @dataclass(frozen=True)
 class Normalize:
-    """Batch normalisation by a Keras layer with its moving statistics, and with variables ``gamma`` and ``beta``."""
+    """Batch normalisation with a Keras layer's moving statistics, and with the variables ``gamma`` and ``beta``."""
 
     layer: keras.layers.BatchNormalization
     gamma: int
     beta: int
 
 
-# Never decreasing, so they commute with a maximum. GELU and SiLU fall at first, and must not stand here.
+# These never decrease, so they commute with a maximum. GELU and SiLU decrease at first, so they must not be here.
 _MONOTONE = [Activate("relu"), Activate("sigmoid"), Activate("tanh"), Activate("linear")]
 
 Operation = Scale | Convolve | AddBias | Activate | MaxPool | AddBiasReluPool | Flatten | MatMul | Drop | Normalize
 
 
 def read_model(model: keras.Sequential) -> list[Operation]:
-    """The operations of ``model``, whose last layer's softmax is left out: they end in logits.
+    """The operations of ``model`` without the last layer's softmax, so that they end in logits.
 
-    Raises TypeError for a layer, or a setting of one, that ``build_model`` does not build.
+    Raises TypeError for a layer, or a setting of a layer, that ``build_model`` does not use.
     """
     numbers = {id(variable): number for number, variable in enumerate(model.trainable_variables)}
     operations: list[Operation] = []
@@ -167,7 +168,7 @@ def _bias_and_activation(layer: keras.Layer, numbers: dict[int, int]) -> list[Op
 
 
 def pool_first(operations: list[Operation]) -> list[Operation]:
-    """Move every pool before the biases and the never decreasing activations that stand right before it."""
+    """Move every pool ahead of the biases and never-decreasing activations that directly precede it."""
     result: list[Operation] = []
     for operation in operations:
         place = len(result)
@@ -179,7 +180,7 @@ def pool_first(operations: list[Operation]) -> list[Operation]:
 
 
 def join_pools(operations: list[Operation]) -> list[Operation]:
-    """Make one operation of each pool, bias and ReLU that ``pool_first`` has put right after a convolution."""
+    """Join each pool, bias and ReLU that ``pool_first`` has put right after a convolution into one operation."""
     result: list[Operation] = []
     for operation in operations:
         match [*result[-3:], operation]:
@@ -191,9 +192,9 @@ def join_pools(operations: list[Operation]) -> list[Operation]:
 
 
 def fold_scale(operations: list[Operation]) -> list[Operation]:
-    """Scale the kernel of a convolution instead of the values that come to it, and flatten before scaling.
+    """Scale the kernel of a convolution instead of its input, and flatten before scaling.
 
-    A scale right before a matrix product is left to the runtimes of exported models, which fold it in their own way.
+    A scale right before a matrix product stays; the runtimes of exported models fold it in their own way.
     """
     result: list[Operation] = []
     for operation in operations:
@@ -208,9 +209,9 @@ def fold_scale(operations: list[Operation]) -> list[Operation]:
 
 
 def approximate_gelu(operations: list[Operation]) -> list[Operation]:
-    """GELU made of products, sums and a sigmoid, within 0.0005 of GELU itself, for runtimes that have no erf.
+    """GELU from products, sums and a sigmoid, within 0.0005 of exact GELU, for runtimes that have no erf.
 
-    The formula is the tanh approximation of https://arxiv.org/abs/1606.08415, as tanh(x) is 2 sigmoid(2 x) - 1.
+    The formula is the tanh approximation of https://arxiv.org/abs/1606.08415, with tanh(x) = 2 sigmoid(2 x) - 1.
     """
     return [Activate("gelu-by-sigmoid") if operation == Activate("gelu") else operation for operation in operations]
 
@@ -218,10 +219,10 @@ def approximate_gelu(operations: list[Operation]) -> list[Operation]:
 def cropped_size(operations: list[Operation], height: int, width: int) -> tuple[int, int]:
     """Height and width of the upper left part of the image that the network's output depends on.
 
-    A convolution with padding and batch normalisation (whose statistics see every pixel) need all of their input.
+    A convolution with padding needs its whole input, and so does batch normalisation, whose statistics use every pixel.
     """
     size = (height, width)
-    spatial = []  # the operations that see an image, each with the size that comes to it
+    spatial = []  # the operations on images, each with the size of its input
     for operation in itertools.takewhile(lambda operation: not isinstance(operation, Flatten), operations):
         spatial.append((operation, size))
         if isinstance(operation, MaxPool | AddBiasReluPool):
@@ -239,7 +240,7 @@ def cropped_size(operations: list[Operation], height: int, width: int) -> tuple[
 
 
 def fast_form(model: keras.Sequential) -> tuple[list[Operation], tuple[int, int]]:
-    """All rewritings of ``model``: its operations, and the height and width of the part of an image that they read."""
+    """Rewrite ``model``. Returns its operations, and the height and width of the part of an image that they read."""
     operations = join_pools(pool_first(read_model(model)))
     return operations, cropped_size(operations, *model.input_shape[1:3])
 
@@ -252,14 +253,14 @@ def looks_across_batch(operations: list[Operation]) -> bool:
 def compute(
     operations: list[Operation], images: Tensor, weights: list[Tensor], seed: Tensor | None, training: bool
 ) -> Tensor:
-    """Run ``operations`` on a batch, giving logits (batch, classes) in the dtype of ``images`` and ``weights``.
+    """Run ``operations`` on a batch. Returns logits (batch, classes) in the dtype of ``images`` and ``weights``.
 
     Args:
-        operations: What ``read_model`` gave, rewritten or not.
+        operations: The result of ``read_model``, rewritten or not.
         images: (batch, height, width, channels), values 0 to 255.
         weights: The values of the model's trainable variables, in their order.
-        seed: int32 (2,), what Dropout's choices follow from; None if nothing is dropped.
-        training: Whether Dropout drops and batch normalisation uses the batch's statistics.
+        seed: int32 (2,), determines what Dropout drops; None if nothing is dropped.
+        training: Whether Dropout drops values and batch normalisation uses the batch's statistics.
     """
     values = images
     for operation in operations:
@@ -271,7 +272,7 @@ def compute(
                 values = tf.nn.conv2d(values, filters, 1, padding)
             case AddBias(bias) if training:
                 values = _add_bias(values, weights[bias])
-            case AddBias(bias):  # without a gradient of our own, which an exported model could not hold
+            case AddBias(bias):  # without our own gradient, which an exported model could not contain
                 values = tf.nn.bias_add(values, weights[bias])
             case Activate(name):
                 values = _ACTIVATIONS[name](values)
@@ -301,7 +302,7 @@ def _add_bias(values: Tensor, bias: Tensor) -> tuple[Tensor, Callable[[Tensor], 
 
 
 def _bias_gradient(upstream: Tensor) -> Tensor:
-    # TensorFlow's own gradient adds up bfloat16 in bfloat16: 69 % off for 10,816 values, and slower than this.
+    # TensorFlow's own gradient sums bfloat16 values in bfloat16: 69 % off for 10,816 values, and slower than this.
     return tf.reduce_sum(upstream, list(range(upstream.shape.rank - 1)))
 
 
@@ -314,7 +315,7 @@ def _add_bias_relu_pool(size: tuple[int, int]) -> Callable[[Tensor, Tensor], Ten
         pooled = tf.nn.max_pool2d(active, size, size, "VALID")
 
         def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-            # ReLU's gradient follows from its result, of which the pool hands on one value of each window.
+            # ReLU's gradient follows from its output, and the pool keeps only one value of each window.
             upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=pooled)
             windows = {"ksize": window, "strides": window, "padding": "VALID"}
             unpooled = tf.raw_ops.MaxPoolGrad(orig_input=active, orig_output=pooled, grad=upstream, **windows)
@@ -327,6 +328,6 @@ def _add_bias_relu_pool(size: tuple[int, int]) -> Callable[[Tensor, Tensor], Ten
 
 def _drop(values: Tensor, rate: float, seed: Tensor) -> Tensor:
     # TensorFlow's own dropout draws in the dtype of the values: in bfloat16 a rate of 0.01 would drop 0.0156. The
-    # generator is named, as the one that TensorFlow would choose differs between kinds of device.
+    # generator is named because TensorFlow's choice differs between kinds of devices.
     drawn = tf.random.stateless_uniform(tf.shape(values), seed, dtype=tf.float32, alg="philox")
     return values * tf.cast(tf.where(drawn < rate, 0.0, 1 / (1 - rate)), values.dtype)

@@ -1,4 +1,4 @@
-"""Shapes of images on their way through a network, and how much each layer holds: arithmetic only, no TensorFlow."""
+"""Shapes of images on their way through a network, and the size of each layer: arithmetic only, no TensorFlow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class ImageShape:
-    """Of the images, in pixels."""
+    """The shape of the images, in pixels."""
 
     height: int
     width: int
@@ -26,13 +26,13 @@ class LayerSize:
     """One layer with weights."""
 
     key: str
-    """The dotted key that decides how large it is."""
+    """The dotted key that sets its size."""
     weights: int
-    """Without biases and normalisation."""
+    """Number of weights, without biases and normalisation."""
     values: int
-    """That it computes for one image."""
+    """Number of values that it computes for one image."""
     products: int
-    """Multiply-adds for one image."""
+    """Number of multiply-adds for one image."""
 
 
 class DoesNotFitError(ValueError):
@@ -44,27 +44,27 @@ class DoesNotFitError(ValueError):
 
 
 def convolved(size: Size, kernel: Size, padding: str) -> Size:
-    """What a convolution of stride 1 with ``padding`` valid or same makes of an image."""
+    """Size of the output of a convolution with stride 1 and ``padding`` valid or same."""
     return size if padding.lower() == "same" else (size[0] - kernel[0] + 1, size[1] - kernel[1] + 1)
 
 
 def pooled(size: Size, pool: Size) -> Size:
-    """What pooling with a stride of its own size makes of an image; rows and columns that are left over are dropped."""
+    """Size of the output of a pool whose stride is its size; leftover rows and columns are dropped."""
     return size[0] // pool[0], size[1] // pool[1]
 
 
 def read_by_convolution(size: Size, kernel: Size, padding: str, full: Size) -> Size:
-    """How much of an image of size ``full`` the upper left ``size`` of its convolution is computed from."""
+    """Size of the part of an image of size ``full`` that the upper left ``size`` of its convolution depends on."""
     return full if padding.lower() == "same" else (size[0] + kernel[0] - 1, size[1] + kernel[1] - 1)
 
 
 def read_by_pool(size: Size, pool: Size) -> Size:
-    """How much of an image its pooled form of ``size`` is computed from."""
+    """Size of the part of an image that a pooled image of ``size`` depends on."""
     return size[0] * pool[0], size[1] * pool[1]
 
 
 def layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[LayerSize]:
-    """Every layer with weights but the last, in order, for images of ``shape``. Raises DoesNotFitError."""
+    """Every layer with weights except the last, in order, for images of ``shape``. Raises DoesNotFitError."""
     size, channels = (shape.height, shape.width), shape.channels
     if model.builder == "cnn":
         blocks = zip(model.filters, model.kernel_size, model.pool_size, strict=True)
@@ -85,5 +85,5 @@ def layer_sizes(model: Cnn | Mlp, shape: ImageShape) -> Iterator[LayerSize]:
 
 
 def count_weights(model: Cnn | Mlp, shape: ImageShape) -> int:
-    """The weights without biases, normalisation and the output layer. Raises DoesNotFitError."""
+    """Number of weights, without biases, normalisation and the output layer. Raises DoesNotFitError."""
     return sum(layer.weights for layer in layer_sizes(model, shape))

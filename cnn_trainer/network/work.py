@@ -1,4 +1,4 @@
-"""How much a training step has to compute: counted from the operations, not measured."""
+"""How much a training step has to compute, counted from the operations rather than measured."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,12 @@ VariableShapes = Sequence[tuple[int, ...]]
 
 
 def flop_per_image(operations: Sequence[Operation], image_shape: tuple[int, int, int], shapes: VariableShapes) -> int:
-    """Floating-point operations that training on one image needs in convolutions and matrix products.
+    """Floating-point operations in convolutions and matrix products that training on one image needs.
 
-    A multiply-add counts as two. Each of these layers takes as much again for the gradient of its kernel, and again for
-    that of its input; the first layer needs no gradient of its input. All else is small beside this, and is left out.
-    ``image_shape`` is that of the part of an image that is read, ``shapes`` are those of the trainable variables.
+    A multiply-add counts as two. Each of these layers needs the same number again for the gradient of its kernel, and
+    again for the gradient of its input, which the first layer does not need. Everything else is small compared to this,
+    and is not counted. ``image_shape`` is the shape of the part of an image that is read, ``shapes`` are the shapes of
+    the trainable variables.
     """
     height, width, channels = image_shape
     forward: list[int] = []

@@ -1,1 +1,1 @@
-"""Real pictures, made like the images that a network was trained on, and what it says about them."""
+"""Makes real pictures like the images that a network was trained on, and predicts what they show."""

@@ -1,6 +1,6 @@
-"""Finds what is written in a photograph: how much ink there is in each pixel, light and paper taken away.
+"""Finds what is written in a photograph: how much ink is in each pixel, whatever the light and the paper.
 
-Only NumPy and Pillow: all of it works on at most some ten thousand pixels.
+NumPy and Pillow are enough: everything here works on a few tens of thousands of pixels at most.
 """
 
 from typing import Any, Final
@@ -14,31 +14,31 @@ from cnn_trainer.errors import DataError
 Values = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# All chosen with pictures made from MNIST's training images by the maker that the tests use.
-_SHEET_SHARE: Final = 0.25  # that a sheet on a desk has of a row or column that counts as its own, and less of the edge
-_SHEET_FILLED: Final = 0.7  # of its bounding rectangle
-_SHEET_CORNER: Final = 0.2  # of the rectangle's corners: what a round thing leaves empty
+# All were chosen with pictures that the tests' picture maker made from MNIST's training images.
+_SHEET_SHARE: Final = 0.25  # of a row or column: with more sheet than this it is the sheet's; the edge has less
+_SHEET_FILLED: Final = 0.7  # share of its bounding rectangle that a sheet fills
+_SHEET_CORNER: Final = 0.2  # share of the rectangle's corners that it fills; a round thing leaves them empty
 _BLUR: Final = 1.0  # pixels, against the sensor's noise
-_MIN_PAPER: Final = 16.0  # of 255: paper in such a darkness is all noise
-_PEAK_PIXELS: Final = 30  # the darkest so many are ink or dirt
-_MIN_CONTRAST: Final = 0.08  # of the darkest pixels: the share of the paper's light that they swallow
-_NOISE: Final = (5, 25)  # percentiles that are a normal distribution's deviation apart, and below any ink
-_MIN_NOISES: Final = 12.0  # and how many times the noise of the paper that must be
-_FLAWLESS: Final = 0.01  # of the darkest pixel: nine tenths of a picture are lighter only if it was drawn by a program
+_MIN_PAPER: Final = 16.0  # of 255: paper that is darker is nothing but noise
+_PEAK_PIXELS: Final = 30  # this many of the darkest pixels are ink or dirt
+_MIN_CONTRAST: Final = 0.08  # share of the paper's light that the darkest pixels must absorb
+_NOISE: Final = (5, 25)  # percentiles that are one deviation of a normal distribution apart, and below any ink
+_MIN_NOISES: Final = 12.0  # and at least this many times the noise of the paper
+_FLAWLESS: Final = 0.01  # of the darkest pixel: nine tenths of a picture are lighter only if a program drew it
 _MIN_DRAWN: Final = (5, 1 / 255)  # pixels and contrast on flawless paper, where every trace is ink
-_MIN_SHARE: Final = 0.4  # of the darkest pixels' darkness: what is ink at all
+_MIN_SHARE: Final = 0.4  # of the darkest pixels' darkness: what is lighter is not ink
 _SPECK: Final = 0.05  # of the largest part's mass: what is smaller is dirt
-_HEAVY: Final = 0.25  # of the largest part's pixels,
-_TALL: Final = 0.5  # and of the tallest such part's height: what may be a digit of its own
+_HEAVY: Final = 0.25  # of the largest part's pixels, and
+_TALL: Final = 0.5  # of the tallest such part's height: what is at least this may be a digit
 _ROOM: Final = 0.1  # of that height: the gap between two digits
-_THIN: Final = 1.4  # pixels of the 20 that a digit is high: what a thinner line is made
+_THIN: Final = 1.4  # pixels, if the digit is 20 high: thinner lines are made this thick
 _SOFT: Final = (0.3, 0.8)  # of the ink's darkness: below is paper, above is full ink, between is an edge
 
 
 def find_sheet(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
-    """The rows and columns of a sheet of paper that lies on something darker; all of them if none does.
+    """The rows and columns of a sheet of paper that lies on something darker; all of them if there is no such sheet.
 
-    A sheet is light, one piece, a large part of the picture, nearly a rectangle, and does not reach the picture's edge.
+    A sheet is light, in one piece, large, nearly rectangular, and does not reach the picture's edge.
     """
     level = _blur(picture.astype(np.float32), _BLUR) / np.float32(255)
     parts = _connected(level > _otsu(level))
@@ -54,7 +54,7 @@ def find_sheet(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
 
 
 def _least_corner(filled: Mask) -> float:
-    """The share of the emptiest of the four corners that is True."""
+    """The share of True in the emptiest of the four corners."""
     side = max(1, min(filled.shape) // 6)
     corners = (
         filled[rows, columns]
@@ -67,7 +67,7 @@ def _least_corner(filled: Mask) -> float:
 def is_light_on_dark(picture: NDArray[np.uint8]) -> bool:
     """Whether what is written on a picture (height, width) is lighter than its background.
 
-    Of the differences from the local background, which a wide median gives, the large ones are ink.
+    A wide median gives the local background. Large differences from it are ink.
     """
     small = scale_to(picture.astype(np.float32), 48)
     reach = max(small.shape) // 4
@@ -80,16 +80,16 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
     """How much ink is in each pixel.
 
     Args:
-        picture: uint8 (height, width), dark on light, some hundred pixels wide at most.
+        picture: uint8 (height, width), dark on light, a few hundred pixels wide at most.
 
     Returns:
-        float32 (height, width), 0 for paper to 1 for ink, specks left out.
+        float32 (height, width), from 0 for paper to 1 for ink, without specks.
 
     Raises:
         DataError: if nothing stands out from the background.
     """
     level = _blur(picture.astype(np.float32), _BLUR)
-    # Light falls on ink and paper alike, so what counts is the share of it that is swallowed.
+    # Light falls on ink and paper alike, so what counts is the share of it that is absorbed.
     paper = _paper(level)
     swallowed = ((paper - level) / np.maximum(paper, _MIN_PAPER)).clip(0, 1)
     low, high = np.percentile(swallowed, _NOISE)
@@ -107,10 +107,10 @@ def find_ink(picture: NDArray[np.uint8]) -> Values:
 
 
 def is_of_several(ink: Values) -> bool:
-    """Whether ``ink``, float32 (height, width) and not blank, is of several digits.
+    """Whether ``ink``, float32 (height, width) and not blank, shows several digits.
 
-    What may be a digit is not much smaller than the largest connected part. The rectangles around the strokes of one
-    digit overlap or nearly touch.
+    A part that may be a digit is not much smaller than the largest connected part. The rectangles around the strokes of
+    one digit overlap or nearly touch.
     """
     parts = _connected(ink > 0)
     places = np.nonzero(parts)
@@ -131,14 +131,14 @@ def is_of_several(ink: Values) -> bool:
     rows, columns = (np.flatnonzero(taken.any(axis=axis)) for axis in (1, 0))
     one_above_other = len(columns) == columns[-1] - columns[0] + 1
     if count == 2 and one_above_other:
-        return len(rows) >= 2 * len(columns)  # if not, it is one digit with a gap in its line
+        return len(rows) >= 2 * len(columns)  # otherwise it is one digit with a gap in its line
     return count > 1
 
 
 def thicken(ink: Values) -> Values:
-    """The ink of a digit, which fills ``ink``; if its line is thinner than a thin one of MNIST, made as thick as that.
+    """The ink of a digit that fills ``ink``; a line thinner than MNIST's thin lines is made as thick as they are.
 
-    It is then a little larger to all sides.
+    The result is then a little larger on all sides.
     """
     inked = np.pad(ink >= 0.5, 1).astype(np.float32)
     inside = -_highest(-inked, 1)
@@ -150,7 +150,7 @@ def thicken(ink: Values) -> Values:
 
 
 def _paper(level: Values) -> Values:
-    """The level of the paper, also under the ink: a morphological closing, which fills what is dark and narrow."""
+    """The level of the paper, even under the ink: a morphological closing, which fills what is dark and narrow."""
     small = scale_to(level, 64)
     reach = max(small.shape) // 6
     padded = np.pad(_with_margin(small, 2 * reach), 2 * reach - 1, mode="edge")
@@ -170,7 +170,7 @@ def _with_margin(level: Values, reach: int) -> Values:
 
 
 def _windows(values: Values, reach: int, axis: int) -> Values:
-    """At each place, along one more axis, what is within ``reach`` of it along ``axis``; the margin is used up."""
+    """For each place, along a new axis, the values within ``reach`` of it along ``axis``; the margin is used up."""
     return np.lib.stride_tricks.sliding_window_view(values, 2 * reach + 1, axis)
 
 
@@ -189,7 +189,7 @@ def _blur(values: Values, deviation: float) -> Values:
 
 
 def scale_to(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """A picture (height, width), its longer side scaled to ``side`` pixels, in the same dtype: uint8 or float32."""
+    """A picture (height, width) with its longer side scaled to ``side`` pixels; uint8 or float32, like ``values``."""
     scale = side / max(values.shape)
     height, width = (max(1, round(length * scale)) for length in values.shape)
     filtered = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
@@ -207,7 +207,7 @@ def _otsu(values: Values) -> float:
 
 
 def _without_specks(swallowed: Values, dark: Mask) -> Mask:
-    """The connected parts of ``dark`` that count: not what is small, nor what comes in from outside the picture."""
+    """The connected parts of ``dark`` that are neither small nor come in from outside the picture."""
     parts = _connected(dark)
     mass = np.bincount(parts.ravel(), swallowed.ravel())
     mass[0] = 0
@@ -224,7 +224,7 @@ def _connected(mask: Mask) -> NDArray[np.int64]:
     changes = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(changes == 1)  # each run of pixels in a row
     ends = np.nonzero(changes == -1)[1]
-    # On one line, with a gap between rows: then the runs of the row above that touch a run are neighbours in order.
+    # All rows are put on one line with gaps between them, so the runs above that touch a run are next to each other.
     above = (rows - 1) * (width + 2)
     keys = rows * (width + 2)
     first = np.searchsorted(keys + ends, above + starts)
@@ -233,7 +233,7 @@ def _connected(mask: Mask) -> NDArray[np.int64]:
     upper = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
     lower = np.repeat(np.arange(len(rows)), counts)
     number = np.arange(len(rows))
-    while True:  # each run takes the lowest number around, and that of the run it was named after
+    while True:  # each run takes the lowest number of its neighbours, and that of the run that it got its number from
         before = number.copy()
         lowest = np.minimum(number[upper], number[lower])
         np.minimum.at(number, upper, lowest)

@@ -1,8 +1,8 @@
-"""Real pictures, brought to what a run was trained on: decoded under limits, and made like MNIST if that fits.
+"""Makes real pictures like the images that a run was trained on: decodes them, and makes them like MNIST if that fits.
 
-MNIST's own makers scaled black and white scans of digits into 20x20 pixels, aspect ratio kept and edges anti-aliased,
+MNIST's makers scaled black and white scans of digits to 20x20 pixels, with aspect ratio kept and anti-aliased edges,
 and moved the centre of mass to the middle of 28x28 (Y. LeCun, C. Cortes, C. Burges, The MNIST database). ``like_mnist``
-does so with a photograph, whose ink it has to find first.
+does the same with a photograph, but has to find its ink first.
 """
 
 import math
@@ -25,22 +25,22 @@ Grey = NDArray[np.uint8]
 _SIDE: Final = 28
 _BOX: Final = 20
 _NOT_DRAWN: Final = frozenset({"fashion-mnist", "folder"})
-_OFF_CENTRE: Final = 1.2  # pixels that a centre of mass is from the middle of an image that is not MNIST's
+_OFF_CENTRE: Final = 1.2  # pixels from the middle to the centre of mass; in MNIST's images it is less
 
-_LOOK: Final = 192  # pixels of the longer side that ink is looked for in
-_MARGIN: Final = 0.4  # around the ink for the closer look, of its longer side
+_LOOK: Final = 192  # longer side, in pixels, of the picture in which ink is searched for
+_MARGIN: Final = 0.4  # of the ink's longer side: the margin around it for the closer look
 
 
 def color_of(data: DataRecord) -> Literal["grey", "rgb"]:
-    """What ``decode`` is to make a picture for a run on ``data``."""
+    """The colours that ``decode`` converts a picture to for a run on ``data``."""
     return "grey" if data.image_shape[2] == 1 else "rgb"
 
 
 def prepares(data: DataRecord) -> bool:
-    """Whether pictures for a run on ``data`` are made like MNIST unless something else is asked for.
+    """Whether pictures for a run on ``data`` are made like MNIST by default.
 
-    So it is for MNIST, for what is written by hand like it, and for arrays of its shape. A folder's own pictures were
-    only resized before training, and clothes fill the image otherwise than digits do.
+    They are for MNIST, for other handwriting like it, and for arrays of its shape. A folder's pictures were only
+    resized before training, and clothes do not fill the image as digits do.
     """
     return data.source not in _NOT_DRAWN and data.image_shape == [_SIDE, _SIDE, 1]
 
@@ -51,8 +51,8 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
     Args:
         picture: uint8 (height, width) or (height, width, 3), of any size.
         image_shape: Height, width and channels of the network's images.
-        prepare: Make the picture like MNIST, unless it is so already; only if ``image_shape`` is (28, 28, 1). Else the
-            picture is resized to the shape, as pictures in a folder of training data are.
+        prepare: Make the picture like MNIST, unless it already is; only if ``image_shape`` is (28, 28, 1). Otherwise
+            the picture is resized to the shape, like pictures in a folder of training data.
 
     Returns:
         uint8 ``image_shape``.
@@ -66,10 +66,10 @@ def fit(picture: Grey, image_shape: tuple[int, int, int], prepare: bool) -> Grey
 
 
 def _is_like_mnist(picture: Grey) -> bool:
-    """28x28, a black frame, and what is in it is neither smaller than in MNIST nor, unless it is larger, off centre.
+    """Whether it is 28x28 with a black frame, and its content is as large and as centred as in MNIST, or larger.
 
-    In each image of MNIST, the longer side of what is lighter than 16 of 255 is 19 or 20 pixels, and the centre of mass
-    lies between 13.4 and 14.6. What fills more of the image is of another kind, such as clothes.
+    In every image of MNIST, the longer side of what is lighter than 16 of 255 is 19 or 20 pixels, and the centre of
+    mass lies between 13.4 and 14.6. Content that fills more of the image is of another kind, such as clothes.
     """
     if picture.shape != (_SIDE, _SIDE):
         return False
@@ -83,7 +83,7 @@ def _is_like_mnist(picture: Grey) -> bool:
 
 
 def like_mnist(picture: Grey) -> Grey:
-    """Make a picture of one digit what MNIST's images are: light on dark, its longer side 20 pixels, centred by mass.
+    """Make a picture of one digit like MNIST's images: light on dark, its longer side 20 pixels, centred by mass.
 
     Args:
         picture: uint8 (height, width) of any size, dark on light or light on dark, of a digit with some room around it.
@@ -92,7 +92,7 @@ def like_mnist(picture: Grey) -> Grey:
         uint8 (28, 28).
 
     Raises:
-        DataError: if nothing stands out from the background, or several digits do.
+        DataError: if nothing stands out from the background, or if there are several digits.
     """
     rough = scale_to(picture, _LOOK)
     sheet = find_sheet(rough)
@@ -101,7 +101,7 @@ def like_mnist(picture: Grey) -> Grey:
         rough = scale_to(picture, _LOOK)
     if is_light_on_dark(rough):
         picture, rough = 255 - picture, 255 - rough
-    # A second look, closer: what is small in the picture has all its pixels here, and its own background.
+    # A second, closer look: a digit that is small in the picture has all its pixels here, and its own background.
     found = find_ink(rough)
     if is_of_several(found):
         raise DataError("shows several digits", remedy="cut out one of them")
@@ -112,7 +112,7 @@ def like_mnist(picture: Grey) -> Grey:
 
 
 def place_drawing(picture: Grey) -> Grey:
-    """Make a drawing what MNIST's images are, as ``like_mnist`` does if the ink need not be found.
+    """Make a drawing like MNIST's images, as ``like_mnist`` does for pictures whose ink has to be found.
 
     Args:
         picture: uint8 (height, width) of any size, strokes of 255 on 0 with smoothed edges, and nothing else.
@@ -130,7 +130,7 @@ def place_drawing(picture: Grey) -> Grey:
 
 
 def _cut(picture: Grey, rough: Grey, part: tuple[slice, slice], margin: float) -> Grey:
-    """What is ``part``, and a margin in pixels, of ``rough``, which is ``picture`` made smaller: of ``picture``."""
+    """What ``picture`` shows in ``part`` and a margin; both are in pixels of ``rough``, a smaller ``picture``."""
     scale = picture.shape[0] / rough.shape[0]
     rows, columns = (
         slice(max(0, int((side.start - margin) * scale)), math.ceil((side.stop + margin) * scale)) for side in part
@@ -146,7 +146,7 @@ def _extent(ink: Values) -> tuple[slice, slice]:
 
 
 def _place(ink: Values) -> Grey:
-    """Scale ink that touches all four sides into 20x20, and put its centre of mass into the middle of 28x28."""
+    """Scale ink that touches all four sides to 20x20, and put its centre of mass in the middle of 28x28."""
     scale = _BOX / max(ink.shape)
     height, width = (max(1, round(length * scale)) for length in ink.shape)
     small = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BOX), np.float32)

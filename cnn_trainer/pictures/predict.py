@@ -1,4 +1,4 @@
-"""``predict``: what the network of a run makes of real pictures."""
+"""``predict``: what the network of a run predicts for real pictures."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,23 +19,23 @@ from cnn_trainer.pictures import like_mnist
 from cnn_trainer.runs.records import DataRecord
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp")
-# Pictures that are computed at a time; so many are in memory, however many there are.
+# Pictures that are predicted at a time; no more than this are in memory.
 _BATCH = 128
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was asked about."""
+    """A picture to predict."""
 
     name: str
     """Its path, or ``-`` for standard input."""
     read: Callable[[], bytes]
-    """Gives the content of its file. Raises DataError."""
+    """Returns the content of its file. Raises DataError."""
 
 
 @dataclass(frozen=True)
 class ImageRows:
-    """A CSV file with an image in each row, in the form of the training data; it may have labels too."""
+    """A CSV file with an image in each row, in the format of the training data; it may also have labels."""
 
     name: str
     """Its path."""
@@ -43,7 +43,7 @@ class ImageRows:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network makes of a picture."""
+    """What the network predicts for a picture."""
 
     name: str
     image: NDArray[np.uint8]
@@ -53,12 +53,12 @@ class Answer:
 
 
 def find_pictures(words: Sequence[str], read_stdin: Callable[[], bytes]) -> list[Picture | ImageRows]:
-    """The pictures that ``words`` name: files, folders with all that is under them, CSV files, and ``-``.
+    """The pictures that ``words`` name: files, folders with everything under them, CSV files, and ``-``.
 
-    Of a folder, files count whose names end as those of pictures do, sorted by path; hidden names do not.
+    In a folder, all files count whose names end like those of pictures, sorted by path; hidden ones do not.
 
     Raises:
-        DataError: if a folder holds none.
+        DataError: if a folder holds no pictures.
     """
     found: list[Picture | ImageRows] = []
     for word in words:
@@ -78,7 +78,7 @@ def _pictures_under(folder: str) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(place, name) for name in names if not name.startswith(".") and name.lower().endswith(_SUFFIXES)]
     if not paths:
-        raise DataError(f"holds no picture, whose name ends in {', '.join(_SUFFIXES)}", place=folder)
+        raise DataError(f"holds no picture, that is, no file whose name ends in {', '.join(_SUFFIXES)}", place=folder)
     return sorted(paths)
 
 
@@ -89,14 +89,14 @@ def predict(
     prepare: bool,
     row_shape: Sequence[int] | None = None,
 ) -> Iterator[Answer | DataError]:
-    """Answer for each picture, in their order; for one that cannot be read, with the error that says why.
+    """Yield an answer for each picture, in order; for one that cannot be read, the error that says why.
 
     Args:
         data: What the network was trained on.
-        found: The pictures. An image in the row of a CSV file is named ``file:line``, and taken as it is.
+        found: The pictures. An image in a row of a CSV file is named ``file:line``, and used as it is.
         result: What the run has learned.
         prepare: Make the pictures like MNIST's images; see ``like_mnist.fit``.
-        row_shape: How an image stands in a row: ``data.image_shape`` of a config; None: as in ``data``.
+        row_shape: The shape of an image in a row: ``data.image_shape`` of a config; None for that of ``data``.
     """
     waiting = _images(data, found, prepare, row_shape or data.image_shape)
     while batch := list(islice(waiting, _BATCH)):

@@ -1,1 +1,1 @@
-"""Run directories: where they are, what they hold, and how they are written and read."""
+"""Run directories: where they are, what they contain, and how they are written and read."""

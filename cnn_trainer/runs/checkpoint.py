@@ -1,9 +1,10 @@
-"""Checkpoints and weights: one file each, read without running anything and without trusting what it says.
+"""Checkpoints and weights: one file each, read without executing anything and without trusting the content.
 
 The format is safetensors (https://github.com/huggingface/safetensors#format): the length of the header in 8 bytes, the
-header as JSON, the arrays one after the other. The header's metadata has one entry, ``checkpoint``, the JSON text
-``{"sha256": "…", "state": {…}}``; one entry, because the library writes several in another order each time. The digest
-is the SHA-256 of the whole file with its own 64 characters set to ``0``, so that one flipped bit anywhere is found.
+header as JSON, then the arrays one after another. The header's metadata has one entry, ``checkpoint``, which is the
+JSON text ``{"sha256": "…", "state": {…}}``. There is only one entry because the library writes several entries in a
+different order each time. The digest is the SHA-256 of the whole file with the digest's 64 characters set to ``0``, so
+that a single flipped bit anywhere is found.
 """
 
 import hashlib
@@ -20,14 +21,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from cnn_trainer.errors import RunDirectoryError, StorageError, raised_as
+from cnn_trainer.errors import RunDirectoryError, StorageError, count, raised_as
 from cnn_trainer.storage import files, strict_json
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-# Name, dtype and shape of every array that a file must hold: what the model of the validated config has.
+# Name, dtype and shape of every array that a file must hold, as the model of the validated config has them.
 ExpectedArrays: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
-# The header holds the state, and that holds the history: 335 bytes for each of the schema's most epochs, 100,000.
+# The header holds the state, which holds the history: 335 bytes for each of at most 100,000 epochs (schema's limit).
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 
 _DTYPES = {
@@ -41,18 +42,18 @@ _DTYPES = {
     np.dtype("float64"): "F64",
 }
 _ZEROS = "0" * 64
-# Inside a JSON text the quotes of any other text are escaped, so this stands in a header but once.
+# Quotes inside a JSON string are escaped, so this pattern occurs only once in a header.
 _DIGEST = re.compile(rb'"checkpoint":"\{\\"sha256\\":\\"([0-9a-f]{64})\\",\\"state\\":')
 _FILE_NAME = re.compile(r"step-([0-9]{9,})\.safetensors")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on.
+    """All that is needed to continue training.
 
     Attributes:
-        arrays: Variables by name, of one of the dtypes bool, uint8, int32, int64, uint32, uint64, float32, float64.
-        state: Everything else, as strict JSON has it.
+        arrays: Variables by name; each is bool, uint8, int32, int64, uint32, uint64, float32 or float64.
+        state: Everything else, as values of strict JSON.
     """
 
     arrays: dict[str, Array]
@@ -60,23 +61,24 @@ class Checkpoint:
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The content of the checkpoint's file. Equal checkpoints give equal bytes.
+    """Encode a checkpoint as the content of its file. Equal checkpoints give equal bytes.
 
     Raises:
-        StorageError: for a state that makes a header of more than ``MAX_HEADER_BYTES``.
-        ValueError: for a state that is not strict JSON, or an array of another dtype.
+        StorageError: if the state makes the header larger than ``MAX_HEADER_BYTES``.
+        ValueError: if the state is not strict JSON, or an array has another dtype.
     """
     arrays = {}
     for name, array in checkpoint.arrays.items():
         if array.dtype not in _DTYPES:
-            raise ValueError(f"array {name} has the dtype {array.dtype}, which a checkpoint does not hold")
-        arrays[name] = np.asarray(array, order="C")  # the library writes other orders wrongly, without a word
+            raise ValueError(f"array {name} has the dtype {array.dtype}, which a checkpoint cannot hold")
+        arrays[name] = np.asarray(array, order="C")  # the library silently writes other orders wrongly
     text = f'{{"sha256":"{_ZEROS}","state":{strict_json.format_json(checkpoint.state)}}}'
     data = bytearray(safetensors.numpy.save(arrays, {"checkpoint": text}))
     header_bytes = int.from_bytes(data[:8], "little")
     if header_bytes > MAX_HEADER_BYTES:
         raise StorageError(
-            f"the checkpoint's header takes {header_bytes} bytes, {MAX_HEADER_BYTES} allowed: its history is too long",
+            f"the history is too long: the checkpoint's header takes {header_bytes} bytes; "
+            f"at most {MAX_HEADER_BYTES} are allowed",
             remedy="train fewer epochs",
         )
     place = _digest_place(data, header_bytes)
@@ -85,33 +87,33 @@ def encode(checkpoint: Checkpoint) -> bytes:
 
 
 def decode(data: bytes, expected: ExpectedArrays) -> Checkpoint:
-    """Read what ``encode`` wrote. Nothing is allocated for an array before the whole header is found right.
+    """Decode what ``encode`` wrote. No array is allocated before the whole header has been checked.
 
     Args:
         data: The whole file.
         expected: Name, dtype and shape of all arrays; the file must hold these and no others.
 
     Returns:
-        The checkpoint, its arrays in the order of ``expected``.
+        The checkpoint, with its arrays in the order of ``expected``.
 
     Raises:
         StorageError: with the first fault; it does not name the file.
     """
     header_bytes = int.from_bytes(data[:8], "little")
     if header_bytes > MAX_HEADER_BYTES:
-        raise StorageError(f"its header takes {header_bytes} bytes, {MAX_HEADER_BYTES} allowed")
+        raise StorageError(f"its header takes {header_bytes} bytes; at most {MAX_HEADER_BYTES} are allowed")
     place = _digest_place(data, header_bytes)
     content = memoryview(data)
     digest = hashlib.sha256(content[: place.start])
     digest.update(_ZEROS.encode())
     digest.update(content[place.stop :])
     if digest.hexdigest().encode() != data[place]:
-        raise StorageError("its content does not have the digest it was written with", remedy="it is damaged")
+        raise StorageError("its content does not match its digest", remedy="it is damaged")
     header = _mapping(strict_json.parse_json(data[8 : 8 + header_bytes]), "header")
     metadata = _mapping(header.pop("__metadata__", None), "metadata", {"checkpoint"})
     _check_arrays(header, expected)
     try:
-        arrays = safetensors.numpy.load(data)  # refuses places that overlap, leave gaps or do not fit their shapes
+        arrays = safetensors.numpy.load(data)  # refuses offsets that overlap, leave gaps or do not fit their shapes
     except safetensors.SafetensorError as error:
         raise StorageError(f"is not a safetensors file: {error}") from None
     state = _mapping(strict_json.parse_json(metadata["checkpoint"]), "content", {"sha256", "state"})["state"]
@@ -119,22 +121,22 @@ def decode(data: bytes, expected: ExpectedArrays) -> Checkpoint:
 
 
 def _mapping(value: object, name: str, keys: set[str] | None = None) -> dict[str, Any]:
-    """``value``, which must be a mapping, with these keys only if any are given."""
+    """Require ``value`` to be a mapping, with exactly ``keys`` if they are given."""
     if not isinstance(value, dict) or (keys and value.keys() != keys):
         raise StorageError(f"its {name} is not what this program writes")
     return value
 
 
 def _digest_place(data: bytes | bytearray, header_bytes: int) -> slice:
-    """Where the digest's 64 characters stand."""
+    """Where the digest's 64 characters are."""
     found = [match.span(1) for match in _DIGEST.finditer(data, 8, 8 + header_bytes)]
     if len(found) != 1:
-        raise StorageError("holds no digest", remedy="it is damaged, or no checkpoint of this program")
+        raise StorageError("holds no digest", remedy="it is damaged, or not a checkpoint of this program")
     return slice(*found[0])
 
 
 def _check_arrays(header: dict[str, Any], expected: ExpectedArrays) -> None:
-    """Refuse names, dtypes and shapes that are not the expected ones."""
+    """Refuse arrays whose names, dtypes or shapes are not the expected ones."""
     if header.keys() != expected.keys():
         parts = [f"lacks {name}" for name in [*expected.keys() - header.keys()][:1]]
         parts += [f"has {name[:60]}" for name in [*header.keys() - expected.keys()][:1]]
@@ -157,12 +159,12 @@ def _read(path: Path, expected: ExpectedArrays) -> Checkpoint:
 
 @raised_as(RunDirectoryError)
 def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write ``folder/step-<step, nine digits>.safetensors``, then remove all but it and the one before it.
+    """Write ``folder/step-<step, nine digits>.safetensors``, then remove all checkpoints but this and the previous one.
 
-    Files of later steps go too: training went on from an earlier one because they could not be read.
+    Checkpoints of later steps are removed too: they could not be read, so training continued from an earlier one.
 
     Raises:
-        RunDirectoryError: if it cannot be written; the checkpoints that were there are then intact.
+        RunDirectoryError: if it cannot be written; the existing checkpoints are then intact.
     """
     files.require_folder(folder)
     path = folder / f"step-{step:09d}.safetensors"
@@ -171,20 +173,20 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     kept = [path, *[other for other in paths if step_of(other) < step][:1]]
     for other in paths:
         if other not in kept:
-            with suppress(OSError):  # what cannot be removed costs space, not the run
+            with suppress(OSError):  # a file that cannot be removed only costs space
                 other.unlink()
     return path
 
 
 def step_of(path: Path) -> int:
-    """The step in a checkpoint's name, -1 if it is no such name."""
+    """The step in a checkpoint's name; -1 if it is not such a name."""
     match = _FILE_NAME.fullmatch(path.name)
     return int(match[1]) if match else -1
 
 
 @raised_as(RunDirectoryError)
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """The checkpoints in ``folder``, newest first; none if it is missing.
+    """The paths of the checkpoints in ``folder``, newest first; empty if it is missing.
 
     Raises:
         RunDirectoryError: if ``folder`` is a symbolic link or cannot be read.
@@ -198,7 +200,7 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 
 @raised_as(RunDirectoryError)
 def read_newest(folder: Path, expected: ExpectedArrays, warn: Callable[[str], None]) -> Checkpoint:
-    """The newest checkpoint in ``folder`` that is valid.
+    """Read the newest valid checkpoint in ``folder``.
 
     Args:
         folder: The run's folder of checkpoints.
@@ -206,15 +208,16 @@ def read_newest(folder: Path, expected: ExpectedArrays, warn: Callable[[str], No
         warn: Called with one line about each newer file that is not valid.
 
     Raises:
-        RunDirectoryError: if there is none.
+        RunDirectoryError: if no checkpoint is valid.
     """
     paths = checkpoint_paths(folder)
     for number, path in enumerate(paths, start=1):
         try:
             return _read(path, expected)
         except StorageError as error:
-            warn(f"{error}; {'the one before it is taken' if number < len(paths) else 'there is none before it'}")
-    problem = f"none of its {len(paths)} checkpoints can be read" if paths else "there is no checkpoint"
+            left = "using the previous checkpoint" if number < len(paths) else "there is no earlier checkpoint"
+            warn(f"{error}; {left}")
+    problem = f"its {count(len(paths), 'checkpoint')} cannot be read" if paths else "there is no checkpoint"
     remedy = "repeat the run from its config: cnn-train train RUN/config.yaml"
     raise StorageError(problem, place=folder, remedy=remedy)
 
@@ -232,10 +235,10 @@ def read_weights(path: Path, expected: ExpectedArrays) -> dict[str, Array]:
 
 
 def weights_digest(arrays: Iterable[Array]) -> str:
-    r"""SHA-256 over ``arrays`` in their order, as 64 hexadecimal digits.
+    r"""SHA-256 of ``arrays`` in their order, as 64 hexadecimal digits.
 
-    For each array are hashed: its dtype's name, a space, its shape as decimal numbers with commas between them, an end
-    of line (all ASCII: ``float32 3,3,1,32\n``; a scalar: ``float32 \n``), then its values in C order, little-endian.
+    Each array adds the name of its dtype, a space, its shape as decimal numbers separated by commas, and a newline, all
+    in ASCII (``float32 3,3,1,32\n``; a scalar: ``float32 \n``), followed by its values in C order, little-endian.
     """
     digest = hashlib.sha256()
     for array in arrays:

@@ -1,4 +1,4 @@
-"""All that a run directory tells about its run, read without trusting any of it, and as far as it can be read."""
+"""Reads everything that a run directory says about its run, as far as it is readable, without trusting any of it."""
 
 import json
 import math
@@ -24,35 +24,35 @@ Order = Literal["newest", "name", "accuracy", "time"]
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One line of ``runs list``. Text in ``record`` is as the file holds it."""
+    """One line of ``runs list``. Text in ``record`` is exactly as in the file, not escaped."""
 
     dir: Path
-    name: str  # of the directory
+    name: str  # name of the directory
     status: ShownStatus
-    reason: str | None  # why the run is broken, failed, or is not what its record says
+    reason: str | None  # why the run is broken or failed, or why its status differs from its record
     record: RunRecord | None  # None if the run is broken
-    epochs_done: int | None  # while it trains, as many as metrics.jsonl has lines; None if the run is broken
+    epochs_done: int | None  # during training, the number of lines of metrics.jsonl; None if broken
     test_accuracy: float | None  # a fraction from 0 to 1
 
 
 def list_runs(
     runs_dir: Path, order: Order = "newest", status: ShownStatus | None = None, limit: int | None = None
 ) -> list[RunSummary]:
-    """The runs under ``runs_dir``, broken ones too; empty if there is no such folder.
+    """List the runs under ``runs_dir``, including broken ones; empty if there is no such folder.
 
-    Only run.json and evaluation.json are read, so a run is not found broken because of its other files. A run whose
-    record says ``training``, but which no process holds, is ``interrupted``. If the file system cannot lock files,
-    that cannot be told, and it stays ``training``.
+    Only run.json and evaluation.json are read, so faults in other files do not make a run broken. A run whose record
+    says ``training``, but which no process holds, is ``interrupted``. If the file system cannot lock files, this cannot
+    be known, and the run stays ``training``.
 
     Args:
-        runs_dir: The folder that holds the runs.
-        order: newest first; name from A to Z; accuracy on the test split, the highest first; time that training took,
-            the shortest first. Runs that are equal in that are sorted newest first; those without the value come last.
-        status: List only runs of this status.
-        limit: List at most this many, the first of the order.
+        runs_dir: The folder that contains the runs.
+        order: ``newest`` first, ``name`` from A to Z, highest ``accuracy`` on the test split first, or shortest
+            training ``time`` first. Ties are sorted newest first; runs without the value come last.
+        status: List only runs with this status.
+        limit: List at most this many, the first in this order.
 
     Raises:
-        RunDirectoryError: if ``runs_dir`` itself cannot be read; never for what stands in it.
+        RunDirectoryError: if ``runs_dir`` itself cannot be read, but never because of its content.
     """
     run_dirs = paths.run_dirs(runs_dir)
     if order == "newest" and status is None:
@@ -71,33 +71,33 @@ _SORT_KEYS: dict[Order, Callable[[RunSummary], Any]] = {
 
 
 def summarize(run_dir: Path) -> RunSummary:
-    """What became of the run in ``run_dir``. Never raises; a symbolic link is broken, so resolve the user's own."""
+    """Summarize the run in ``run_dir``. Never raises. A symbolic link counts as broken, so resolve a user's path."""
     name = run_dir.name
     try:
         files.require_folder(run_dir)
         record = store.read_run_record(run_dir)
         locked = record.status != "training" or store.is_locked(run_dir)
-        if locked is False:  # or finished since the record was read
+        if locked is False:  # it may have finished since the record was read
             record = store.read_run_record(run_dir)
             locked = record.status != "training"
     except (RunDirectoryError, StorageError) as error:
         return RunSummary(run_dir, name, "broken", str(error), None, None, None)
     epochs, accuracy = record.epochs_done, _test_accuracy(run_dir)
-    if record.status == "training":  # run.json is as old as the session of training; metrics.jsonl grows with it
+    if record.status == "training":  # only metrics.jsonl is updated during training
         with suppress(StorageError):
             epochs = files.read_bounded(run_dir / METRICS_FILE, store.MAX_METRICS_BYTES).count(b"\n")
     shown, reason = record.status, record.error
     if locked is False:
         shown, reason = "interrupted", f"its process ended without a message; continue with: cnn-train resume {name}"
     elif locked is None:
-        reason = "it may have been interrupted; the file system cannot lock files, which would show it"
+        reason = "it may have been interrupted; this cannot be known, because the file system cannot lock files"
     return RunSummary(run_dir, name, shown, reason, record, epochs, accuracy)
 
 
 def _test_accuracy(run_dir: Path) -> float | None:
-    """The accuracy in evaluation.json, if there is one that was measured on the test split.
+    """The accuracy in evaluation.json, if it was measured on the test split.
 
-    The rest of the file is not checked: that would take a list of 1,000 runs a tenth longer.
+    The rest of the file is not checked, which would make a list of 1,000 runs a tenth slower.
     """
     try:
         scores = json.loads(files.read_bounded(run_dir / EVALUATION_FILE, store.MAX_EVALUATION_BYTES))
@@ -111,7 +111,7 @@ def _test_accuracy(run_dir: Path) -> float | None:
 
 @dataclass(frozen=True)
 class RunDetails:
-    """What ``runs show`` shows. Text in it is as the files hold it."""
+    """What ``runs show`` shows. Text is exactly as in the files, not escaped."""
 
     summary: RunSummary
     experiment: "Experiment | None"
@@ -119,15 +119,15 @@ class RunDetails:
     metrics: list[EpochMetrics]
     evaluation: EvaluationRecord | None
     files: list[tuple[str, int]]
-    """Names and bytes, as ``paths.list_files`` gives them."""
+    """Names and sizes in bytes, as ``paths.list_files`` returns them."""
     is_locked: bool | None
-    """Whether a process works on the run now; None if the file system cannot lock files, and so cannot tell."""
+    """Whether a process is working on the run; None if this is unknown because the file system cannot lock files."""
     faults: list[str]
-    """What could not be read, and why; empty for a sound run."""
+    """What could not be read, and why; empty for an intact run."""
 
 
 def read_details(run_dir: Path) -> RunDetails:
-    """Read what can be read of the run in ``run_dir``. Never raises RunDirectoryError."""
+    """Read whatever can be read of the run in ``run_dir``. Never raises RunDirectoryError."""
     real = run_dir.resolve() if run_dir.is_symlink() or run_dir.name in ("", "..") else run_dir
     faults: list[str] = []
 

@@ -1,6 +1,6 @@
-"""Where runs are: finding and naming run directories without reading them.
+"""Finds and names run directories without reading them.
 
-Shell completion loads this module, so it imports nothing that takes time.
+Shell completion loads this module, so it imports nothing slow.
 """
 
 import difflib
@@ -22,20 +22,20 @@ MODEL_FILE = "model.keras"
 CHECKPOINTS_DIR = "checkpoints"
 LOCK_FILE = ".lock"
 
-MAX_LISTED = 100  # files of a run that are shown; an honest run has about a dozen
+MAX_LISTED = 100  # files shown for a run; a normal run has about a dozen
 
 _STAMPED = re.compile(r"([0-9]{8}-[0-9]{6})-(.+)", re.DOTALL)
 
 
 @raised_as(RunDirectoryError)
 def resolve_run(text: str, runs_dir: Path) -> Path:
-    """The run directory that ``text`` means: a path, a name under ``runs_dir``, or ``latest``.
+    """Find the run directory that ``text`` names: a path, a name under ``runs_dir``, or ``latest``.
 
-    A name never leaves ``runs_dir``: what has a slash in it, or is ``.`` or ``..``, is a path, and symbolic links under
-    ``runs_dir`` are not followed. ``latest`` is the run with the newest time in its name, whatever became of it.
+    A name never leads out of ``runs_dir``: anything with a slash, ``.`` and ``..`` are paths, and symbolic links under
+    ``runs_dir`` are not followed. ``latest`` is the run with the newest time in its name, whatever its status.
 
     Raises:
-        RunDirectoryError: if there is no such run, with the nearest names.
+        RunDirectoryError: if there is no such run; it suggests the most similar names.
     """
     if text == "latest":
         return _latest(runs_dir)
@@ -54,9 +54,9 @@ def resolve_run(text: str, runs_dir: Path) -> Path:
 
 
 def require_writable(runs_dir: Path, option: str = "--runs-dir") -> None:
-    """Refuse a folder in which no run can be created, before any work is done for one. Raises RunDirectoryError.
+    """Refuse a folder in which no run can be created, before any work is done. Raises RunDirectoryError.
 
-    ``option`` is the one that names another folder.
+    ``option`` names the folder on the command line.
     """
     nearest = next(place for place in (runs_dir, *runs_dir.absolute().parents) if os.path.lexists(place))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
@@ -67,7 +67,7 @@ def require_writable(runs_dir: Path, option: str = "--runs-dir") -> None:
 
 def _require_run(path: Path) -> Path:
     if not os.path.lexists(path / RECORD_FILE):
-        problem = f"is not a run directory, for it has no {RECORD_FILE}"
+        problem = f"is not a run directory: it has no {RECORD_FILE}"
         raise RunDirectoryError(problem, place=path, remedy="see: cnn-train runs list")
     return path
 
@@ -83,11 +83,11 @@ def _latest(runs_dir: Path) -> Path:
 
 @raised_as(RunDirectoryError)
 def run_dirs(runs_dir: Path) -> list[Path]:
-    """What looks like a run, by its name or by having a run.json, newest first; a linked run is among them."""
+    """Everything that looks like a run, by its name or its run.json, newest first, including symbolic links."""
 
     def newest(path: Path) -> tuple[str, int, str]:
         stamped = _STAMPED.fullmatch(path.name)
-        return stamped[1] if stamped else "", len(path.name), path.name  # of one second: name, name-2, …, name-10
+        return stamped[1] if stamped else "", len(path.name), path.name  # in the same second: name, name-2, …, name-10
 
     found = []
     with files.reported(runs_dir, "read"), suppress(FileNotFoundError), os.scandir(runs_dir) as entries:
@@ -102,7 +102,7 @@ def run_dirs(runs_dir: Path) -> list[Path]:
 
 
 def run_names(runs_dir: Path) -> list[str]:
-    """The names of the runs under ``runs_dir``, newest first, for shell completion. No file is read; never raises."""
+    """The names of the runs under ``runs_dir``, newest first, for shell completion. Reads no file; never raises."""
     try:
         return [path.name for path in run_dirs(runs_dir) if path.name.isprintable()]
     except RunDirectoryError:
@@ -110,9 +110,9 @@ def run_names(runs_dir: Path) -> list[str]:
 
 
 def list_files(run_dir: Path) -> list[tuple[str, int]]:
-    """The files of a run with their bytes, sorted by name, checkpoints too; ``MAX_LISTED`` at most, plus one.
+    """The files of a run and their sizes in bytes, sorted by name, including checkpoints; at most ``MAX_LISTED`` + 1.
 
-    Nothing is opened, no symbolic link is followed, and what cannot be looked at is left out. Never raises.
+    No file is opened, no symbolic link is followed, and files that cannot be examined are left out. Never raises.
     """
     found = []
     for prefix, folder in (("", run_dir), (f"{CHECKPOINTS_DIR}/", run_dir / CHECKPOINTS_DIR)):

@@ -1,4 +1,4 @@
-"""What the program writes about a run, as JSON: read back under the same schema, unknown keys refused."""
+"""The records of a run that are written as JSON, and read back under the same schema; unknown keys are refused."""
 
 import math
 from collections.abc import Sequence
@@ -10,38 +10,38 @@ from pydantic import Field
 from cnn_trainer.storage.strict_json import SCHEMA_VERSION, Record
 
 MAX_CONFUSIONS: Final = 20
-"""How many are recorded, of the pairs of classes that were confused."""
+"""The largest number of confused pairs of classes that is recorded."""
 
 RunStatus = Literal["created", "training", "interrupted", "paused", "diverged", "failed", "trained", "finished"]
 
 
 class DataRecord(Record):
-    """Which data a run was trained on."""
+    """The data that a run was trained on."""
 
-    source: str = Field(description="What was used: data.source of the config, or mnist-5k in place of mnist.")
-    requested: str = Field(description="What the config asked for; differs from source if the fallback was taken.")
+    source: str = Field(description="The source that was used: data.source, or mnist-5k as the fallback for mnist.")
+    requested: str = Field(description="The config's data.source; differs from source if the fallback was used.")
     location: str = Field(description="The file or folder that was read.")
     image_shape: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
-        description="Height, width and channels.", min_length=3, max_length=3
+        description="Height and width in pixels, and number of channels.", min_length=3, max_length=3
     )
     class_names: list[str] = Field(
-        description="One name a class, in the order of the labels 0, 1, ….", min_length=2, max_length=1000
+        description="One name per class, in the order of the labels 0, 1, ….", min_length=2, max_length=1000
     )
-    num_train: int = Field(description="Training examples, those set aside for validation not counted.", ge=1)
-    num_validation: int = Field(description="Validation examples; 0 if there is no validation split.", ge=0)
+    num_train: int = Field(description="Number of training examples, without those set aside for validation.", ge=1)
+    num_validation: int = Field(description="Number of validation examples; 0 if there is no validation split.", ge=0)
     train_sha256: str = Field(description="Digest of the whole training split's images and labels.")
     validation_from: Literal["own", "carved"] | None = Field(
-        None, description="own: a validation split of the source; carved: set aside from its training split."
+        None, description="own: the source has a validation split; carved: it was set aside from the training split."
     )
     validation_sha256: str | None = Field(
         None, description="Digest of the source's own validation split, if it is used."
     )
-    pixel_dtype: str = Field("uint8", description="Of the images in the source.")
-    white: Literal[1, 255] = Field(255, description="The value in the source that stands for 255.")
+    pixel_dtype: str = Field("uint8", description="Data type of the images in the source.")
+    white: Literal[1, 255] = Field(255, description="The value in the source that is read as 255.")
 
     @property
     def num_whole_train(self) -> int:
-        """Examples of the source's training split, with those that were carved out of it for validation."""
+        """Number of examples in the source's training split, including those set aside for validation."""
         return self.num_train if self.validation_from == "own" else self.num_train + self.num_validation
 
 
@@ -49,18 +49,18 @@ class EpochMetrics(Record):
     """One line of metrics.jsonl."""
 
     epoch: int = Field(description="Counted from 1.", ge=1)
-    step: int = Field(description="Steps since the start of training.", ge=1)
+    step: int = Field(description="Number of steps since the start of training.", ge=1)
     train_loss: float = Field(
-        description="Mean over the epoch's examples as trained: augmented, smoothed, dropped out, weighted by class."
+        description="Mean over the epoch's examples, with augmentation, label smoothing, dropout and class weights."
     )
-    train_accuracy: float = Field(description="Of the same examples, not weighted.", ge=0, le=1)
+    train_accuracy: float = Field(description="Accuracy on the same examples, without class weights.", ge=0, le=1)
     validation_loss: float | None = Field(
-        None, description="Mean over the validation examples, not weighted, so that it compares with that of any run."
+        None, description="Mean over the validation examples, without class weights, so that runs can be compared."
     )
     validation_accuracy: float | None = Field(None, ge=0, le=1)
-    learning_rate: float = Field(description="Of the epoch's last step.")
-    images_per_second: float = Field(description="Of the training steps only.")
-    seconds: float = Field(description="Of the whole epoch, validation included.")
+    learning_rate: float = Field(description="Learning rate of the epoch's last step.")
+    images_per_second: float = Field(description="Images per second over the training steps only.")
+    seconds: float = Field(description="Seconds that the whole epoch took, including validation.")
 
     def summary(self) -> str:
         """The epoch in words."""
@@ -71,7 +71,7 @@ class EpochMetrics(Record):
 
 
 class RunRecord(Record):
-    """What run.json holds."""
+    """The content of run.json."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     status: RunStatus
@@ -85,29 +85,29 @@ class RunRecord(Record):
     towers: int = Field(ge=1)
     intra_op_threads: int = Field(ge=1)
     inter_op_threads: int = Field(ge=1)
-    machine: dict[str, str] = Field(description="Processor model, its features, operating system.")
-    versions: dict[str, str] = Field(description="Of Python, TensorFlow, Keras, NumPy and this program.")
-    environment: dict[str, str] = Field(description="From a short list of names that change how TensorFlow works.")
-    git_commit: str | None = Field(None, description="Of the working folder, with +dirty if it has changes.")
+    machine: dict[str, str] = Field(description="Processor model, processor features and operating system.")
+    versions: dict[str, str] = Field(description="Versions of Python, TensorFlow, Keras, NumPy and this program.")
+    environment: dict[str, str] = Field(description="Environment variables that change how TensorFlow works.")
+    git_commit: str | None = Field(None, description="Commit of the working folder, with +dirty if it has changes.")
     epochs_done: int = Field(0, ge=0)
-    best_epoch: int | None = Field(None, description="Whose weights are the result, where validation chose.")
-    train_seconds: float = Field(0.0, ge=0, description="Spent training, over all sessions of the run.")
+    best_epoch: int | None = Field(None, description="The epoch whose weights are the result, if validation chose it.")
+    train_seconds: float = Field(0.0, ge=0, description="Seconds spent training, over all sessions of the run.")
     weights_sha256: str | None = Field(None, description="Digest of the result's weights.")
     error: str | None = Field(None, description="Why the run failed or diverged.")
 
 
 class ClassScore(Record):
-    """How one class was recognised."""
+    """The scores of one class."""
 
     name: str
-    support: int = Field(description="Examples of this class.", ge=0)
+    support: int = Field(description="Number of examples of this class.", ge=0)
     precision: float | None = Field(description="null if the class was never predicted.", ge=0, le=1)
-    recall: float | None = Field(description="null if the class has no example.", ge=0, le=1)
-    f1: float | None = Field(description="null if precision or recall is, or both are 0.", ge=0, le=1)
+    recall: float | None = Field(description="null if the class has no examples.", ge=0, le=1)
+    f1: float | None = Field(description="null if precision or recall is null, or both are 0.", ge=0, le=1)
 
 
 class Confusion(Record):
-    """Examples of one class that were taken for another."""
+    """How often examples of one class were mistaken for another."""
 
     label: str = Field(description="Name of the true class.")
     prediction: str = Field(description="Name of the predicted class.")
@@ -115,17 +115,18 @@ class Confusion(Record):
 
 
 def balanced_accuracy(classes: Sequence[ClassScore]) -> float:
-    """The mean of the recalls of the classes that have an example: a rare class counts as much as a frequent one.
+    """The mean recall of the classes that have examples, so that a rare class counts as much as a frequent one.
 
-    With as many examples of each class it is the accuracy. As K. H. Brodersen and others define it for two classes (The
-    Balanced Accuracy and Its Posterior Distribution, 2010), and scikit-learn's ``balanced_accuracy_score`` for more.
+    If all classes have the same number of examples, it equals the accuracy. It is defined by K. H. Brodersen et al. for
+    two classes (The Balanced Accuracy and Its Posterior Distribution, 2010), and by scikit-learn's
+    ``balanced_accuracy_score`` for more.
     """
     recalls = [score.recall for score in classes if score.recall is not None]
     return math.fsum(recalls) / max(1, len(recalls))
 
 
 def frequent_confusions(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> list[Confusion]:
-    """The ``MAX_CONFUSIONS`` most frequent confusions, the most frequent first, from a matrix (true, predicted)."""
+    """The ``MAX_CONFUSIONS`` most frequent confusions in a matrix (true, predicted), most frequent first."""
     found = [
         (-count, label, prediction)
         for label, row in enumerate(matrix)
@@ -139,14 +140,14 @@ def frequent_confusions(matrix: Sequence[Sequence[int]], class_names: Sequence[s
 
 
 class EvaluationRecord(Record):
-    """What evaluation.json holds: the score of a run's result on one split.
+    """The content of evaluation.json: the scores of a run's result on one split.
 
-    Files of earlier versions lack ``confusions`` and ``balanced_accuracy``, which follow from the rest.
+    Files of earlier versions lack ``confusions`` and ``balanced_accuracy``; they are computed from the other fields.
     """
 
     split: Literal["train", "validation", "test"]
-    source: str = Field(description="Which data set the images are of.")
-    requested: str = Field(description="What the config asked for; differs from source if the fallback was taken.")
+    source: str = Field(description="The source of the images.")
+    requested: str = Field(description="The config's data.source; differs from source if the fallback was used.")
     location: str = Field(description="The file or folder that was read.")
     images_sha256: str = Field(description="Digest of the images and labels that were scored.")
     num_examples: int = Field(ge=1)
@@ -156,14 +157,14 @@ class EvaluationRecord(Record):
         default_factory=lambda record: frequent_confusions(
             record["confusion_matrix"], [score.name for score in record["classes"]]
         ),
-        description="The most frequent confusions, the most frequent first; 20 at most.",
+        description="The most frequent confusions, most frequent first; at most 20.",
     )
-    loss: float = Field(description="Mean over the examples, without class weights, label smoothing and penalties.")
+    loss: float = Field(description="Mean over the examples, without class weights, label smoothing or penalties.")
     accuracy: float = Field(ge=0, le=1)
-    accuracy_interval: list[float] = Field(description="95 % interval of the accuracy (Wilson).")
+    accuracy_interval: list[float] = Field(description="95 % confidence interval of the accuracy (Wilson).")
     balanced_accuracy: float = Field(
         default_factory=lambda record: balanced_accuracy(record["classes"]),
-        description="Mean of the recalls of the classes that the split has.",
+        description="Mean recall of the classes that have examples in the split.",
         ge=0,
         le=1,
     )
@@ -172,17 +173,19 @@ class EvaluationRecord(Record):
 
 
 class RunOutcome(Record):
-    """What ``train`` and ``resume`` report in the end, and print with --json."""
+    """What ``train`` and ``resume`` report at the end, and print with --json."""
 
     run: str = Field(description="The run directory.")
     status: RunStatus
-    data: str = Field(description="Which data set the run was trained on.")
-    requested_data: str = Field(description="What the config asked for.")
-    data_location: str = Field(description="The file or folder that it was read from.")
+    data: str = Field(description="The source that the run was trained on.")
+    requested_data: str = Field(description="The config's data.source.")
+    data_location: str = Field(description="The file or folder that the data was read from.")
     epochs: int
     best_epoch: int | None
     train_seconds: float
-    test_loss: float | None = Field(description="null if the test split was not opened, as all that begins with test.")
+    test_loss: float | None = Field(
+        description="This and the other test_ fields are null if the test split was not read."
+    )
     test_accuracy: float | None
     test_accuracy_interval: list[float] | None
     test_balanced_accuracy: float | None

@@ -1,8 +1,8 @@
-"""The run directory: created once, locked while a process works on it, read without trusting what it holds.
+"""The run directory: created once, locked while a process works on it, read without trusting its content.
 
-A run.json is the last file that creation writes: a directory that has one is a run.
+When a run is created, run.json is written last, so a directory that has one is a run.
 
-What reads and writes configs is imported by the functions that need it: half the time that ``runs list`` would take.
+The functions that read and write configs import what they need themselves, which halves the time of ``runs list``.
 """
 
 import os
@@ -29,11 +29,11 @@ from cnn_trainer.storage.strict_json import utc_now
 if TYPE_CHECKING:
     from cnn_trainer.config.schema import Experiment
 
-MAX_METRICS_BYTES = 64 * 1024 * 1024  # twice what the schema's most epochs, 100,000, need at 320 bytes each
-MAX_EVALUATION_BYTES = 16 * 1024 * 1024  # the confusion matrix of the most classes, 1000, takes 9
-LOCK_SECONDS = 0.25  # how long to try: ``runs list`` holds a lock for some microseconds to see whether it is free
+MAX_METRICS_BYTES = 64 * 1024 * 1024  # twice the 320 bytes of each of at most 100,000 epochs (schema's limit)
+MAX_EVALUATION_BYTES = 16 * 1024 * 1024  # the confusion matrix of 1000 classes, the limit, takes 9 MB
+LOCK_SECONDS = 0.25  # how long to try: ``runs list`` holds a lock for microseconds to see whether it is free
 
-# The lock files that this process holds. A POSIX lock does not keep out the process that has it.
+# The lock files that this process holds, because a POSIX lock does not exclude its own process.
 _held: list[os.stat_result] = []
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -41,7 +41,7 @@ _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 @dataclass
 class Run:
-    """One run: its directory, what it was asked to do, and its record as it was last read or written."""
+    """One run: its directory, its experiment, and its record as last read or written."""
 
     dir: Path
     experiment: "Experiment"
@@ -61,8 +61,8 @@ def create_run(
         RunDirectoryError: if ``name`` is not a plain file name, or the system refuses; nothing is left behind then.
     """
     if not _RUN_NAME.fullmatch(name):
-        allowed = "letters, digits, dots, hyphens and underscores, the first a letter or a digit, 128 at most"
-        raise RunDirectoryError(f"allowed are {allowed}", place=f"run name {name[:60]!r}")
+        allowed = "at most 128 letters, digits, dots, hyphens and underscores, and begin with a letter or a digit"
+        raise RunDirectoryError(f"must have {allowed}", place=f"run name {name[:60]!r}")
     missing: list[Path] = []
     try:
         with files.reported(runs_dir, "created"):
@@ -73,7 +73,7 @@ def create_run(
             run = Run(run_dir, experiment, record)
             with files.reported(run_dir, "created"):
                 (run_dir / CHECKPOINTS_DIR).mkdir()
-                (run_dir / LOCK_FILE).touch()  # or a disk that is full by then would leave a run that cannot be locked
+                (run_dir / LOCK_FILE).touch()  # created now, because later the disk may be full
             write_config(run)
             files.write_atomic(run_dir / RECORD_FILE, strict_json.to_json(record))
             files.sync_folder(runs_dir)
@@ -109,22 +109,22 @@ def _named_folder(run_dir: Path) -> Path:
 
 @raised_as(RunDirectoryError)
 def write_config(run: Run) -> None:
-    """Write config.yaml: at the start, and again if a run is asked for more epochs. Raises RunDirectoryError."""
+    """Write config.yaml, at the start and again if the run is given more epochs. Raises RunDirectoryError."""
     from cnn_trainer.config.load import dump_config
 
-    header = f"# The config of the run {run.dir.name}, every default written out.\n"
+    header = f"# The config of the run {run.dir.name}, with every default written out.\n"
     header += "# To repeat the run: cnn-train train <this file>\n"
     files.write_atomic(run.dir / CONFIG_FILE, f"{header}{dump_config(run.experiment)}".encode())
 
 
 @raised_as(RunDirectoryError)
 def read_run_record(run_dir: Path) -> RunRecord:
-    """What run.json says. Raises RunDirectoryError naming the file and the fault."""
+    """Read run.json. Raises RunDirectoryError naming the file and the fault."""
     return strict_json.read_record(RunRecord, run_dir / RECORD_FILE)
 
 
 def open_run(run_dir: Path) -> Run:
-    """Read config.yaml and run.json, which a stranger may have written. Raises RunDirectoryError naming the fault."""
+    """Read config.yaml and run.json without trusting them. Raises RunDirectoryError naming the fault."""
     from cnn_trainer.config import strict_yaml
     from cnn_trainer.config.load import load_config
 
@@ -141,29 +141,29 @@ def open_run(run_dir: Path) -> Run:
 
 @raised_as(RunDirectoryError)
 def update_record(run: Run, **changes: Any) -> None:
-    """Rewrite run.json atomically with ``changes`` and the time now. Raises RunDirectoryError."""
+    """Rewrite run.json atomically with ``changes`` and the current time. Raises RunDirectoryError."""
     record = strict_json.changed(run.record, **{"updated_at": utc_now(), **changes})
     files.write_atomic(run.dir / RECORD_FILE, strict_json.to_json(record))
     run.record = record
 
 
 def note_failure(run: Run, error: Exception, **changes: Any) -> None:
-    """Write into run.json that the run failed, and why; if that fails too, only ``error`` is shown."""
+    """Record in run.json that the run failed, and why. If that fails too, ignore it, so that ``error`` is shown."""
     words = str(error) if isinstance(error, CnnTrainError) else f"{type(error).__name__}: {error}"
-    words = words[:500].encode(errors="backslashreplace").decode()  # a path may be no text
+    words = words[:500].encode(errors="backslashreplace").decode()  # a path may not be valid Unicode
     with suppress(RunDirectoryError):
         update_record(run, status="failed", error=words, **changes)
 
 
 @contextmanager
 def lock_run(run: Run, warn: Callable[[str], None] = warnings.warn) -> Iterator[None]:
-    """Hold the run for this process only, until the block ends or the process dies.
+    """Lock the run for this process only, until the block ends or the process dies.
 
-    Once held, ``run.record`` is read again, and the temporary files that dead writers left are removed. If the file
-    system cannot lock files, ``warn`` is told so, and nothing keeps other processes out.
+    Once it is locked, ``run.record`` is read again, and temporary files left by dead writers are removed. If the file
+    system cannot lock files, ``warn`` is called, and nothing keeps other processes out.
 
     Raises:
-        RunDirectoryError: within ``LOCK_SECONDS`` if another process holds the run, naming it; nothing was written.
+        RunDirectoryError: within ``LOCK_SECONDS`` if another process holds the run, naming it; nothing is written.
     """
     path = run.dir / LOCK_FILE
     if _is_held_here(path):
@@ -172,12 +172,12 @@ def lock_run(run: Run, warn: Callable[[str], None] = warnings.warn) -> Iterator[
         file = os.open(path, os.O_RDWR | os.O_CREAT | files.NOT_FOLLOWED, 0o666)
     try:
         status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # another name of the file may stand elsewhere
-            raise RunDirectoryError("is not a regular file with one name", place=path, remedy="move it away")
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # another name may be elsewhere
+            raise RunDirectoryError("is not a regular file with a single name", place=path, remedy="move it away")
         _acquire(file, run.dir, warn)
         _held.append(status)
         try:
-            with suppress(OSError):  # the process id is only for messages: a full disk need not stop the run here
+            with suppress(OSError):  # the process id is only for messages: a full disk does not matter here
                 os.ftruncate(file, 0)
                 os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
             files.remove_stray(run.dir)
@@ -204,7 +204,7 @@ def _acquire(file: int, run_dir: Path, warn: Callable[[str], None]) -> None:
                 return
         except OSError as error:
             problem = f"the file system cannot lock files ({error.strerror})"
-            warn(f"{run_dir}: {problem}; make sure that no other process works on this run meanwhile")
+            warn(f"{run_dir}: {problem}; make sure that no other process works on this run at the same time")
             return
         if time.monotonic() >= give_up:
             raise _in_use(run_dir, os.pread(file, 20, 0).strip())
@@ -213,13 +213,13 @@ def _acquire(file: int, run_dir: Path, warn: Callable[[str], None]) -> None:
 
 def _in_use(run_dir: Path, holder: bytes) -> RunDirectoryError:
     who = f"process {int(holder)}" if holder.isdigit() else "another process"
-    return RunDirectoryError(f"{who} works on this run", place=run_dir, remedy="wait for it, or stop it first")
+    return RunDirectoryError(f"{who} is working on this run", place=run_dir, remedy="wait for it, or stop it first")
 
 
 def is_locked(run_dir: Path) -> bool | None:
     """Whether a living process holds the run; None if the file system cannot lock files. Never raises or writes."""
     path = run_dir / LOCK_FILE
-    if _is_held_here(path):  # to open and to close the file would end a POSIX lock
+    if _is_held_here(path):  # opening and closing the file would release a POSIX lock
         return True
     with suppress(OSError), files.opened(path, os.O_RDONLY | files.NOT_FOLLOWED) as file:
         try:
@@ -231,23 +231,23 @@ def is_locked(run_dir: Path) -> bool | None:
 
 @raised_as(RunDirectoryError)
 def append_metrics(run: Run, metrics: EpochMetrics) -> None:
-    """Add the line of one epoch to metrics.jsonl. Raises RunDirectoryError."""
+    """Append the line of one epoch to metrics.jsonl. Raises RunDirectoryError."""
     files.append_line(run.dir / METRICS_FILE, strict_json.format_json(metrics.model_dump()))
 
 
 @raised_as(RunDirectoryError)
 def rewrite_metrics(run: Run, history: Sequence[EpochMetrics]) -> None:
-    """Make ``history`` the whole of metrics.jsonl, atomically. Raises RunDirectoryError."""
+    """Replace metrics.jsonl with ``history``, atomically. Raises RunDirectoryError."""
     lines = "".join(f"{strict_json.format_json(metrics.model_dump())}\n" for metrics in history)
     files.write_atomic(run.dir / METRICS_FILE, lines.encode())
 
 
 @raised_as(RunDirectoryError)
 def read_metrics(run: Run) -> list[EpochMetrics]:
-    """The epochs in metrics.jsonl, none if it is missing. What stands after the last end of a line is dropped.
+    """Read the epochs in metrics.jsonl; empty if it is missing. An incomplete last line is ignored.
 
     Raises:
-        RunDirectoryError: for a file of more than ``MAX_METRICS_BYTES``, or naming the first line that is wrong.
+        RunDirectoryError: if the file is larger than ``MAX_METRICS_BYTES``, or a line is wrong; it names the first.
     """
     path = run.dir / METRICS_FILE
     if not os.path.lexists(path):
@@ -258,7 +258,7 @@ def read_metrics(run: Run) -> list[EpochMetrics]:
 
 
 def require_result(run: Run) -> None:
-    """Refuse a run that has no result to score yet, naming the remedy. Raises RunDirectoryError."""
+    """Refuse a run that has no result yet, and name the remedy. Raises RunDirectoryError."""
     if run.record.weights_sha256 is None:
         problem = f"the run is {run.record.status} and has no result yet"
         deed = "runs show" if run.record.status == "diverged" else "resume"
@@ -267,6 +267,6 @@ def require_result(run: Run) -> None:
 
 @raised_as(RunDirectoryError)
 def read_evaluation(run_dir: Path) -> EvaluationRecord | None:
-    """What evaluation.json says, None if it is missing. Raises RunDirectoryError naming the file and the fault."""
+    """Read evaluation.json; None if it is missing. Raises RunDirectoryError naming the file and the fault."""
     path = run_dir / EVALUATION_FILE
     return strict_json.read_record(EvaluationRecord, path, MAX_EVALUATION_BYTES) if os.path.lexists(path) else None

@@ -5,13 +5,15 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from cnn_trainer.search.records import JobResult
 from cnn_trainer.search.results import epochs_spent, seen_trials, value_of
 from cnn_trainer.search.schedule import Job, label, ranking
 from cnn_trainer.search.spec import Search, num_proposals, rung_epochs, score
-from cnn_trainer.training.display import Mode, format_seconds
+from cnn_trainer.training.display import format_seconds
+
+Mode = Literal["quiet", "lines", "live"]
 
 
 class SearchDisplay:

@@ -13,7 +13,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cnn_trainer.errors import UsageError
+from cnn_trainer.errors import UsageError, count
 from cnn_trainer.serve.traces import Traces
 
 BODY_SECONDS: Final = 10.0
@@ -119,7 +119,7 @@ class Guard:
         """The answer. Also raises RefusedError if the server is too busy or is stopping."""
         works, timeout = scope["method"] == "POST", asyncio.timeout_at(self._work_end)
         if works and self._traces.in_flight >= self._limits.max_in_flight:
-            raise _busy(f"{self._limits.max_in_flight} requests are in flight already")
+            raise _busy(f"busy with {count(self._limits.max_in_flight, 'request')} already")
         self._traces.in_flight += works
         self._working.add(timeout)
         try:
@@ -140,7 +140,7 @@ class Guard:
         max_bytes = self._limits.max_body_bytes
         length = int(headers[b"content-length"]) if b"content-length" in headers else -1
         remedy = "send fewer or smaller images in a request, or start the server with a larger --max-body-bytes"
-        too_large = f"the body is larger than {max_bytes} bytes; {remedy}"
+        too_large = f"the body is larger than {count(max_bytes, 'byte')}; {remedy}"
         if b"expect" in headers and length > max_bytes:
             raise RefusedError(
                 413, too_large, connection="close"
@@ -233,5 +233,7 @@ def _decompress(headers: Mapping[bytes, bytes], body: bytes, max_bytes: int) -> 
     except (OSError, EOFError, zlib.error) as error:
         raise RefusedError(400, f"the body is not valid gzip: {error}") from None
     if len(content) > max_bytes:
-        raise RefusedError(413, f"the body is larger than {max_bytes} bytes once it is decompressed; send fewer images")
+        raise RefusedError(
+            413, f"the body is larger than {count(max_bytes, 'byte')} once it is decompressed; send fewer images"
+        )
     return content

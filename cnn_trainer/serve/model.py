@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.errors import RunDirectoryError, count
 from cnn_trainer.export import folder, runtimes
 from cnn_trainer.export.manifest import EXPORT_DIR, MANIFEST_FILE, ExportedModel, Format, Manifest
 from cnn_trainer.runs.paths import RECORD_FILE, resolve_run
@@ -99,7 +99,7 @@ def find_export(text: str, runs_dir: Path) -> Path:
     if os.path.lexists(place / MANIFEST_FILE):
         return place
     if place.is_dir() and not any(os.path.lexists(folder / RECORD_FILE) for folder in (place, runs_dir / text)):
-        problem = f"is neither an export, for it has no {MANIFEST_FILE}, nor a run, for it has no {RECORD_FILE}"
+        problem = f"is neither an export (it has no {MANIFEST_FILE}) nor a run (it has no {RECORD_FILE})"
         raise RunDirectoryError(problem, place=place, remedy="see: cnn-train runs list")
     run_dir = resolve_run(text, runs_dir)
     export_dir = run_dir / EXPORT_DIR
@@ -128,6 +128,6 @@ def open_export(export_dir: Path) -> Served:
     served = Served(manifest, exported, runtimes.version(name), compute)
     found = compute(np.zeros((1, *served.image_shape), np.uint8)).shape
     if found != (1, served.num_classes):
-        problem = f"gives probabilities of shape {found} for {served.num_classes} classes"
+        problem = f"gives probabilities of shape {found} for {count(served.num_classes, 'class', 'classes')}"
         raise RunDirectoryError(problem, place=path, remedy="export the run again with: cnn-train export RUN")
     return served

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cnn_trainer import __version__
+from cnn_trainer.errors import count
 from cnn_trainer.export.manifest import INPUT_NAME, OUTPUT_NAME
 from cnn_trainer.serve import bodies, operations
 from cnn_trainer.serve.limits import RefusedError
@@ -90,7 +91,7 @@ def _read_tensor(document: dict[str, Any], image_shape: tuple[int, int, int], ta
     tensor = _one_of(document, "inputs", INPUT_NAME)
     size = _parameter(tensor, "binary_data_size")
     if size is None and tail:
-        raise RefusedError(400, f"inputs[0]: {len(tail)} bytes follow the JSON, but binary_data_size is missing")
+        raise RefusedError(400, f"inputs[0]: {count(len(tail), 'byte')} after the JSON, but no binary_data_size")
     if missing := {"shape", "datatype", *(["data"] if size is None else [])} - tensor.keys():
         raise RefusedError(400, f"inputs[0]: the key {min(missing)} is missing")
     if tensor["datatype"] != "UINT8":
@@ -105,7 +106,7 @@ def _read_tensor(document: dict[str, Any], image_shape: tuple[int, int, int], ta
     if "data" in tensor:
         raise RefusedError(400, "inputs[0]: has both data and binary_data_size; send one of them")
     if not size == len(tail) == num_values:
-        found = f"binary_data_size is {json.dumps(size)[:20]}, and {len(tail)} bytes follow the JSON"
+        found = f"binary_data_size is {json.dumps(size)[:20]}, with {count(len(tail), 'byte')} after the JSON"
         raise RefusedError(400, f"inputs[0]: {found}; the shape has {num_values}")
     return np.frombuffer(tail, np.uint8).reshape(shape)
 
@@ -116,10 +117,10 @@ def _read_data(values: Any, shape: list[int], num_values: int) -> NDArray[np.uin
     if values and type(values[0]) is list:
         batch = bodies.to_images(values, shape[1:], "inputs[0].data")
         if len(batch) != shape[0]:
-            raise RefusedError(400, f"inputs[0].data: {len(batch)} images, but the shape has {shape[0]}")
+            raise RefusedError(400, f"inputs[0].data: {count(len(batch), 'image')}, but the shape has {shape[0]}")
         return batch
     if len(values) != num_values:
-        raise RefusedError(400, f"inputs[0].data: {len(values)} values, but the shape has {num_values}")
+        raise RefusedError(400, f"inputs[0].data: {count(len(values), 'value')}, but the shape has {num_values}")
     return bodies.to_pixels(values, "inputs[0].data").reshape(shape)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cnn_trainer.errors import count
 from cnn_trainer.pictures import like_mnist
 from cnn_trainer.serve import bodies, images
 from cnn_trainer.serve.model import Served
@@ -82,7 +83,7 @@ def docs_route(served: Served, openapi: Mapping[str, Any]) -> Route:
     """``/docs``: the operations of ``openapi``, for people."""
     height, width, channels = map(str, served.image_shape)
     words = {"name": served.manifest.name, "height": height, "width": width, "classes": str(served.num_classes)}
-    words["channels"] = "1 value" if channels == "1" else f"{channels} values"
+    words["channels"] = count(int(channels), "value")
     docs_page = Template((resources.files(__package__) / "page" / "docs.html").read_text("utf-8"))
     return _page("/docs", docs_page.substitute(words, operations=_operations(openapi)), "text/html")
 
@@ -100,14 +101,14 @@ def _words(served: Served) -> dict[str, str]:
     height, width, _ = served.image_shape
     source = data.source if data.source == data.requested else f"{data.source}, as {data.requested} was not at hand"
     drawn = "a digit" if data.class_names == _DIGITS else f"one of {', '.join(data.class_names)[:200]}"
-    measured = f"{manifest.test_examples:,} images in the test split of {source}"
+    measured = f"{count(manifest.test_examples, 'image')} in the test split of {source}"
     words = {
         "name": manifest.name,
         **{key: pair[like_mnist.prepares(data)] for key, pair in _WORDS.items()},
         "classes": json.dumps(data.class_names),
         "width": str(width),
         "height": str(height),
-        "data": f"{source}, {data.num_train:,} images",
+        "data": f"{source}, {count(data.num_train, 'image')}",
         "accuracy": f"{manifest.test_accuracy:.2%} of the {measured}",
         "runtime": served.runtime,
     }

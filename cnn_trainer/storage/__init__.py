@@ -1,1 +1,1 @@
-"""Files that a kill at any instant leaves whole, and JSON that is strict both ways."""
+"""Files that stay whole if the process is killed at any instant, and JSON that is strict both ways."""

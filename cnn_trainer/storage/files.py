@@ -1,8 +1,8 @@
-"""Files that a kill at any instant leaves whole, and that are read under limits.
+"""Files that stay whole if the process is killed at any instant, and that are read under limits.
 
-Written: under a temporary name in the same folder, flushed, fsynced, renamed, and the folder fsynced; what is there
-afterwards is the old content or the new, never a part of either. Read: only regular files of bounded size, and no
-symbolic links.
+A file is written under a temporary name in the same folder, flushed, fsynced and renamed, and the folder is fsynced.
+The file then has either its old or its new content, never a mixture or a part. Only regular files of bounded size are
+read, and symbolic links are not followed.
 """
 
 import errno
@@ -17,19 +17,19 @@ from pathlib import Path
 from cnn_trainer.errors import StorageError
 
 _TEMPORARY = re.compile(r"\.tmp-.*-[0-9]+-[0-9a-f]{8}", re.DOTALL)
-# Not blocking: opening a FIFO would wait for its other end.
+# O_NONBLOCK, because opening a FIFO would wait for its other end.
 NOT_FOLLOWED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _REMEDIES = {
     errno.ENOSPC: "free some space on its disk",
     errno.EDQUOT: "free some of your quota on its disk",
-    errno.EROFS: "use a place that can be written to",
+    errno.EROFS: "use a writable place",
     errno.EACCES: "check the owner and the permissions of the file and of its folder",
     errno.EPERM: "check the owner and the permissions of the file and of its folder",
     errno.ENOENT: "check that it, or its folder, has not been moved or removed",
-    errno.ENOTDIR: "put a folder where a file stands in its path",
-    errno.EISDIR: "a folder stands in its place; move that away",
+    errno.ENOTDIR: "a part of its path is a file; put a folder there",
+    errno.EISDIR: "it is a folder; move it away",
     errno.ELOOP: "it is a symbolic link, which is not followed here; put the file itself there",
     errno.ENAMETOOLONG: "use a shorter name",
     errno.EIO: "check the disk",
@@ -38,12 +38,12 @@ _REMEDIES = {
 
 @contextmanager
 def reported(path: Path, deed: str, state: str = "") -> Iterator[None]:
-    """Turn an OSError of the block into a StorageError.
+    """Turn an OSError raised in the block into a StorageError.
 
     Args:
-        path: What the block works on.
-        deed: What is being done to it, as a participle: ``"written"``.
-        state: What holds after a failure, to end the message.
+        path: The file or folder that the block works on.
+        deed: What the block does to it, as a participle: ``"written"``.
+        state: What is true after a failure; ends the message.
     """
     try:
         yield
@@ -55,7 +55,7 @@ def reported(path: Path, deed: str, state: str = "") -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
-    """The descriptor of the file or folder at ``path``, closed when the block ends. Raises OSError."""
+    """Open the file or folder at ``path`` and yield its descriptor, closed when the block ends. Raises OSError."""
     file = os.open(path, flags, 0o666)
     try:
         yield file
@@ -64,14 +64,15 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def try_lock(file: int, shared: bool = False) -> bool:
-    """Lock an open file until it is closed, which the end of the process does too. False if another holds the lock.
+    """Lock an open file until it is closed or the process ends. Returns False if another process holds the lock.
 
-    Any number of processes can hold a ``shared`` lock. If the file system has no flock, as NFS and Lustre may have
-    none, it is a POSIX lock. That one does not keep out this process itself, it is lost when this process closes any
-    descriptor of the file, and it can be taken only if the file is open for writing, or for reading if ``shared``.
+    Any number of processes can hold a ``shared`` lock. If the file system does not support flock, which may be the case
+    for NFS and Lustre, a POSIX lock is taken instead. A POSIX lock does not exclude the process that holds it, is lost
+    when that process closes any descriptor of the file, and requires the file to be open for writing, or for reading if
+    ``shared``.
 
     Raises:
-        OSError: if the file system has no locks of either kind.
+        OSError: if the file system supports neither kind of lock.
     """
     operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
     try:
@@ -81,7 +82,7 @@ def try_lock(file: int, shared: bool = False) -> bool:
     except OSError as no_flock:
         try:
             fcntl.lockf(file, operation)
-        except (BlockingIOError, PermissionError):  # POSIX lets a system choose between the two
+        except (BlockingIOError, PermissionError):  # POSIX allows either
             return False
         except OSError:
             raise no_flock from None
@@ -89,13 +90,13 @@ def try_lock(file: int, shared: bool = False) -> bool:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Make ``data`` the whole content of the file at ``path``, on the disk when this returns.
+    """Make ``data`` the whole content of the file at ``path``; it is on the disk when this returns.
 
     A symbolic link at ``path`` is replaced, not followed. Folders on the way to it may be links.
 
     Raises:
-        StorageError: if the system refuses; what was at ``path`` before is then intact, and nothing else is
-            left in the folder.
+        StorageError: if the system refuses; the previous file at ``path`` is then intact, and no other file is left in
+            the folder.
     """
     with reported(path, "written", "what was there before is intact"), opened(path.parent, _FOLDER) as folder:
         _replace(folder, path.name, data)
@@ -119,9 +120,9 @@ def _replace(folder: int, name: str, data: bytes) -> None:
 
 
 def _create_temporary(folder: int, name: str) -> tuple[int, str]:
-    """A new file, locked for as long as it is open: how ``remove_stray`` tells a living writer from a dead one.
+    """Create a file that is locked while it is open, so that ``remove_stray`` can tell whether its writer is alive.
 
-    A process id could not tell them apart: in a container every trainer is process 1.
+    A process id would not do: in a container every trainer is process 1.
     """
     for _ in range(10):
         temporary = f".tmp-{name[:40]}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -130,9 +131,9 @@ def _create_temporary(folder: int, name: str) -> tuple[int, str]:
         try:
             if try_lock(file) and os.fstat(file).st_nlink:
                 return file, temporary
-        except OSError:  # this file system has no locks
+        except OSError:  # this file system does not support locks
             return file, temporary
-        os.close(file)  # remove_stray came between the two calls, and removes the file
+        os.close(file)  # remove_stray took the lock between the two calls and removes the file
     raise OSError(errno.EAGAIN, "temporary files vanish as soon as they are created")
 
 
@@ -146,18 +147,18 @@ def _sync(folder: int) -> None:
     try:
         os.fsync(folder)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems know no fsync of a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot fsync a folder
             raise
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in the folder at ``path`` survive a power failure. Raises StorageError."""
+    """Ensure that the names in the folder at ``path`` survive a power failure. Raises StorageError."""
     with reported(path, "synced to the disk"), opened(path, _FOLDER) as folder:
         _sync(folder)
 
 
 def remove_stray(folder: Path) -> None:
-    """Remove the temporary files that dead writers left in ``folder``; those of living writers stay. Never raises."""
+    """Remove temporary files in ``folder`` whose writers have died; keep those of living writers. Never raises."""
     try:
         paths = list(folder.iterdir())
     except OSError:
@@ -170,15 +171,15 @@ def remove_stray(folder: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add ``line`` (without its end) to the text file at ``path``, on the disk when this returns.
+    """Append ``line`` (without a newline) to the text file at ``path``; it is on the disk when this returns.
 
-    The file is created if it is missing. A last line without an end, which a killed writer left, is cut off first.
+    The file is created if it is missing. An incomplete last line, left by a killed writer, is cut off first.
 
     Raises:
-        StorageError: if the system refuses, or ``path`` is not a regular file; the lines before are intact.
+        StorageError: if the system refuses, or ``path`` is not a regular file; the earlier lines are intact.
     """
-    state = "the lines before are intact"
-    with reported(path, "added to", state), opened(path, os.O_RDWR | os.O_CREAT | NOT_FOLLOWED) as file:
+    state = "its earlier lines are intact"
+    with reported(path, "appended to", state), opened(path, os.O_RDWR | os.O_CREAT | NOT_FOLLOWED) as file:
         _require_regular(file, path)
         size = _size_of_whole_lines(file)
         try:
@@ -195,7 +196,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _size_of_whole_lines(file: int) -> int:
-    """Bytes up to the last end of a line, and with it."""
+    """Number of bytes up to and including the last newline."""
     end = os.fstat(file).st_size
     while end:
         start = max(0, end - 65_536)
@@ -215,24 +216,25 @@ def _require_regular(file: int, path: Path) -> os.stat_result:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The content of the regular file at ``path``, at most ``limit`` bytes; a symbolic link is not followed.
+    """Read the regular file at ``path``, which may have at most ``limit`` bytes. Symbolic links are not followed.
 
     Raises:
-        StorageError: if the file is missing, larger, of another kind or cannot be read; nothing was read then.
+        StorageError: if the file is missing, too large, not a regular file or cannot be read.
     """
     data = b""
     with reported(path, "read"), opened(path, os.O_RDONLY | NOT_FOLLOWED) as file:
         size = _require_regular(file, path).st_size
         if size <= limit:
             with os.fdopen(file, "rb", closefd=False) as stream:
-                data = stream.read(size + 1)  # one more than that if the file has grown
-    if max(size, len(data)) > limit:
-        raise StorageError(f"larger than it can be: {size} bytes, {limit} allowed", place=path)
+                data = stream.read(size + 1)  # one byte more shows that the file has grown
+    found = max(size, len(data))
+    if found > limit:
+        raise StorageError(f"is too large: {found} bytes; at most {limit} are allowed", place=path)
     return data
 
 
 def require_folder(path: Path) -> None:
-    """Refuse what is not a folder itself, such as a symbolic link to one. Raises StorageError."""
+    """Refuse anything but a folder; a symbolic link to a folder is refused too. Raises StorageError."""
     with reported(path, "read"):
         mode = path.lstat().st_mode
     if not stat.S_ISDIR(mode):

@@ -1,4 +1,4 @@
-"""JSON that is strict both ways, and records: what the program writes as JSON and reads back under the same schema."""
+"""JSON that is strict both ways, and the base of records, which are written and read back under the same schema."""
 
 import json
 import math
@@ -14,44 +14,44 @@ from cnn_trainer.storage import files
 SCHEMA_VERSION: Final = 1
 
 MAX_JSON_BYTES = 1024 * 1024
-# A list of a million empty lists is 3 MB of JSON and 80 MB of Python objects; with this bound and the size bound of
-# the file, what is read takes about 12 times the size of its text at most.
+# A list of a million empty lists is 3 MB of JSON and 80 MB of Python objects. With this bound and the bound on the size
+# of the file, parsed values take at most about 12 times the size of their text.
 MAX_CONTAINERS = 250_000
-MAX_JSON_DIGITS = 20  # of an integer: what an unsigned 64-bit integer needs
+MAX_JSON_DIGITS = 20  # of an integer; an unsigned 64-bit integer needs as many
 
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 
 class Record(BaseModel):
-    """Base of all records: frozen, strict, without NaN or infinity (JSON has neither)."""
+    """Base class of all records: frozen, strict, without NaN or infinity (JSON has neither)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 def utc_now() -> str:
-    """The time now, in UTC, to the second, as ISO 8601."""
+    """The current time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def format_json(value: object, indent: int | None = None) -> str:
-    """``value`` as strict JSON. Raises ValueError for NaN, infinity and text that is not Unicode."""
+    """Format ``value`` as strict JSON. Raises ValueError for NaN, infinity and text that is not valid Unicode."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     text.encode()
     return text
 
 
 def to_json(record: BaseModel) -> bytes:
-    """A record as strict JSON in UTF-8, indented, with a newline at the end."""
+    """Format a record as strict JSON in UTF-8, indented, with a newline at the end."""
     return f"{format_json(record.model_dump(), indent=2)}\n".encode()
 
 
 def parse_json(data: bytes | str, place: object = None) -> Any:
-    """The value of a JSON text in UTF-8, read at ``place``.
+    """Parse a JSON text in UTF-8; ``place`` is where it was read, for the error.
 
     Raises:
         StorageError: for anything that ``format_json`` does not write (duplicate keys, NaN, infinity, integers of
-            more than ``MAX_JSON_DIGITS`` digits, text that is not Unicode), for nesting deeper than Python's stack, and
-            for more than ``MAX_CONTAINERS`` lists and mappings.
+            more than ``MAX_JSON_DIGITS`` digits, text that is not valid Unicode), for nesting that is too deep for
+            Python's stack, and for more than ``MAX_CONTAINERS`` lists and mappings.
     """
     try:
         text = data if isinstance(data, str) else data.decode()
@@ -65,7 +65,7 @@ def parse_json(data: bytes | str, place: object = None) -> Any:
             parse_float=_finite,
             parse_int=_integer,
         )
-        if "\\ud" in text.lower():  # an escaped half of a surrogate pair is valid JSON, but no Unicode text
+        if "\\ud" in text.lower():  # half of a surrogate pair, escaped, is valid JSON but not valid Unicode
             format_json(value)
     except UnicodeError:
         raise StorageError("not valid JSON: not UTF-8 text", place=place) from None
@@ -77,7 +77,7 @@ def parse_json(data: bytes | str, place: object = None) -> Any:
 
 
 def validated(kind: type[AnyRecord], value: Any, place: object) -> AnyRecord:
-    """``value`` as a record of this kind. Raises StorageError with ``place`` and the first fault."""
+    """Validate ``value`` as a record of this kind. Raises StorageError with ``place`` and the first fault."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -89,12 +89,12 @@ def validated(kind: type[AnyRecord], value: Any, place: object) -> AnyRecord:
 
 
 def read_record(kind: type[AnyRecord], path: Path, limit: int = MAX_JSON_BYTES) -> AnyRecord:
-    """The record in a JSON file of at most ``limit`` bytes. Raises StorageError naming the file and the fault."""
+    """Read a record from a JSON file of at most ``limit`` bytes. Raises StorageError naming the file and the fault."""
     return validated(kind, parse_json(files.read_bounded(path, limit), path), path)
 
 
 def changed(record: AnyRecord, **changes: Any) -> AnyRecord:
-    """``record`` with other values, checked again. Raises pydantic's ValidationError for a defect of ours."""
+    """A copy of ``record`` with ``changes``, validated again. Raises pydantic's ValidationError, which is a defect."""
     return type(record).model_validate({**dict(record), **changes})
 
 
@@ -102,23 +102,23 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key, value in pairs:
         if key in mapping:
-            raise ValueError(f"the key {key[:60]!r} stands there twice")
+            raise ValueError(f"the key {key[:60]!r} occurs twice")
         mapping[key] = value
     return mapping
 
 
 def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is not a number of JSON")
+    raise ValueError(f"{word} is not a number in JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"the number {text[:60]} is beyond 64-bit floating point")
+        raise ValueError(f"the number {text[:60]} is too large for 64-bit floating point")
     return number
 
 
 def _integer(text: str) -> int:
     if len(text.lstrip("-")) > MAX_JSON_DIGITS:
-        raise ValueError(f"an integer of more than {MAX_JSON_DIGITS} digits")
+        raise ValueError(f"an integer has more than {MAX_JSON_DIGITS} digits")
     return int(text)

@@ -1,1 +1,1 @@
-"""Training: the one recipe from a config to an outcome, the loop, and the compiled step."""
+"""Training: the single recipe from a config to an outcome, the training loop, and the compiled step."""

@@ -1,76 +1,80 @@
-"""What a person sees while a run trains: a live line on a terminal, one plain line an epoch elsewhere."""
+"""What the user sees while a run trains: a live line on a terminal, and one line per epoch."""
 
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, TextIO
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, TextIO
 
-Mode = Literal["live", "lines", "quiet"]
+from cnn_trainer.machine import terminal
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
-def choose_mode(stream: TextIO, quiet: bool) -> Mode:
-    """Choose live on a terminal, lines if output is piped, quiet if that is asked for."""
-    return "quiet" if quiet else "live" if stream.isatty() else "lines"
+_LOSS_COLUMNS, _RATE_COLUMNS = 80, 100  # the width of a terminal from which these are shown too
 
 
 class Display:
-    """Shows how training goes on ``stream``. Epochs and steps are counted from 1; rates are of this session."""
+    """Shows the progress of training. Epochs and steps count from 1; rates are those of the last half minute.
 
-    def __init__(self, stream: TextIO = sys.stderr, mode: Mode = "quiet") -> None:
-        self._stream, self._mode = stream, mode
-        self._live: Any = None
+    Args:
+        say: Called with one line of text for each finished epoch.
+        drawn_on: The terminal, ``sys.stderr``, on which the live line is drawn; None for none. What ``say`` and others
+            write to ``sys.stderr`` in the meantime appears above the line.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None, drawn_on: TextIO | None = None) -> None:
+        self._say, self._terminal = say, drawn_on
+        self._line: Progress | None = None
+        self._until_end = ExitStack()
 
     def begin(self, epoch: int, step: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
-        """Training begins after ``step`` steps of epoch ``epoch``, of ``epochs``."""
+        """Training begins in epoch ``epoch`` of ``epochs``, after ``step`` of its steps."""
         self._epochs, self._steps_per_epoch, self._batch_size = epochs, steps_per_epoch, batch_size
-        self._began, self._first_step = time.monotonic(), (epoch - 1) * steps_per_epoch + step
-        if self._mode == "live":
-            from rich.console import Console  # takes 60 ms
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        if self._terminal is not None:
+            from rich.progress import TextColumn  # 60 ms
 
-            bar, words = BarColumn(bar_width=20), TextColumn("{task.fields[words]}")
-            columns = TextColumn("{task.description}"), bar, MofNCompleteColumn(), words
-            console = Console(file=self._stream)
-            self._live = Progress(*columns, console=console, transient=True, refresh_per_second=5)
-            self._task = self._live.add_task(f"epoch {epoch}/{epochs}", total=steps_per_epoch, words="starting")
-            self._live.start()
-
-    @contextmanager
-    def _unless_nobody_looks(self) -> Iterator[None]:
-        """Fall silent if the stream cannot be written to: a closed pipe is no reason to stop training."""
-        try:
-            yield
-        except OSError:
-            self._live, self._mode = None, "quiet"
+            words = TextColumn("{task.fields[words]}")
+            self._line = terminal.progress_bar(self._terminal, "{task.percentage:.0f}%", words)
+            done, total = (epoch - 1) * steps_per_epoch + step, epochs * steps_per_epoch
+            self._line.add_task(f"epoch {epoch}/{epochs}", completed=done, total=total, words="starting")
+            self._until_end.enter_context(terminal.cursor_shown_when_stopped(self._terminal))
+            _draw_in_foreground(self._line)
 
     def step(self, epoch: int, step: int, loss: float, accuracy: float) -> None:
-        """``step`` steps of ``epoch`` are done; ``loss`` and ``accuracy`` are means over them."""
-        if self._live is None:
+        """``step`` steps of ``epoch`` are done; ``loss`` and ``accuracy`` are their means."""
+        if self._line is None:
             return
+        width, speed = self._line.console.width, self._line.tasks[0].speed
+        words = f"loss {loss:.4f} " if width >= _LOSS_COLUMNS else ""
+        words += f"accuracy [figure]{accuracy:.2%}[/]"
+        words += f" {speed * self._batch_size:,.0f} images/s" if speed and width >= _RATE_COLUMNS else ""
         done = (epoch - 1) * self._steps_per_epoch + step
-        seconds_a_step = (time.monotonic() - self._began) / max(1, done - self._first_step)
-        left = seconds_a_step * (self._epochs * self._steps_per_epoch - done)
-        rate = self._batch_size / max(1e-9, seconds_a_step)
-        words = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {rate:,.0f} images/s  {format_seconds(left)} left"
-        with self._unless_nobody_looks():
-            self._live.update(self._task, description=f"epoch {epoch}/{self._epochs}", completed=step, words=words)
+        self._line.update(
+            self._line.task_ids[0], description=f"epoch {epoch}/{self._epochs}", completed=done, words=words
+        )
+        _draw_in_foreground(self._line)
 
     def epoch(self, epoch: int, words: str) -> None:
-        """``epoch`` is done; ``words`` sums it up."""
-        line = f"epoch {epoch}/{self._epochs}  {words}"
-        with self._unless_nobody_looks():
-            if self._live is not None:
-                self._live.console.print(line, highlight=False, markup=False)
-            elif self._mode == "lines":
-                print(line, file=self._stream, flush=True)
+        """``epoch`` is done; ``words`` summarizes it."""
+        self._say(f"epoch {epoch}/{self._epochs}  {words}")
 
     def end(self) -> None:
-        """Training has ended, however it did; the live line goes away."""
-        if self._live is not None:
-            with self._unless_nobody_looks():
-                self._live.stop()
-            self._live = None
+        """Training has ended, in whatever way; remove the live line."""
+        if self._line is not None:
+            with suppress(OSError):  # the terminal is gone
+                self._line.stop()
+            self._line = None
+        self._until_end.close()
+
+
+def _draw_in_foreground(line: "Progress") -> None:
+    """Draw the line as long as this process has the terminal; in the background, leave it to the shell."""
+    with suppress(OSError):  # the terminal is gone
+        if terminal.in_foreground(line.console.file):
+            line.start()  # changes nothing about a line that is drawn already
+        else:
+            line.console.quiet = True  # stopping moves the cursor
+            line.stop()
+            line.console.quiet = False
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,9 +1,9 @@
-"""The compiled training steps: many of them run in one call, without a word of Python in between.
+"""The compiled training steps: many of them run in one call, without any Python in between.
 
-The engine takes three functions and knows nothing else of where they come from. ``batch`` gives images and labels,
-``gradients`` what one tower contributes, and ``combine`` adds the towers. All are traced into the step, so they cost
-nothing. Every random choice is a function of the seed and the step, so there is no random state, and a call may begin
-at any step.
+The engine is given three functions and does not depend on where they come from. ``batch`` returns images and labels,
+``gradients`` computes what one tower contributes, and ``combine`` adds the towers. All are traced into the step, so
+calling them costs nothing. Every random choice is a function of the seed and the step, so there is no random state, and
+a call may begin at any step.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ from cnn_trainer.training.gradients import Combine, Counts, Gradients, add_tower
 Batch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """``batch(indexes)`` is traced into the compiled step, once for each tower.
 
-It takes int32 (n,), numbers of training examples, and gives their images, uint8 (n, height, width, channels), and
+It takes indexes of training examples, int32 (n,), and returns their images, uint8 (n, height, width, channels), and
 labels, int32 (n,), in the same order.
 """
 
 
 class Sums(Record):
-    """Sums over the examples of some steps."""
+    """Sums over the examples of a number of steps."""
 
-    model_config = ConfigDict(allow_inf_nan=True)  # the loss of a run that diverges
+    model_config = ConfigDict(allow_inf_nan=True)  # the loss is not finite if the run diverges
 
-    loss: float = Field(0.0, description="With class weights, without penalties; added in float64.")
-    correct: int = Field(0, ge=0, description="How many examples were recognised.")
+    loss: float = Field(0.0, description="Sum of the losses, with class weights, without penalties; added in float64.")
+    correct: int = Field(0, ge=0, description="Number of examples that were predicted correctly.")
     examples: int = Field(0, ge=0)
 
 
@@ -51,29 +51,30 @@ class Engine:
         seed: int,
         may_fill_up: bool,
     ) -> None:
-        """Trace nothing yet; the first step does.
+        """Tracing happens in the first step, not here.
 
-        ``variables`` are trained, in the order of the gradients; ``optimizer`` is built for them. An epoch has
-        ``num_examples``, at least 1, in batches of ``batch_size`` over all ``towers``, which have equal shares of it or
-        nearly so. Every random choice follows from ``seed``. ``may_fill_up`` says that examples that do not count may
-        be in a batch without changing its other examples.
+        ``variables`` are trained; they have the order of the gradients, and ``optimizer`` is built for them. An epoch
+        has ``num_examples``, at least 1, in batches of ``batch_size``, which are divided equally among ``towers``, or
+        nearly so. ``seed`` determines every random choice. ``may_fill_up`` says that a batch may contain examples that
+        do not count, without an effect on its other examples.
         """
         self._variables, self._optimizer = variables, optimizer
         self._batch, self._gradients, self._combine = batch, gradients, combine
         self.num_examples, self._batch_size = num_examples, min(batch_size, num_examples)
         self._towers, self._seed = towers, seed
         self.steps_per_epoch = -(-num_examples // self._batch_size)
-        # Batches of one known size are 1 to 4 % faster than batches of any size. So the last one is filled up with
-        # examples that do not count, if those are few.
+        # Batches of a single known size are 1 to 4 % faster than batches of any size. So the last batch is filled up
+        # with examples that do not count, if it needs only a few.
         self._num_missing = self.steps_per_epoch * self._batch_size - num_examples
         few = self._num_missing * 20 <= num_examples and towers <= self._batch_size
         self._fills_up = few and may_fill_up
 
     def train_steps(self, order: Tensor, first: int, last: int, sums: Sums) -> Sums:
-        """Run the steps ``first`` up to but without ``last`` (counted from 0, at most ``steps_per_epoch``) of an epoch.
+        """Run the steps from ``first`` up to, but not including, ``last`` of an epoch, counted from 0.
 
-        ``order``, int32 (examples,), is that of the training examples in this epoch. ``sums`` are those over its steps
-        before ``first``; what comes back is over those before ``last``, to the same bits however an epoch is cut.
+        ``last`` is at most ``steps_per_epoch``. ``order``, int32 (examples,), is the order of the training examples in
+        this epoch. ``sums`` are over its steps before ``first``. Returns the sums over its steps before ``last``, with
+        the same bits however the epoch is divided into calls.
         """
         before = tf.constant(sums.loss, tf.float64), tf.constant(sums.correct, tf.int64)
         loss, correct = self._train_steps(order, tf.constant(first), tf.constant(last), *before)
@@ -89,7 +90,7 @@ class Engine:
         def body(step: Tensor, loss: Tensor, correct: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             start = step * self._batch_size
             count = tf.minimum(self._batch_size, self.num_examples - start)
-            # No tower is left empty: oneDNN cannot pool nothing.
+            # No tower is left empty, because oneDNN cannot pool an empty batch.
             size = self._batch_size if self._fills_up else tf.maximum(count, self._towers)
             chosen = tf.ensure_shape(order[start : start + size], (self._batch_size if self._fills_up else None,))
             batch_loss, batch_correct = self._step(chosen, count)
@@ -99,12 +100,12 @@ class Engine:
         return tf.while_loop(lambda step, *_: step < last, body, start, parallel_iterations=1)[1:]
 
     def _step(self, chosen: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        """One optimizer update on the first ``count`` of the examples ``chosen``; sums of loss and of hits."""
+        """Update the weights once, on the first ``count`` of the examples ``chosen``. Returns sums of loss and hits."""
         iteration = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.int32)
         masks = self._split(tf.range(tf.size(chosen)) < count)
         towers = []
         for tower, (indexes, mask) in enumerate(zip(self._split(chosen), masks, strict=True)):
-            # No two of step and tower share a seed, and 64 streams fit between two experiments' seeds.
+            # Every pair of step and tower has its own seed, and 64 streams fit between the seeds of two experiments.
             seed = tf.stack([tf.constant(self._seed * 64 % 2**31), iteration * self._towers + tower])
             towers.append(self._gradients(*self._batch(indexes), Counts(mask, count), seed))
         sums = self._combine(towers)
@@ -112,6 +113,6 @@ class Engine:
         return sums.loss, sums.correct
 
     def _split(self, values: Tensor) -> list[Tensor]:
-        """The towers' parts of ``values`` (batch,), of equal size or nearly so."""
+        """Split ``values`` (batch,) among the towers, in parts of equal or nearly equal size."""
         size, towers = values.shape[0] or tf.size(values), self._towers
         return [values[size * tower // towers : size * (tower + 1) // towers] for tower in range(towers)]

@@ -1,7 +1,7 @@
-"""What a tower, a part of the batch, contributes to a step, and how the towers become one.
+"""What a tower (a part of the batch) contributes to a step, and how the towers are combined.
 
-``Gradients`` computes the one: the gradients of a tower's examples, and the sums of their loss and hits. ``Combine``
-does the other. ``plain_gradients`` and ``add_towers`` are those of ordinary training.
+``Gradients`` computes the gradients of a tower's examples, and the sums of their loss and hits. ``Combine`` adds the
+towers. Ordinary training uses ``plain_gradients`` and ``add_towers``.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,54 +20,57 @@ _AUGMENTATION, _DROPOUT = 1, 2  # streams of random numbers
 
 
 class Counts(NamedTuple):
-    """Which examples are trained on; the others only fill the batch up."""
+    """Which examples count; the others only fill up the batch."""
 
     mask: Tensor
-    """bool (examples of the tower,)."""
+    """True for examples that count: bool (examples of the tower,)."""
     num_in_batch: Tensor
-    """How many there are in all towers together: int32 scalar."""
+    """How many examples count in all towers together: int32 scalar."""
 
 
 class TowerSums(NamedTuple):
-    """What is added over the examples of a tower, or of all towers."""
+    """Sums over the examples of a tower, or of all towers."""
 
     gradients: list[Tensor]
-    """Of the mean loss over the whole batch, without penalties and times the loss scale; of the variables' dtypes."""
+    """Gradients of the mean loss over the whole batch, without penalties, times the loss scale.
+
+    They have the dtypes of the variables.
+    """
     loss: Tensor
-    """With class weights; float64 scalar, in nats for cross-entropy."""
+    """Sum of the losses, with class weights: float64 scalar, in nats for cross-entropy."""
     correct: Tensor
-    """How many examples were recognised: int64 scalar."""
+    """Number of examples that were predicted correctly: int64 scalar."""
 
 
 Gradients = Callable[[Tensor, Tensor, Counts, Tensor], TowerSums]
 """``gradients(images, labels, counts, seed)`` is traced into the compiled step, once for each tower.
 
-* ``images``: uint8 (n, height, width, channels), 0 to 255; if they were augmented, of the dtype to compute in.
+* ``images``: uint8 (n, height, width, channels), 0 to 255; augmented images have the dtype of the computation.
 * ``labels``: int32 (n,).
-* ``counts``: with a mask of (n,). An example that does not count must change nothing in the result.
-* ``seed``: int32 (2,), another one in every step and tower. Add (k, 0) with 0 <= k < 64 for random streams of your own.
+* ``counts``: has a mask (n,). Examples that do not count must not affect the result.
+* ``seed``: int32 (2,), different in every step and tower. Add (k, 0) with 0 <= k < 64 for your own random streams.
 """
 
 Combine = Callable[[Sequence[TowerSums]], TowerSums]
-"""``combine(towers)`` is traced into the compiled step, and gives the sums over all towers."""
+"""``combine(towers)`` is traced into the compiled step and returns the sums over all towers."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised, besides penalties: the mean over the batch of a loss, times the weight of its class if any.
+    """What is minimised, apart from penalties: the mean loss over the batch, with each loss times its class weight.
 
-    The sum is divided by the number of examples, not by the sum of their weights, as Keras' ``Model.fit`` does with its
-    ``class_weight``: an example so counts the same in every batch.
+    The sum is divided by the number of examples, not by the sum of their weights, as in Keras' ``Model.fit`` with
+    ``class_weight``. So an example counts the same in every batch.
     """
 
     loss: str
     label_smoothing: float
     num_classes: int
     class_weights: Sequence[float] | None = None
-    """One for each class, above 0."""
+    """One weight for each class, greater than 0; None if all classes count alike."""
 
     def per_example(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The weighted loss of each example, (batch,), from logits (batch, classes) and labels (batch,)."""
+        """The weighted loss of each example, (batch,), given logits (batch, classes) and labels (batch,)."""
         losses = self._unweighted(logits, labels)
         if self.class_weights is None:
             return losses
@@ -88,7 +91,8 @@ def plain_gradients(
 ) -> Gradients:
     """The gradients of ``objective``, times the loss scale of ``optimizer``, for the trainable variables of ``model``.
 
-    They are computed from its faster form in ``dtype``, a floating-point type; losses in at least float32.
+    They are computed with the faster form of the model in ``dtype``, a floating-point type; losses have at least
+    float32.
     """
     operations, (height, width) = rewrite.fast_form(model)
     variables = model.trainable_variables
@@ -101,7 +105,7 @@ def plain_gradients(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             logits = rewrite.compute(operations, images, weights, _stream(seed, _DROPOUT), training=True)
-            # TensorFlow has no softmax and no loss in 16 bits.
+            # TensorFlow has no softmax or loss in 16 bits.
             wide = tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
             losses = objective.per_example(wide, labels)
             losses = tf.where(counts.mask, losses, tf.zeros_like(losses))
@@ -119,7 +123,7 @@ def plain_gradients(
 
 
 def augmented(gradients: Gradients, augment: Augment, dtype: tf.DType) -> Gradients:
-    """``gradients`` of images that ``augment`` changes first, in ``dtype``."""
+    """``gradients`` of images that are first changed by ``augment``, in ``dtype``."""
 
     def of_changed(images: Tensor, labels: Tensor, counts: Counts, seed: Tensor) -> TowerSums:
         changed = augment(tf.cast(images, dtype), _stream(seed, _AUGMENTATION))
@@ -133,26 +137,26 @@ def _stream(seed: Tensor, number: int) -> Tensor:
 
 
 def add_towers(towers: Sequence[TowerSums]) -> TowerSums:
-    """Add the towers, to the same bits however they are computed and whichever is ready first."""
+    """Add the towers, with the same bits regardless of how they are computed and which is ready first."""
     gradients = [add_in_order(parts) for parts in zip(*(tower.gradients for tower in towers), strict=True)]
     loss, correct = [tower.loss for tower in towers], [tower.correct for tower in towers]
     return TowerSums(gradients, add_in_order(loss), add_in_order(correct))
 
 
 def add_in_order(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of tensors of one shape and dtype, always to the same bits.
+    """The sum of tensors of the same shape and dtype, always with the same bits.
 
-    Rows that several processes have gathered are added by this too: ``add_in_order(tf.unstack(rows))``.
+    It also adds rows that were gathered from several processes: ``add_in_order(tf.unstack(rows))``.
     """
-    if len(parts) <= 2:  # two have one sum in either order; stacking them would cost 2 to 4 % of a step
+    if len(parts) <= 2:  # the order does not matter for two; stacking them would cost 2 to 4 % of a step
         return sum(parts[1:], start=parts[0])
-    # Not AddN: it begins with whichever part's memory it may overwrite, so its rounding varies from step to step.
-    # Nor a chain of additions, which TensorFlow's optimizer makes into AddN.
+    # Not AddN: it starts with any part whose memory it may overwrite, so its rounding varies from step to step.
+    # Nor a chain of additions, which TensorFlow's graph optimizer turns into AddN.
     return tf.reduce_sum(tf.stack(parts), axis=0)
 
 
 def with_penalties(combine: Combine, model: keras.Sequential, optimizer: keras.optimizers.Optimizer) -> Combine:
-    """``combine``, and then the gradients of the L1 and L2 penalties of ``model`` once; its loss is left as it is."""
+    """``combine``, then add the gradients of the L1 and L2 penalties of ``model`` once; the loss does not change."""
     penalized = [layer for layer in model.layers if getattr(layer, "kernel_regularizer", None) is not None]
     if not penalized:
         return combine

@@ -1,4 +1,4 @@
-"""The program as a library: what ``import cnn_trainer`` offers. Nothing is printed; warnings are Python's."""
+"""The program as a library: what ``import cnn_trainer`` offers. It prints nothing; warnings are Python warnings."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,7 +19,7 @@ from cnn_trainer.training.run import resume_run, train_config
 
 
 class TrainedRun:
-    """A run directory with a result: its place ``dir``, its resolved config ``experiment``, its run.json ``record``."""
+    """A run with a result: its directory ``dir``, its resolved config ``experiment`` and its run.json, ``record``."""
 
     def __init__(self, run_dir: Path) -> None:
         run = store.open_run(run_dir)
@@ -39,7 +39,7 @@ class TrainedRun:
 
     @cached_property
     def metrics(self) -> list[EpochMetrics]:
-        """Loss, accuracy and speed of every epoch."""
+        """The loss, accuracy and speed of every epoch."""
         return store.read_metrics(self._run)
 
     @cached_property
@@ -47,34 +47,35 @@ class TrainedRun:
         return load_result(self._run)
 
     def evaluate(self, split: SplitName = "test", data: str | Path | None = None) -> EvaluationRecord:
-        """Score the run on a split of its data, and keep the score in the run directory.
+        """Score the run on a split of its data, and save the score in the run directory.
 
-        It is not kept if ``data`` names another place to read the data from than the config does; nor, with a warning,
-        if the run directory cannot be written to. Raises DataError if the data cannot be read, or does not fit the run,
-        and RunDirectoryError if the run was trained further since it was loaded.
+        The score is not saved if ``data`` names another place to read the data from than the config does. If the run
+        directory cannot be written to, it is not saved either, and there is a warning. Raises DataError if the data
+        cannot be read or does not fit the run, and RunDirectoryError if the run has been trained further since it was
+        loaded.
         """
         evaluation = evaluate_result(self._run, self._result, split, None if data is None else Path(data))
         self.record = store.read_run_record(self.dir)
         return evaluation
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Probabilities, float64 (examples, classes), of images.
+        """Compute probabilities, float64 (examples, classes), for images.
 
-        They are uint8 (examples, height, width, channels), 0 to 255, of the shape that the run was trained on; the axis
-        of one channel may be left out. Raises DataError if they are of another dtype or shape.
+        Images are uint8 (examples, height, width, channels), 0 to 255, with the shape that the run was trained on; the
+        last axis may be left out if there is one channel. Raises DataError if they have another dtype or shape.
         """
         shape = tuple(self.record.data.image_shape)
         whole = images[..., np.newaxis] if shape[-1] == 1 and images.ndim == 3 else images
         if images.dtype != np.uint8 or whole.shape[1:] != shape:
             sides = ", ".join(map(str, shape))
-            problem = f"got {images.dtype} {images.shape}, and the run takes uint8 (examples, {sides})"
-            raise DataError(problem, place="images", remedy="convert them; values are 0 to 255")
+            problem = f"got {images.dtype} {images.shape}, but the run takes uint8 (examples, {sides})"
+            raise DataError(problem, place="images", remedy="convert them to values from 0 to 255")
         return self._result.probabilities(whole) if len(whole) else np.empty((0, len(self.class_names)))
 
     def resume(self, epochs: int, data: str | Path | None = None) -> "TrainedRun":
-        """Train the run to ``epochs`` epochs in all, and give it back; this one keeps the weights that it had.
+        """Train the run up to ``epochs`` epochs in all, and return it anew; this object keeps its old weights.
 
-        If the data has moved, ``data`` says to where, and the run records it. Raises what ``train`` raises, and
+        If the data has moved, ``data`` is its new place, which the run records. Raises what ``train`` raises, and
         RunDirectoryError if it is not the data that the run was trained on.
         """
         resume_run(store.open_run(self.dir), epochs, data_path=None if data is None else Path(data))
@@ -90,23 +91,23 @@ def train(
         config: A YAML file, or the name of a shipped config, such as ``mnist``.
         overrides: Values by dotted key, such as ``{"training.epochs": 3}``.
         runs_dir: Where the run directory is created.
-        evaluate: Whether to score the result on the test split in the end.
+        evaluate: Whether to score the result on the test split at the end.
 
     Raises:
         ConfigError: with every fault of the config.
         DataError: if the data is missing or broken.
-        DeviceError: if the device is not there, or TensorFlow already runs in this process with other settings.
+        DeviceError: if the device is not available, or TensorFlow already runs in this process with other settings.
         RunDirectoryError: if the run directory cannot be written.
         DivergedError: if the loss is no longer finite.
-        StoppedError: on Ctrl-C, after a checkpoint was written; ``load_run(...).resume`` or ``cnn-train resume``.
+        StoppedError: on Ctrl-C, after a checkpoint was written; continue with ``cnn-train resume``.
     """
     outcome = train_config(load_checked(Path(config), overrides), Path(runs_dir), evaluate=evaluate)
     return TrainedRun(Path(outcome.run))
 
 
 def load_run(run: str | Path, runs_dir: str | Path = "runs") -> TrainedRun:
-    """A run that was trained before: its run directory, a name under ``runs_dir``, or ``latest``.
+    """Load a trained run, given its directory, its name under ``runs_dir``, or ``latest``.
 
-    Raises RunDirectoryError if there is no such run, it is broken, or it has no result yet.
+    Raises RunDirectoryError if there is no such run, or if it is broken or has no result yet.
     """
     return TrainedRun(paths.resolve_run(str(run), Path(runs_dir)))

@@ -1,7 +1,8 @@
 """The epochs of a run, from its first step or from a checkpoint, to its result.
 
-Whatever is needed to go on stands in ``TrainingState`` and in the model's and optimizer's variables; both go into every
-checkpoint. Nothing else is carried from one step to the next, so a run that was cut anywhere ends with the same bits.
+Everything needed to continue is in ``TrainingState`` and in the variables of the model and the optimizer; both go into
+every checkpoint. Nothing else is carried from one step to the next, so a run that is interrupted anywhere ends with the
+same bits.
 """
 
 import math
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data import order_of_examples
-from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError, raised_as
+from cnn_trainer.errors import DivergedError, RunDirectoryError, StoppedError, count, raised_as
 from cnn_trainer.evaluation.scores import score_logits
 from cnn_trainer.machine.stopping import StopRequest
 from cnn_trainer.network.build import keras_file
@@ -33,12 +34,12 @@ from cnn_trainer.training.optimizer import averages, last_learning_rate, lower_a
 from cnn_trainer.training.session import Session
 from cnn_trainer.training.tensorboard import WriteEvents, epoch_writer
 
-# Python takes over about this often: soon enough to stop within 2 s of a signal, seldom enough to cost nothing.
+# Control returns to Python about this often: soon enough to stop within 2 s of a signal, seldom enough to cost nothing.
 _PYTHON_EVERY_SECONDS = 0.2
 
 
 class TrainingState(BaseModel):
-    """How far a run has come. Epochs and steps are counted from 0 here: so many are done."""
+    """The progress of a run. Epochs and steps are counted from 0 here: they are the numbers of those that are done."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -51,7 +52,7 @@ class TrainingState(BaseModel):
     best_loss: float | None = None
     lowest_epoch: int | None = None
     lowest_loss: float | None = None
-    lowered_epoch: int = Field(0, ge=0)  # the last epoch after which the schedule plateau lowered the learning rate
+    lowered_epoch: int = Field(0, ge=0)  # the last epoch after which the plateau schedule lowered the learning rate
     history: list[EpochMetrics] = Field(default_factory=list)
 
 
@@ -64,12 +65,12 @@ def train_run(
     resume: bool = False,
     until: int | None = None,
 ) -> str:
-    """Train a locked run to its end, and write its result: weights.safetensors and model.keras. Gives its digest.
+    """Train a locked run to its end, write its result (weights.safetensors and model.keras), and return its digest.
 
-    ``session`` is built from the run's own experiment, ``stop`` is looked at every fraction of a second, and ``warn``
-    gets what a person should know, such as a broken checkpoint that was passed over. With ``resume``, training goes on
-    from the newest valid checkpoint. If epochs are left after epoch ``until``, the run pauses there: it is as if it had
-    been interrupted, and what comes back is the digest that its result would have now.
+    ``session`` is built from the run's own experiment, ``stop`` is checked several times a second, and ``warn`` is
+    called with what the user should know, such as that a broken checkpoint was skipped. With ``resume``, training
+    continues from the newest valid checkpoint. If epochs are left after epoch ``until``, the run pauses there,
+    as if it had been interrupted, and the digest returned is that of the result it would have now.
 
     Raises:
         StoppedError: after a checkpoint was written, if a signal asked to stop.
@@ -83,14 +84,14 @@ def train_run(
         problem = f"the run was trained beyond epoch {last}, where it was to pause"
         raise RunDirectoryError(problem, place=run.dir, remedy="move it away, so that it is trained anew")
     store.update_record(run, status="training", error=None)
-    if resume:  # in this order a kill between any two leaves a run that is taken up again
+    if resume:  # in this order, a run killed between any two can still be resumed
         store.write_config(run)
         store.rewrite_metrics(run, state.history)
     display.begin(state.epoch + 1, state.step, last, session.engine.steps_per_epoch, training.batch_size)
     try:
         with epoch_writer(run.dir, state.history, session.experiment.runtime.tensorboard) as write_events:
             _train_epochs(run, session, state, last, display, stop, write_events)
-        if stop.signal_number is not None:  # writing and scoring the result may take longer than a stop should
+        if stop.signal_number is not None:  # writing and scoring the result may take too long for a stop
             raise _stopped(run, "after the last epoch", stop.signal_number)
         display.end()
         if state.epoch < training.epochs and not _stops_early(session.experiment, state):
@@ -136,7 +137,7 @@ def _train_epochs(
             if not math.isfinite(sums.loss):
                 steps = f"between steps {state.step + 1} and {last} of epoch {state.epoch + 1}"
                 remedy = "lower training.learning_rate or set training.gradient_clip_norm"
-                raise DivergedError(f"the training loss is no longer finite, {steps}", remedy=remedy)
+                raise DivergedError(f"the training loss became infinite or NaN {steps}", remedy=remedy)
             state.step, state.sums = last, sums
             state.step_seconds += seconds
             state.train_seconds += seconds
@@ -157,7 +158,7 @@ def _train_epochs(
 
 
 def _stopped(run: Run, place: str, signal_number: int) -> StoppedError:
-    remedy = f"go on with: cnn-train resume {shlex.quote(str(run.dir))}"
+    remedy = f"continue with: cnn-train resume {shlex.quote(str(run.dir))}"
     return StoppedError(f"stopped {place}", signal_number, remedy=remedy)
 
 
@@ -167,7 +168,7 @@ def _stops_early(experiment: Experiment, state: TrainingState) -> bool:
 
 
 def _end_epoch(session: Session, state: TrainingState) -> EpochMetrics:
-    """Validate, note the best epoch, and turn ``state`` to the next epoch."""
+    """Validate, note the best epoch, and advance ``state`` to the next epoch."""
     began = time.monotonic()
     sums, epoch = state.sums, state.epoch + 1
     loss = accuracy = None
@@ -202,7 +203,7 @@ def _end_epoch(session: Session, state: TrainingState) -> EpochMetrics:
 
 
 def _note_best(session: Session, state: TrainingState, epoch: int, loss: float, weights: dict[str, np.ndarray]) -> None:
-    """The lowest validation loss chooses the result; only a fall by more than min_delta resets early stopping."""
+    """The lowest validation loss decides the result; only a decrease by more than min_delta resets early stopping."""
     stopping = session.experiment.training.early_stopping
     if state.lowest_loss is None or loss < state.lowest_loss - (stopping.min_delta if stopping else 0.0):
         state.lowest_loss, state.lowest_epoch = loss, epoch
@@ -212,7 +213,7 @@ def _note_best(session: Session, state: TrainingState, epoch: int, loss: float, 
 
 
 def _result_values(session: Session) -> dict[str, np.ndarray]:
-    """The weights that would be the result now, by path: the moving averages if the experiment asks for them."""
+    """The weights that would now be the result, by path: the moving averages if the experiment asks for them."""
     values = {variable.path: variable.numpy() for variable in session.model.weights}
     for variable, average in zip(session.model.trainable_variables, averages(session.optimizer), strict=False):
         values[variable.path] = average.numpy()
@@ -220,9 +221,9 @@ def _result_values(session: Session) -> dict[str, np.ndarray]:
 
 
 def _variables(session: Session) -> dict[str, keras.Variable]:
-    """Every variable that training changes, under its name in a checkpoint; ``weights`` leaves out random state.
+    """Every variable that training changes, by its name in a checkpoint, including random state (unlike ``weights``).
 
-    A variable's path would not do as its name: it counts the optimizers that this process has made before.
+    A variable's path cannot be its name, because the path counts the optimizers that this process has created.
     """
     named = [("model", v) for v in session.model.variables] + [("optimizer", v) for v in session.optimizer.variables]
     return {f"{kind}/{number:03}/{variable.name}": variable for number, (kind, variable) in enumerate(named)}
@@ -236,10 +237,10 @@ def _write_checkpoint(run: Run, session: Session, state: TrainingState) -> None:
 
 
 def _restore(run: Run, session: Session, warn: Callable[[str], None]) -> TrainingState:
-    """Set the session to the newest valid checkpoint of the run. Writes nothing."""
+    """Restore the session from the newest valid checkpoint of the run. Writes nothing."""
     folder = run.dir / CHECKPOINTS_DIR
     if not checkpoint.checkpoint_paths(folder):
-        warn(f"{folder}: the run was cut before its first checkpoint; it begins again")
+        warn(f"{folder}: the run was interrupted before its first checkpoint; it starts again")
         return TrainingState()
     variables = _variables(session)
     expected = {name: (np.dtype(v.dtype), tuple(v.shape)) for name, v in variables.items()}
@@ -253,16 +254,16 @@ def _restore(run: Run, session: Session, warn: Callable[[str], None]) -> Trainin
     session.best.update({path: found.arrays[f"best/{path}"] for path in session.best})
     epochs = session.experiment.training.epochs
     if state.epoch < epochs and _stops_early(session.experiment, state):
-        warn(f"early stopping ended the run after epoch {state.epoch}; it is not trained on to {epochs}")
+        warn(f"early stopping ended the run after epoch {state.epoch}; it is not trained up to epoch {epochs}")
     return state
 
 
 def _refuse_impossible(run: Run, session: Session, state: TrainingState) -> None:
-    """Refuse a state that training this run cannot reach: a right digest does not say who wrote the checkpoint."""
+    """Refuse a state that this run cannot reach: a correct digest does not tell who wrote the checkpoint."""
     training, engine = session.experiment.training, session.engine
     if (state.epoch, state.step) > (training.epochs, 0):
-        done = f"{state.epoch} epochs and {state.step} steps are done"
-        problem = f"{done}, more than the {training.epochs} epochs that are asked for"
+        done = f"{count(state.epoch, 'epoch')} and {count(state.step, 'step')} are done"
+        problem = f"asked for {count(training.epochs, 'epoch')} in all, but {done}"
         raise RunDirectoryError(problem, place=run.dir, remedy="ask for more with --epochs")
     losses = [metrics.validation_loss for metrics in state.history] if session.validation is not None else []
     examples = min(state.step * training.batch_size, engine.num_examples)
@@ -280,7 +281,7 @@ def _refuse_impossible(run: Run, session: Session, state: TrainingState) -> None
 
 
 def _is_epoch_of(losses: list[float | None], epoch: int | None, loss: float | None) -> bool:
-    """Whether ``loss`` is that of ``epoch``, counted from 1; both are None if there are no losses."""
+    """Whether ``loss`` is the one of ``epoch``, counted from 1; both are None if there are no losses."""
     if not losses or epoch is None or loss is None:
         return not losses and epoch is None and loss is None
     return 1 <= epoch <= len(losses) and losses[epoch - 1] == loss
@@ -293,7 +294,7 @@ def _result(session: Session, state: TrainingState) -> dict[str, np.ndarray]:
 
 
 def _write_result(run: Run, session: Session, state: TrainingState) -> str:
-    """Give the model the weights that are the result, and write them and the model."""
+    """Set the model to the weights that are the result, and write both. Returns the digest of the weights."""
     arrays = _result(session, state)
     for variable in session.model.weights:
         variable.assign(arrays[variable.path])
@@ -301,7 +302,7 @@ def _write_result(run: Run, session: Session, state: TrainingState) -> str:
     checkpoint.write_weights(run.dir / WEIGHTS_FILE, arrays)
     place = run.dir / MODEL_FILE
     with raised_as(RunDirectoryError):
-        with files.reported(place, "made", "it is first written in the folder that TMPDIR names, or /tmp"):
+        with files.reported(place, "created", "it is first written to the folder in TMPDIR, or to /tmp"):
             content = keras_file(session.model)
         files.write_atomic(place, content)
     store.update_record(run, weights_sha256=digest, **_figures(state))

@@ -1,4 +1,4 @@
-"""Builds the optimizer and the learning-rate schedule of an experiment: Keras' own, but for how Adam takes a step."""
+"""Builds the optimizer and the learning-rate schedule of an experiment: Keras' own, except how Adam takes a step."""
 
 import math
 from collections.abc import Callable
@@ -14,13 +14,13 @@ Scalar = Any  # a float scalar tensor
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam, and with a weight decay its AdamW, with TensorFlow's one operation for all of its formula.
+    """Keras' Adam (AdamW with a weight decay), using TensorFlow's single operation for the whole formula.
 
-    Keras' own takes a dozen operations for each variable. The state is the same, and so are the steps but for rounding.
+    Keras' own takes a dozen operations per variable. The state is the same, and so are the steps, except for rounding.
     """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Change ``variable`` and its two moments."""
+        """Update ``variable`` and its two moments."""
         number = self._get_variable_index(variable)
         step = tf.cast(self.iterations.value + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
@@ -40,11 +40,11 @@ class Adam(keras.optimizers.Adam):
 def build_optimizer(
     experiment: Experiment, model: keras.Model, steps_per_epoch: int, adam: type[keras.optimizers.Adam] = Adam
 ) -> keras.optimizers.Optimizer:
-    """Build the optimizer with its slots, for all trainable variables of ``model``; ``adam`` is that of adam and adamw.
+    """Build the optimizer and its slots for all trainable variables of ``model``; ``adam`` is used for adam and adamw.
 
     Plain gradient descent is θ ← θ − η∇L. If ``ema_decay`` is set, the optimizer keeps the moving average of each
-    variable in its own variables; ``averages`` gives them. In float16 it takes the gradients of a scaled loss (see
-    ``loss_scale``), and leaves a step out, with a smaller scale for the next, if they are not finite.
+    variable in its own variables; ``averages`` returns them. In float16, the optimizer takes the gradients of a scaled
+    loss (see ``loss_scale``). If they are not finite, it skips the step and reduces the scale for the next one.
     """
     training = experiment.training
     common = {
@@ -52,7 +52,7 @@ def build_optimizer(
         "weight_decay": training.weight_decay or None,
         "global_clipnorm": training.gradient_clip_norm,
         "use_ema": training.ema_decay is not None,
-        "ema_momentum": training.ema_decay or 0.99,  # read by Keras only with use_ema
+        "ema_momentum": training.ema_decay or 0.99,  # Keras reads it only with use_ema
     }
     match training.optimizer:
         case "adam" | "adamw":  # Keras' AdamW is its Adam with a weight decay
@@ -78,13 +78,13 @@ def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> Scalar:
-    """What the loss is multiplied by before its gradients are taken: 1.0, or with float16 a float32 scalar tensor."""
+    """The factor applied to the loss before its gradients are taken: 1.0, or a float32 scalar tensor for float16."""
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return tf.convert_to_tensor(optimizer.dynamic_scale) if scales else 1.0
 
 
 def without_loss_scale(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that takes the steps."""
+    """The optimizer that takes the steps, without the loss scaling around it."""
     return optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
 
 
@@ -99,7 +99,7 @@ def learning_rate(training: Training, steps_per_epoch: int) -> "float | Schedule
 
 
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The learning rate of the last step that was taken, to the seven digits that float32 holds."""
+    """The learning rate of the last step taken, to the seven digits that float32 holds."""
     rate = without_loss_scale(optimizer)._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(optimizer.iterations.value - 1)
@@ -107,10 +107,11 @@ def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
 
 
 def lower_at_plateau(training: Training, optimizer: keras.optimizers.Optimizer, epochs_without: int) -> bool:
-    """Lower the learning rate if the schedule is plateau and its patience is over; say whether that was so.
+    """Lower the learning rate if the schedule is plateau and its patience has run out. Returns whether it was lowered.
 
-    It is one of the optimizer's variables then, so that a checkpoint holds it. ``epochs_without`` is the number of
-    epochs since the lowest validation loss, or since the learning rate was last lowered.
+    With this schedule the learning rate is one of the optimizer's variables, so that checkpoints hold it.
+    ``epochs_without`` is the number of epochs since the lowest validation loss, or since the learning rate was last
+    lowered.
     """
     schedule = training.schedule
     if not isinstance(schedule, Plateau) or epochs_without < schedule.patience:
@@ -122,7 +123,7 @@ def lower_at_plateau(training: Training, optimizer: keras.optimizers.Optimizer, 
 class ScheduleByFactor(keras.optimizers.schedules.LearningRateSchedule):
     """A peak learning rate times a factor between 0 and 1 that depends on the step.
 
-    It rises linearly over ``warmup_steps`` steps, and only then does ``factor`` begin, with its step 0.
+    It rises linearly over ``warmup_steps`` steps; only then does ``factor`` begin, with step 0.
     """
 
     def __init__(self, peak: float, factor: Callable[[Scalar], Scalar], warmup_steps: float) -> None:
@@ -140,7 +141,7 @@ class ScheduleByFactor(keras.optimizers.schedules.LearningRateSchedule):
 def _factor(
     schedule: Constant | Step | Exponential | Cosine | OneCycle, steps_per_epoch: int, total: int
 ) -> Callable[[Scalar], Scalar]:
-    """What the peak is multiplied by after a number of steps, of ``total``."""
+    """The factor of the peak learning rate after a number of steps out of ``total``."""
     match schedule:
         case Constant():
             return tf.ones_like
@@ -163,5 +164,5 @@ def _factor(
 
 
 def _half_wave(start: float, end: float, share: Scalar) -> Scalar:
-    """From ``start`` to ``end`` along half a cosine wave, as ``share`` goes from 0 to 1; constant beyond."""
+    """Go from ``start`` to ``end`` along half a cosine wave as ``share`` goes from 0 to 1; constant beyond."""
     return end + (start - end) * 0.5 * (1 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0)))

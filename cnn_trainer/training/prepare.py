@@ -9,13 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_trainer import data
+from cnn_trainer.config.expand import expand_path, literal_path
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.data.splits import counts_per_class
-from cnn_trainer.data.table_files import expand
 from cnn_trainer.errors import ConfigError, DataError
 from cnn_trainer.machine import backend, facts
 from cnn_trainer.machine.backend import Backend
@@ -30,37 +31,37 @@ from cnn_trainer.training.display import Display
 if TYPE_CHECKING:
     from cnn_trainer.training.session import Session
 
-# What is recorded of the backend, under the same names.
+# The fields of the backend that are recorded, under the same names.
 BACKEND_FACTS = ("device", "towers", "intra_op_threads", "inter_op_threads")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs, checked and in memory; nothing is written yet."""
+    """Everything that training needs, checked and in memory; nothing has been written yet."""
 
     experiment: Experiment
-    """Resolved: the data that is really used, device, threads and towers are filled in."""
+    """The resolved experiment: the data that is actually used, the device, threads and towers are filled in."""
     data: DataRecord
     backend: Backend
     session: Session
 
     @property
     def tower_images(self) -> int:
-        """The images of a batch that one tower computes."""
+        """Number of images of a batch that one tower computes."""
         return self.experiment.training.batch_size // self.backend.towers
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Whom the recipe tells what it does. By default only warnings are heard, as Python's."""
+    """Callbacks for what the recipe does. By default, only warnings are reported, as Python warnings."""
 
     warn: Callable[[str], None] = lambda line: warnings.warn(line, stacklevel=3)
-    """A line that a person should read."""
+    """Called with a line that the user should read."""
     download: data.DownloadProgress = data.no_progress
     prepared: Callable[[Prepared], None] = lambda _: None
-    """All is checked and built; nothing is written yet."""
+    """Called when everything is checked and built; nothing has been written yet."""
     created: Callable[[Run], None] = lambda _: None
-    """The run directory is there and locked, and training begins."""
+    """Called when the run directory exists and is locked, and training begins."""
     display: Display = field(default_factory=Display)
 
 
@@ -70,19 +71,19 @@ def prepare(
     """Read the training data, check that the network fits it, start TensorFlow and build everything. Writes nothing.
 
     Args:
-        config: What to train.
-        feedback: Who is told.
-        check_test: Whether to read the test split too, to find out now what is wrong with it; nothing is scored.
-        trained_on: The data of the run that is resumed.
+        config: The experiment to train.
+        feedback: The callbacks to use.
+        check_test: Whether to read the test split too, to find its faults early; nothing is scored.
+        trained_on: The data of the run, if one is resumed.
 
     Raises ConfigError, DataError or DeviceError.
     """
-    for note in config.notes:
-        feedback.warn(note)
     experiment = config.experiment
+    for line in config.notes:
+        feedback.warn(line)
     if experiment.runtime.tensorboard and not tensorboard.is_installed():
         remedy = f"install it with: {facts.install_command('tensorboard')}, or set false"
-        raise ConfigError(config.fault("runtime.tensorboard", "got true, and TensorBoard is not installed", remedy))
+        raise ConfigError(config.fault("runtime.tensorboard", "got true, but TensorBoard is not installed", remedy))
     training_data = data.load_training(
         experiment.data,
         experiment.seed,
@@ -95,10 +96,12 @@ def prepare(
     try:
         record.location.encode()
     except UnicodeEncodeError:
-        problem, remedy = "a run records this path, which is not Unicode text", "rename what is not, or move the data"
+        problem, remedy = "this path must be recorded, but is not valid Unicode", "rename it, or move the data"
         raise DataError(problem, place=record.location, remedy=remedy) from None
     for line in _class_warnings(experiment, training_data):
         feedback.warn(line)
+    if record.validation_from == "own" and experiment.data.validation_fraction:
+        feedback.warn(data.unused_fraction(record.location, record.num_validation))
     experiment = with_data_used(experiment, record)
     placed, shape = Config(experiment, config.file, config.places), ImageShape(*record.image_shape)
     check_fits(placed, shape, record.num_whole_train, record.validation_from == "own")
@@ -119,11 +122,11 @@ def prepare(
 
 
 def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterator[str]:
-    """What a person should know of the sizes of the classes before the first step."""
+    """Warnings about the sizes of the classes, for the user to see before the first step."""
     names = found.record.class_names
     imbalance = describe_imbalance(counts_per_class(found.train.labels, len(names)), names)
     if imbalance and experiment.training.class_weights is None:
-        remedy = "set training.class_weights: balanced, or the rare class may hardly ever be predicted"
+        remedy = "set training.class_weights: balanced, or else the rare class may hardly ever be predicted"
         yield f"the training split has {imbalance}; {remedy}"
     validation = found.validation and counts_per_class(found.validation.labels, len(names))
     for split, counts in ("validation", validation), ("test", found.test_counts):
@@ -132,14 +135,19 @@ def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterato
 
 
 def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
-    """The experiment as it is really run, from whatever folder the next command is started.
+    """The experiment as it is actually run, valid whatever the working folder of the next command.
 
-    Paths are absolute; if the fallback was taken, data and name say so.
+    Paths are absolute; if the fallback was used, the data and the name say so. If the data has its own validation
+    split, no fraction of the training split is set aside.
     """
     if record.source == record.requested:
         section = experiment.data.model_dump(exclude_none=True)
-        changes = {"data.path": record.location} if "path" in section else {}
-        tables = {key: str(expand(section[key])) for key in ("test_path", "validation_path") if key in section}
+        changes: dict[str, object] = {"data.path": literal_path(Path(record.location))} if "path" in section else {}
+        if record.validation_from == "own":
+            changes["data.validation_fraction"] = 0.0
+        tables = {
+            key: literal_path(expand_path(section[key])) for key in ("test_path", "validation_path") if key in section
+        }
         return change_experiment(experiment, changes | {f"data.{key}": path for key, path in tables.items()})
     name = f"{experiment.name[: 63 - len(record.source)]}-{record.source}"
     return change_experiment(experiment, {"name": name, "data": data.data_used(experiment.data, record).model_dump()})

@@ -1,4 +1,4 @@
-"""The one recipe: a config in, an outcome out. To train, call ``train_config`` or ``resume_run``."""
+"""The single recipe from a config to an outcome. To train, call ``train_config`` or ``resume_run``."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from cnn_trainer.training.prepare import BACKEND_FACTS, Feedback, Prepared, prep
 
 
 def train_config(config: Config, runs_dir: Path, feedback: Feedback | None = None, evaluate: bool = True) -> RunOutcome:
-    """Train an experiment in a run directory of its own, in ``runs_dir``, and score its result on the test split.
+    """Train an experiment in a new run directory under ``runs_dir``, and score its result on the test split.
 
-    Without ``evaluate`` the test split is not opened, and the run is left as ``trained``.
+    Without ``evaluate``, the test split is not read, and the status of the run stays ``trained``.
 
     Raises:
         ConfigError, DataError, DeviceError: before anything is written.
         RunDirectoryError: if the run directory cannot be created or written.
-        StoppedError, DivergedError: the run directory then says so.
-        DataError: also if the test split is broken; the run keeps its result, and ``resume_run`` scores it later.
+        StoppedError, DivergedError: the run directory then records it.
+        DataError: also if the test split is broken; the run keeps its result, and ``resume_run`` can score it later.
     """
     told = feedback or Feedback()
     paths.require_writable(runs_dir)
@@ -48,21 +48,21 @@ def resume_run(
     evaluate: bool = True,
     data_path: Path | None = None,
 ) -> RunOutcome:
-    """Train a run that was interrupted to its end, to the same bits as if it had not been.
+    """Train an interrupted run to its end, with the same bits as if it had not been interrupted.
 
-    A finished one is left as it is, unless ``epochs`` asks for more; None is what the run was asked for. Warnings say
-    what differs from the machine that began the run. If the data has moved, ``data_path`` says to where, and the run
-    records it.
+    A finished run does not change unless ``epochs`` asks for more; None keeps the run's own number. Warnings say how
+    this machine differs from the one that began the run. If the data has moved, ``data_path`` is its new place, which
+    the run records.
 
     Raises:
-        ConfigError: if the config with so many epochs is not valid; the run is as it was.
+        ConfigError: if the config with that many epochs is not valid; the run does not change.
         RunDirectoryError: if the training data is not what the run was trained on, or the run diverged.
         DataError, DeviceError, StoppedError, DivergedError: as for ``train_config``.
     """
     if is_done(run, epochs):
         return finished_outcome(run)
     told = feedback or Feedback()
-    with store.lock_run(run, told.warn):  # before TensorFlow takes its seconds: a second process is refused at once
+    with store.lock_run(run, told.warn):  # before TensorFlow starts, so that a second process is refused at once
         prepared = _prepare_resume(run, epochs, told, evaluate, data_path)
         return _train(run, prepared, told, evaluate, resume=True)
 
@@ -100,7 +100,7 @@ def _refuse_other(run: Run, experiment: Experiment) -> None:
 
 
 def is_done(run: Run, epochs: int | None) -> bool:
-    """Whether there is nothing left to train and to score, also if ``epochs`` are wanted."""
+    """Whether there is nothing left to train or score, given the number of ``epochs`` that is wanted."""
     return run.record.status == "finished" and (epochs is None or epochs <= run.experiment.training.epochs)
 
 
@@ -126,16 +126,16 @@ def _create(prepared: Prepared, runs_dir: Path, folder: str | None = None) -> Ru
 def _prepare_resume(
     run: Run, epochs: int | None, feedback: Feedback, check_test: bool, data_path: Path | None
 ) -> Prepared:
-    """Rebuild the session of a run from its own config, and say how this machine differs from the one that began it."""
+    """Rebuild the session of a run from its own config, and warn how this machine differs from the first one."""
     if run.record.status == "diverged":
         raise RunDirectoryError(f"the run diverged and would do so again: {run.record.error}", place=run.dir)
     config_file = str(run.dir / CONFIG_FILE)
-    experiment = run.experiment  # the run's own is changed only when nothing can be refused any more
+    experiment = run.experiment  # the run's own changes only when nothing can be refused any more
     if epochs is not None:
         experiment = change_experiment(experiment, {"training.epochs": epochs}, config_file)
         schedule = experiment.training.schedule.name
         if schedule in ("cosine", "one-cycle"):
-            difference = "the result differs from that of a run that was asked for as many at once"
+            difference = "the result differs from that of a run with that number from the start"
             feedback.warn(f"the schedule {schedule} depends on the number of epochs; {difference}")
     refuse_small(run, checkpoint.checkpoint_paths(run.dir / CHECKPOINTS_DIR))
     recorded = run.record.data
@@ -151,12 +151,12 @@ def _prepare_resume(
         (prepared.data.validation_sha256, recorded.validation_sha256, "validated"),
     ):
         if found != wanted:
-            digests = f"digest {str(found)[:12]}…, the run has {str(wanted)[:12]}…"
+            digests = f"their digest is {str(found)[:12]}…, the run's is {str(wanted)[:12]}…"
             problem = f"these are not the images that the run was {done} on ({digests})"
             raise RunDirectoryError(problem, place=prepared.data.location)
     for difference in differences(run.record, prepared.backend):
         feedback.warn(f"{difference}; the bits of the result may differ from those of an uninterrupted run")
-    if data_path is not None:  # written with what else changes, when training begins
+    if data_path is not None:  # written with the other changes, when training begins
         experiment = change_experiment(experiment, {"data": prepared.experiment.data.model_dump()})
         run.record = strict_json.changed(
             run.record, data=strict_json.changed(recorded, location=prepared.data.location)
@@ -166,7 +166,7 @@ def _prepare_resume(
 
 
 def differences(record: RunRecord, started: Backend) -> list[str]:
-    """What decides a run's bits and is different now from when ``record`` was written, one line each."""
+    """Everything that determines a run's bits and has changed since ``record`` was written, one line each."""
     before = {**record.versions, **record.machine, **record.environment}
     now = {**facts.versions(), **facts.machine(), **facts.environment()}
     for name in BACKEND_FACTS:
@@ -179,7 +179,7 @@ def differences(record: RunRecord, started: Backend) -> list[str]:
 def _train(
     run: Run, prepared: Prepared, feedback: Feedback, evaluate: bool, resume: bool, until: int | None = None
 ) -> RunOutcome:
-    """Train a locked run to its end, and score it if ``evaluate``; the test split is opened here first.
+    """Train a locked run to its end, and score it if ``evaluate``, which is the only time the test split is scored.
 
     Without ``evaluate``, training may pause after epoch ``until``.
     """
@@ -201,7 +201,7 @@ def _train(
             store.note_failure(run, error)
             repair = "" if error.remedy is None else f"{error.remedy}; "
             resume_it = f"cnn-train resume {shlex.quote(str(run.dir))}"
-            remedy = f"{repair}the run keeps its result; once that is repaired, score it with: {resume_it}"
+            remedy = f"{repair}the run keeps its result; once the data is repaired, score it with: {resume_it}"
             raise DataError(error.problem, place=error.place, remedy=remedy) from None
         except DivergedError as error:
             store.update_record(run, status="diverged", error=str(error))
@@ -214,11 +214,11 @@ def _train(
 
 
 def finished_outcome(run: Run) -> RunOutcome:
-    """What a finished run reported when it ended. Raises RunDirectoryError if its evaluation.json is not right."""
+    """The outcome that a finished run reported when it ended. Raises RunDirectoryError if evaluation.json is wrong."""
     evaluation = store.read_evaluation(run.dir)
     if evaluation is None:
         remedy = f"score it again with: cnn-train evaluate {shlex.quote(str(run.dir))}"
-        problem = "the run is finished, but evaluation.json is not there"
+        problem = "the run is finished, but evaluation.json is missing"
         raise RunDirectoryError(problem, place=run.dir, remedy=remedy)
     return _outcome(run, evaluation, evaluation.weights_sha256)
 

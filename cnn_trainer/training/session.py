@@ -1,4 +1,4 @@
-"""What one process holds while it trains a run, built from the experiment."""
+"""Builds what a process needs to train a run from the experiment."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from cnn_trainer.training.optimizer import build_optimizer
 
 @dataclass(frozen=True)
 class Session:
-    """What training changes, and what it changes it with."""
+    """What training changes, and the tools that it uses to do so."""
 
     experiment: Experiment
     model: keras.Sequential
@@ -34,11 +34,11 @@ class Session:
     best: dict[str, np.ndarray]
     """Weights of the best epoch so far, by variable path; unused without a validation split."""
     class_weights: list[float] | None
-    """What the loss of an example of each class is multiplied by in training; None if all count alike."""
+    """The weight of each class in the training loss; None if all classes count alike."""
 
 
 def build_session(experiment: Experiment, training_data: TrainingData, backend: Backend) -> Session:
-    """Build the model, the optimizer and the compiled steps for one run. Writes nothing."""
+    """Build the model, the optimizer and the compiled steps of a run. Writes nothing."""
     height, width, channels = training_data.record.image_shape
     model = build_model(experiment, (height, width, channels), len(training_data.record.class_names))
     train = training_data.train
@@ -52,7 +52,7 @@ def build_session(experiment: Experiment, training_data: TrainingData, backend: 
 
 
 def class_weights(experiment: Experiment, train: Split, num_classes: int) -> list[float] | None:
-    """The weight of each class in the loss that ``experiment`` asks for; validation examples do not count for it."""
+    """The weight of each class in the loss, as ``experiment`` asks for; validation examples are not counted."""
     if experiment.training.class_weights is None:
         return None
     return balanced_weights(counts_per_class(train.labels, num_classes))
@@ -61,14 +61,14 @@ def class_weights(experiment: Experiment, train: Split, num_classes: int) -> lis
 def build_engine(
     experiment: Experiment, model: keras.Sequential, optimizer: keras.optimizers.Optimizer, train: Split, towers: int
 ) -> Engine:
-    """The engine of an experiment: batches from memory, plain gradients, and towers added in this process.
+    """Build the engine of an experiment: batches from memory, plain gradients, and towers added in this process.
 
-    Raises ValueError for several towers and a model that looks across the batch.
+    Raises ValueError for several towers if the model needs the whole batch in one tower.
     """
     operations, size = rewrite.fast_form(model)
     across = rewrite.looks_across_batch(operations)
     if towers > 1 and across:
-        raise ValueError(f"{towers} towers for a model that looks across the batch; it takes 1")
+        raise ValueError(f"got {towers} towers, but the model needs the whole batch in one tower")
     training, dtype = experiment.training, tf.as_dtype(experiment.runtime.precision)
     num_classes = model.output_shape[-1]
     weights = class_weights(experiment, train, num_classes)
@@ -80,7 +80,7 @@ def build_engine(
     return Engine(
         model.trainable_variables,
         optimizer,
-        # An augmentation may turn any pixel into the part that the network reads, so nothing is cropped before it.
+        # An augmentation may move any pixel into the part that the network reads, so images are not cropped before it.
         from_memory(train, size if augment is None else None),
         gradients,
         with_penalties(add_towers, model, optimizer),
@@ -93,9 +93,9 @@ def build_engine(
 
 
 def from_memory(split: Split, size: tuple[int, int] | None = None) -> Batch:
-    """Batches of a split that is held in the device's memory, as bytes.
+    """Batches from a split that is held in the device's memory as bytes.
 
-    If ``size`` is given, only the upper left part of each image of this height and width is held.
+    If ``size`` is given, only the upper left part of each image, of this height and width, is held.
     """
     images = split.images
     if size is not None:

@@ -1,7 +1,7 @@
-"""TensorBoard events of a run: one point an epoch, if the config asks for them.
+"""TensorBoard events of a run: one point per epoch, if the config asks for them.
 
-They hold nothing that metrics.jsonl does not hold, so a resumed run writes them anew from its history, and no epoch is
-ever there twice.
+They contain nothing that is not in metrics.jsonl, so a resumed run writes them anew from its history, and no epoch
+appears twice.
 """
 
 import importlib.util
@@ -17,17 +17,17 @@ WriteEvents = Callable[[EpochMetrics], None]
 
 
 def is_installed() -> bool:
-    """Whether the extra is there; without it TensorFlow writes no scalars."""
+    """Whether the extra is installed; without it TensorFlow cannot write scalars."""
     return importlib.util.find_spec("tensorboard") is not None
 
 
 @contextmanager
 def epoch_writer(run_dir: Path, history: Sequence[EpochMetrics], wanted: bool) -> Iterator[WriteEvents]:
-    """Give a function that adds an epoch to ``run_dir/tensorboard``, which then holds ``history`` and nothing else.
+    """Replace ``run_dir/tensorboard`` with the events of ``history``, and yield a function that adds an epoch.
 
-    Training and validation are two runs in TensorBoard's words, so that it draws them into one chart. If nothing is
-    ``wanted``, nothing is written. Raises RunDirectoryError if the system refuses, or what is no folder stands in the
-    way, such as a symbolic link.
+    Training and validation are two runs in TensorBoard's terms, so that it draws them in the same chart. Unless
+    ``wanted``, nothing is written. Raises RunDirectoryError if the system refuses, or if something other than a folder,
+    such as a symbolic link, has that name.
     """
     if not wanted:
         yield lambda _: None

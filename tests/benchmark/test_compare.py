@@ -12,7 +12,7 @@ from cnn_trainer.errors import CnnTrainError
 
 @pytest.fixture
 def images(tmp_path):
-    """150 training and 30 test images of 12x12 in 3 classes, and a config for them."""
+    """150 training and 30 test images of 12x12 pixels in 3 classes, and a config for them."""
     random = np.random.default_rng(1)
     arrays = {}
     for split, number in (("train", 150), ("test", 30)):
@@ -50,7 +50,7 @@ def test_every_program_runs_as_a_process_of_its_own(images):
 
 
 def fake_measure(rates, turns):
-    """Stands for the processes: programs at fixed rates, on a machine that halves its speed from round to round."""
+    """Replaces the processes: programs with fixed rates, on a machine that halves its speed from round to round."""
     counts = {}
 
     def measure(task, experiment):
@@ -61,7 +61,7 @@ def fake_measure(rates, turns):
             flop = {"flop_per_image": 2000, "flop_per_image_cropped": 1000}
             return {**flop, "float32": 1e6 / 2**number, "bfloat16": 4e6 / 2**number, "seconds": 1.0}
         rate = rates[task.name] / 2**number
-        epochs = [1.0, rate * 0.75, rate * 1.5]  # the first compiles; the others take 1/rate a piece on average
+        epochs = [1.0, rate * 0.75, rate * 1.5]  # the first compiles; the others take 1/rate each on average
         found = {"images_per_second": epochs, "seconds": 1000 / rate}
         return {**found, "num_examples": 30} if "evaluate" in task.name else found
 
@@ -81,7 +81,7 @@ def test_ratios_are_taken_round_by_round_and_the_machine_cancels_out(images, mon
     assert (fit.images_per_second.lowest, fit.images_per_second.median, fit.images_per_second.highest) == (25, 50, 100)
     assert float32.ratio.rounds == [2.5, 2.5, 2.5]
     assert bfloat16.seconds_ratio.rounds == [5, 5, 5]
-    # 1,000 operations an image, and products at 500,000 a second in the middle round: 500 images/s are the limit.
+    # 1,000 operations per image, and products at 500,000 per second in the middle round: the limit is 500 images/s.
     assert float32.share_of_limit == pytest.approx(125 / 500)
     assert bfloat16.share_of_limit == pytest.approx(250 / 2000)
     assert found.evaluation[1].ratio.median == 3
@@ -141,7 +141,7 @@ def test_a_wrong_config_is_refused_before_anything_runs(tmp_path):
     assert "filters" in err
 
 
-def test_a_person_reads_a_table(images, monkeypatch):
+def test_text_output_is_a_table(images, monkeypatch):
     rates = {"Model.fit": 100, "cnn-train, float32": 250, "cnn-train, bfloat16": 500, "PyTorch": 200}
     rates |= {"Model.evaluate": 1000, "cnn-train evaluate": 3000}
     monkeypatch.setattr(compare, "_measure", fake_measure(rates, []))

@@ -1,4 +1,4 @@
-"""The command line's edge, and the commands under ``cnn-train config``."""
+"""The command line itself, and the commands under ``cnn-train config``."""
 
 import fcntl
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,19 @@ def test_check_reads_overrides_and_repeats_them_in_the_next_command(cnn_train: C
     assert result.err == "error: --set training.epochs=0: training.epochs: got 0; must be at least 1\n"
 
 
+def test_what_another_kind_drops_is_said(cnn_train: Command) -> None:
+    note = "--set data.source=mnist-5k: dropped data.fallback, which goes with source: mnist"
+    result = cnn_train("config", "check", "mnist", "--set", "data.source=mnist-5k")
+    assert result.err.splitlines() == [
+        note,
+        "mnist: ok: mnist-cnn: cnn on mnist-5k, adam, 10 epochs in batches of 128",
+        "next: cnn-train train mnist --set data.source=mnist-5k",
+    ]
+    result = cnn_train("config", "show", "mnist", "--set", "data.source=mnist-5k")
+    assert result.err.splitlines()[0] == note
+    assert "fallback" not in result.out
+
+
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"\x00" * 100, b"<!DOCTYPE html>\n<html>", b"a: [", b""])
 def test_what_is_no_config_ends_with_code_3_and_one_line(cnn_train: Command, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.yaml").write_bytes(content)
@@ -136,6 +150,33 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(cnn_train: Comma
     assert result.code == 3
     assert result.err.startswith("error: a.yaml:1: \\x1b[2J\\nmore: unknown key")
     assert result.err.count("\n") == 1
+
+
+def test_check_reads_standard_input(tmp_path: Path) -> None:
+    run = process("config", "check", "-", input="name: x\n")
+    assert (run.returncode, run.stdout) == (0, "")
+    assert run.stderr == "standard input: ok: x: cnn on mnist, adam, 10 epochs in batches of 128\n"
+    run = process("config", "check", "-", "--set", "seed=y", input="name: x\ndata: {source: mnits}\n", cwd=tmp_path)
+    assert run.returncode == 3
+    assert [line.partition("; ")[0] for line in run.stderr.splitlines()] == [
+        "error: standard input:2: data.source: got 'mnits'",
+        "error: --set seed=y: seed: got 'y'",
+    ]
+    assert process("config", "check", "-", input="x" * 70_000).stderr.startswith(
+        "error: standard input:1: the file is larger than 64 KiB"
+    )
+    assert "a config is a mapping of keys" in process("config", "check", "-", stdin=subprocess.DEVNULL).stderr
+
+
+def test_a_near_file_is_named(cnn_train: Command, tmp_path: Path) -> None:
+    (tmp_path / "my-digits.yaml").write_text("name: x\n")
+    for typed in ("my-digit.yaml", "my_digits.yml"):
+        assert cnn_train("config", "check", typed).err == (
+            f"error: {typed}: there is no such file; did you mean my-digits.yaml?\n"
+        )
+    assert cnn_train("config", "check", "my-digits").err.endswith("; did you mean my-digits.yaml?\n")
+    typed = tmp_path / "my-digist.yaml"
+    assert cnn_train("config", "check", typed).err.endswith(f"did you mean {tmp_path / 'my-digits.yaml'}?\n")
 
 
 # config show
@@ -195,7 +236,7 @@ def test_init_leaves_an_existing_file_alone(cnn_train: Command, tmp_path: Path) 
     (tmp_path / "experiment.yaml").write_text("mine")
     result = cnn_train("config", "init")
     assert result.code == 2
-    assert result.err == "error: experiment.yaml: is there already, and is left as it is; name another file\n"
+    assert result.err == "error: experiment.yaml: already exists, and is not changed; name another file\n"
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
     assert (tmp_path / "experiment.yaml").read_text() == "mine"
 
@@ -206,7 +247,7 @@ def test_init_says_where_it_cannot_write(cnn_train: Command) -> None:
     assert result.err.startswith("error: no/such/folder/x.yaml: cannot be written: No such file or directory")
 
 
-# the edge
+# the command line itself
 
 
 def test_version_goes_to_stdout(cnn_train: Command) -> None:
@@ -330,7 +371,8 @@ def test_an_ascii_terminal_is_no_failure(tmp_path: Path) -> None:
         assert (run.stdout + run.stderr).isascii()
     run = process("config", "check", "ö.yaml", cwd=tmp_path, env=ASCII)
     assert run.returncode == 3
-    assert run.stderr.endswith(": there is no such file; start one with: cnn-train config init\n")
+    assert ": there is no such file; did you mean " in run.stderr
+    assert run.stderr.isascii()
 
 
 @pytest.mark.parametrize("columns", ["1", "10", "0", "x", "100000"])
@@ -343,17 +385,22 @@ def test_any_width_of_terminal_will_do(columns: str) -> None:
 
 @pytest.mark.parametrize("columns", [10, 80])
 def test_help_and_usage_errors_on_a_terminal_of_any_width(columns: int) -> None:
-    for words, code in ((["--help"], 0), (["nonsense"], 2)):
+    for words, code in ((["--help"], 0), (["runs", "-h"], 0), (["train", "-h"], 0), (["nonsense"], 2)):
         terminal, inner = pty.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         environment = {"TERM": "xterm", "COLUMNS": ""}
         run = process(*words, capture_output=False, stdin=inner, stdout=inner, stderr=inner, env=environment)
         os.close(inner)
-        shown = os.read(terminal, 65536).decode()
+        parts: list[bytes] = []
+        with suppress(OSError):  # which ends a terminal that nobody writes to any more
+            while part := os.read(terminal, 65536):
+                parts.append(part)
+        shown = b"".join(parts).decode()
         os.close(terminal)
         assert run.returncode == code
         assert "Usage:" in shown
         assert "Traceback" not in shown
+        assert "bool" not in shown
         assert ("╭" in shown) == (columns == 80), "frames where there is room for them"
 
 
@@ -366,6 +413,20 @@ def test_completion_offers_commands_and_options() -> None:
     assert offered("cnn-train config ") == {"check", "show", "schema", "init"}
     assert {"--set", "--json"} <= offered("cnn-train config show --")
     assert offered("cnn-train config init --model ") == {"cnn", "mlp"}
+    assert offered("cnn-train train mnist --set training.ep") == {"training.epochs="}
+    assert offered("cnn-train config check mnist --set training.early") == {
+        "training.early_stopping.patience=",
+        "training.early_stopping.min_delta=",
+    }
+    assert offered("cnn-train train mnist-mlp --set model.h") == {"model.hidden_units="}, "of the config's own kind"
+    assert offered("cnn-train train missing.yaml --set model.f") == {"model.filters="}
+    assert offered("cnn-train benchmark --set model.builder=") == {"model.builder=cnn", "model.builder=mlp"}
+    assert offered("cnn-train benchmark --set runtime.tensorboard=t") == {"runtime.tensorboard=true"}
+    assert offered("cnn-train benchmark --set training.class_weights=") == {
+        "training.class_weights=balanced",
+        "training.class_weights=null",
+    }
+    assert offered("cnn-train train mnist --set nonsense.x=") == set()
 
 
 def test_the_completion_script_calls_this_program() -> None:

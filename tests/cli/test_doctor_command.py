@@ -1,4 +1,4 @@
-"""``doctor``: what it says of this machine, and of machines on which something is wrong."""
+"""``doctor``: what it says about this machine, and about machines on which something is wrong."""
 
 import errno
 import fcntl
@@ -30,7 +30,7 @@ FAILS = DeviceError("its process was ended by SIGILL", remedy="install another")
 
 @pytest.fixture(autouse=True)
 def plain_machine(tmp_path, monkeypatch):
-    """A folder of its own, no variable set that changes TensorFlow, no data at hand but what is installed."""
+    """An empty folder, no variable that changes TensorFlow, and no data except what is installed."""
     for name in (*facts.RECORDED_ENVIRONMENT, "CNN_TRAIN_DATA_DIR", "CNN_TRAIN_RUNS_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
@@ -39,7 +39,7 @@ def plain_machine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def probes(monkeypatch):
-    """What the probes come to, by device."""
+    """The results of the probes, by device."""
     answers = {"auto": WORKS, "cpu": WORKS}
 
     def answer(device):
@@ -52,7 +52,7 @@ def probes(monkeypatch):
 
 
 def diagnose():
-    """Exit code, and the JSON object."""
+    """The exit code and the JSON object."""
     code, out, _ = support.invoke("doctor", "--json")
     return code, json.loads(out)
 
@@ -85,7 +85,7 @@ class TestThisMachine:
         assert re.findall("^([a-z]+)$", out, re.MULTILINE) == ["versions", "machine", "data", "environment", "wrong"]
         assert re.search("^  trains_on +cpu$", out, re.MULTILINE)
         assert re.search("^  fashion-mnist +none$", out, re.MULTILINE)
-        assert re.search("^  mnist: not at hand; .*cnn-train data fetch mnist", out, re.MULTILINE)
+        assert re.search("^  mnist: not on this machine; .*cnn-train data fetch mnist", out, re.MULTILINE)
         assert err.splitlines()[-1] == "next: cnn-train train mnist"
         assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
 
@@ -106,11 +106,11 @@ class TestBfloat16:
 
 
 class TestProbe:
-    """Against TensorFlows of our own making, which the child finds before the real one."""
+    """The probe on fake TensorFlow modules, which the child finds before the real one."""
 
     @pytest.fixture
     def failure(self, tmp_path, monkeypatch):
-        """A function from the text of tensorflow.py to what the probe raises."""
+        """A function that takes the text of tensorflow.py and returns what the probe raises."""
 
         def write(text):
             (tmp_path / "tensorflow.py").write_text(text)
@@ -132,7 +132,7 @@ class TestProbe:
     def test_a_processor_without_the_instructions_is_told(self, failure):
         found = failure("import os, signal\nos.kill(os.getpid(), signal.SIGILL)")
         assert found.problem == "its process was ended by SIGILL"
-        assert "built for this processor" in found.remedy
+        assert "build of TensorFlow for this processor" in found.remedy
 
     def test_a_tensorflow_that_hangs_is_given_up(self, failure, monkeypatch):
         monkeypatch.setattr(examine, "PROBE_SECONDS", 2.0)
@@ -144,9 +144,9 @@ class TestWhatIsWrong:
         probes["auto"] = probes["cpu"] = FAILS
         code, out, err = support.invoke("doctor")
         assert code == 5
-        assert f"\n  no training works here: {FAILS}\n" in out
+        assert f"\n  training does not work here: {FAILS}\n" in out
         assert re.search("^  trains_on +none$", out, re.MULTILINE)
-        assert err.splitlines()[-1] == f"error: no training works here: {FAILS}"
+        assert err.splitlines()[-1] == f"error: training does not work here: {FAILS}"
         assert "next:" not in err
 
     def test_a_gpu_that_fails_does_not_stop_the_cpu(self, probes):
@@ -188,7 +188,7 @@ class TestWhatIsWrong:
         code, out, _ = support.invoke("doctor")
         assert code == 0
         assert re.search(r"^  XLA_FLAGS +\\x1b\[31m$", out, re.MULTILINE)
-        assert "  TF_ENABLE_ONEDNN_OPTS: it turns TensorFlow's fast CPU kernels off; unset it\n" in out
+        assert "  TF_ENABLE_ONEDNN_OPTS: turns off TensorFlow's fast CPU kernels; unset it\n" in out
 
     def test_packages_that_are_missing_or_too_many_are_told(self, probes, monkeypatch):
         real = examine._version

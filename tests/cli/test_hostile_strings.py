@@ -1,6 +1,6 @@
-"""No control character of a record, a name or a config reaches a terminal, whatever command reads it.
+"""No control character of a record, a name or a config reaches a terminal, no matter which command reads it.
 
-A stranger's run directory could otherwise move the cursor, set the title of the window, or write lines of its own.
+Otherwise a stranger's run directory could move the cursor, set the window's title, or write lines of its own.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ READERS = {
     "evaluation.json": (("runs", "show", "latest"),),
     "export/manifest.json": (("serve", "latest", "--host", "256.0.0.1"),),
 }
-# What decides whether a command gets to its output at all; each is changed alone, not with the others.
+# These decide whether a command gets to its output at all, so each is changed on its own, not with the others.
 KEYS_TO_KEEP = {"format", "path", "schema_version", "source", "split", "status", "weights_sha256", "train_sha256"}
 
 
@@ -31,7 +31,7 @@ def strings(value, path=()):
         for key, inner in value.items():
             yield from strings(inner, (*path, key))
     elif isinstance(value, list):
-        for index, inner in enumerate(value[:1]):  # the others of a list are shown as the first is
+        for index, inner in enumerate(value[:1]):  # the rest of a list is shown like its first item
             yield from strings(inner, (*path, index))
     elif isinstance(value, str):
         yield path
@@ -54,7 +54,7 @@ def with_hostile(value, path):
 
 
 def all_hostile(value, key=""):
-    """``value`` with every string hostile but for those that a command needs to get on."""
+    """``value`` with every string hostile except those that a command needs to get to its output."""
     if isinstance(value, dict):
         return {name: all_hostile(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -71,7 +71,7 @@ def check(answer):
 
 @pytest.fixture(scope="module")
 def exported_run(cnn_train, finished_run, tmp_path_factory):
-    """A run with an export of its own, which nothing may be written into."""
+    """A run with its own export; tests must not write into it."""
     run = shutil.copytree(finished_run, tmp_path_factory.mktemp("hostile") / finished_run.name)
     answer = cnn_train("export", run, "--format", "onnx")
     assert answer.code == 0, answer.err
@@ -80,13 +80,13 @@ def exported_run(cnn_train, finished_run, tmp_path_factory):
 
 @pytest.fixture
 def copy(exported_run, tmp_path):
-    """A copy that a test may change, alone under a runs directory."""
+    """A copy that a test may change, the only run in its runs directory."""
     return shutil.copytree(exported_run, tmp_path / "runs" / exported_run.name)
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_each_string_of_a_record_is_escaped(copy, name, monkeypatch, capfd):
-    """In this process, through the program's own way out."""
+    """In this process, through the program's own output."""
     monkeypatch.chdir(copy.parent.parent)
     good = read_json(copy / name)
     for path in strings(good):

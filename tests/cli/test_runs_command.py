@@ -89,7 +89,7 @@ def runs_dir(tmp_path, monkeypatch):
 
 @pytest.fixture
 def make_run(runs_dir):
-    """A function that makes a run of a status, with epochs and, if finished, an evaluation."""
+    """A function that makes a run with a status, epochs and, if it is finished, an evaluation."""
 
     def make(status="finished", epochs=3, error=None, **metrics):
         run = store.create_run(runs_dir, "digits", EXPERIMENT, RECORD)
@@ -197,7 +197,7 @@ class TestChoose:
 
     @staticmethod
     def listed(*options):
-        """Names of the runs, which text and JSON must agree on."""
+        """The names of the runs, on which text and JSON must agree."""
         code, out, err = invoke("runs", "list", *options, "--json")
         names = [found["name"] for found in json.loads(out)["runs"]]
         lines = invoke("runs", "list", *options)[1].splitlines()[1:]
@@ -318,7 +318,7 @@ class TestShow:
         out = invoke("runs", "show", "latest")[1]
         shown = re.findall(r"^ +([0-9]+) +[0-9.]+ +90.00%", out, re.MULTILINE)
         assert shown == [str(number) for number in range(4, 24)]
-        assert "(3 earlier epochs are in metrics.jsonl)" in out
+        assert "(3 earlier epochs in metrics.jsonl)" in out
 
     @pytest.mark.parametrize(
         ("status", "command"),
@@ -414,17 +414,19 @@ def program(*words, **options):
     )
 
 
-def on_terminal(columns, *words):
-    """What a terminal of so many columns shows of stdout."""
+def on_terminal(columns, *words, **environment):
+    """How a terminal with so many columns shows stdout."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    with program(*words, stdout=theirs, environment={"COLUMNS": "", "LINES": ""}) as process:
+    with program(
+        *words, stdout=theirs, environment={"COLUMNS": "", "LINES": "", "TERM": "xterm", "NO_COLOR": ""} | environment
+    ) as process:
         os.close(theirs)
         shown = b""
         while True:
             try:
                 part = os.read(ours, 65_536)
-            except OSError:  # Linux says so where the other end is closed
+            except OSError:  # Linux reports this if the other end is closed
                 break
             if not part:
                 break
@@ -436,13 +438,26 @@ def on_terminal(columns, *words):
 
 
 class TestWhereItIsShown:
-    def test_a_wide_terminal_has_columns_and_a_narrow_one_a_line_a_cell(self, make_run):
+    def test_what_matters_most_is_kept_at_any_width(self, make_run):
         run = make_run()
-        wide, narrow = on_terminal(120, "runs", "list"), on_terminal(50, "runs", "list")
-        assert wide == invoke("runs", "list")[1]
-        assert max(map(len, narrow.splitlines())) <= 50
+        plain = {"NO_COLOR": "1"}
+        assert on_terminal(120, "runs", "list", **plain) == invoke("runs", "list")[1]
+        for columns in (80, 50):
+            lines = on_terminal(columns, "runs", "list", **plain).splitlines()
+            assert len(lines) == 2
+            assert max(map(len, lines)) <= columns
+            assert re.fullmatch(rf"{run.dir.name}  finished .*  97\.50%.*", lines[1])
+        narrow = on_terminal(40, "runs", "list", **plain)
         assert re.search(rf"^run +{run.dir.name}$", narrow, re.MULTILINE)
         assert re.search(r"^test accuracy +97.50%$", narrow, re.MULTILINE)
+
+    def test_status_and_accuracy_are_coloured_unless_the_user_wants_no_colours(self, make_run):
+        make_run()
+        coloured = on_terminal(80, "runs", "list")
+        assert "\x1b[1mfinished" in re.sub(r"\x1b\[38;5;\d+m", "", coloured)
+        assert re.search(r"\x1b\[38;5;\d+m(\x1b\[1m)?97.50%\x1b\[0m", coloured)
+        for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            assert "\x1b" not in on_terminal(80, "runs", "list", **environment)
 
     def test_a_closed_pipe_changes_no_exit_code(self, make_run):
         make_run()
@@ -471,7 +486,7 @@ sys.exit(f"loaded: {heavy}" if heavy else 0)
 
 
 class TestCompletion:
-    """By Typer's protocol for bash: the words so far and the number of the one at hand go in, candidates come out."""
+    """Typer's protocol for bash: it takes the words so far and the number of the current one, and gives candidates."""
 
     @staticmethod
     def offered(words, **environment):

@@ -1,4 +1,4 @@
-"""A score as people read it, on terminals of any width."""
+"""How a score is shown to people, on terminals of any width."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def scored(matrix, names, **more):
 
 
 def mixed(size, right=90):
-    """A confusion matrix with a bit of everything, 100 images a class."""
+    """A confusion matrix with a bit of everything, 100 images per class."""
     matrix = np.eye(size, dtype=int) * right
     matrix[np.arange(size), (np.arange(size) + 3) % size] += 100 - right
     return matrix

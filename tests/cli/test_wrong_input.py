@@ -1,5 +1,5 @@
-"""Wrong configs, data files and arguments, put through the real command line: a line or a short list each, the right
-exit code, no traceback, and nothing left behind.
+"""Wrong configs, data files and arguments on the real command line: each gives a line or a short list, the right exit
+code, no traceback, and leaves nothing behind.
 """
 
 import gzip
@@ -23,7 +23,7 @@ def npz(**arrays):
 
 
 def member_cut_short(content):
-    """An npz file whose table of contents is whole, and whose first array is not."""
+    """An npz file with an intact table of contents and a truncated first array."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(file, "w") as cut:
         for name in whole.namelist():
@@ -34,7 +34,7 @@ def member_cut_short(content):
 
 @pytest.fixture
 def refused(cnn_train, small_config, tmp_path):
-    """A function that runs words in ``tmp_path`` and expects an exit code and words, and that nothing is left."""
+    """A function that runs a command in ``tmp_path``, and expects an exit code, a message, and no files left behind."""
 
     def check(code, pattern, *words, env=None):
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -47,7 +47,7 @@ def refused(cnn_train, small_config, tmp_path):
             assert len(lines) <= 4
         else:
             assert len(lines) <= 12
-            told = lines[-1:] if code == RUN else lines  # by then it has been said what would be trained
+            told = lines[-1:] if code == RUN else lines  # by then the program has said what it would train
             assert all(line.startswith("error: ") for line in told)
         assert re.search(pattern, answer.err), answer.err
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
@@ -56,12 +56,12 @@ def refused(cnn_train, small_config, tmp_path):
     return check
 
 
-# Faults of one key each, set on a config that is right.
+# Each is a fault in one key of an otherwise right config.
 WRONG_SETTINGS = {
     "training.learning_rte=0.1": r"training\.learning_rte: unknown key; did you mean learning_rate\?",
     "training.epochs=0": r"training\.epochs: got 0; must be at least 1",
     "training.epochs=2.5": r"training\.epochs: .*2\.5",
-    "training.batch_size=193": r"training\.batch_size: got 193; at most 192, the examples of the training split",
+    "training.batch_size=193": r"training\.batch_size: got 193; at most 192, the size of the training split",
     "training.optimizer=adm": r"training\.optimizer: got 'adm'; .*did you mean adam\?",
     "training.learning_rate=.nan": r"training\.learning_rate: .*nan",
     "training.learning_rate=fast": r"training\.learning_rate: got 'fast'; expected a number",
@@ -75,7 +75,7 @@ WRONG_SETTINGS = {
     "model.dropout=1": r"model\.dropout: ",
     "model.dense_units=[65536, 65536]": r"model\.dense_units: the network has .* parameters up to this layer; at most",
     "data.source=minst": r"data\.source: got 'minst'; .*did you mean mnist\?",
-    "data={source: mnist-5k, validation_fraction: 0.0001}": r"validation_fraction: got 0\.0001, which is none of 4000",
+    "data={source: mnist-5k, validation_fraction: 0.0001}": r"got 0\.0001, which leaves no validation example out of 4",
     "name=../../etc/passwd": r"name: got '\.\./\.\./etc/passwd'",
     "runtime.towers=0": r"runtime\.towers: got 0",
     "nonsense": r"--set nonsense: not of the form key=value, such as training\.epochs=3",
@@ -128,13 +128,13 @@ WRONG_DATA = {
     "empty": (lambda _: b"", "empty"),
     "a web page": (lambda _: b"<!DOCTYPE html><html><body>Log in</body></html>", "web page"),
     "another format": (lambda _: gzip.compress(b"123" * 100), "not a zip file"),
-    "truncated": (lambda right: npz(**right)[:-2000], "File is not a zip file"),
+    "truncated": (lambda right: npz(**right)[:-2000], "is not a zip file"),
     "truncated inside": (lambda right: member_cut_short(npz(**right)), "x_train.*bytes"),
     "one byte changed": (lambda right: npz(**right).replace(right["x_train"][7].tobytes(), bytes(144)), "x_train"),
     "no labels": (lambda right: npz(x_train=right["x_train"]), "y_train: no such array; the file holds x_train"),
     "two scales": (
         lambda right: npz(**right | {"x_train": right["x_train"] / 255}),
-        "the test images have values from 0 to 255, the training images from 0 to 1; give all of them on the same",
+        "the training images from 0 to 1; convert the test images to 0 to 1: x / 255",
     ),
     "normalised": (lambda right: npz(**right | {"x_train": right["x_train"] / 128 - 1}), r"\(\(x \+ 1\) \* 127\.5\)"),
     "dark": (lambda right: npz(**right | {"x_train": right["x_train"] // 128}), "is 1 of 255, .*multiply by 255"),
@@ -214,7 +214,7 @@ def test_a_broken_picture_and_an_empty_class_are_refused(refused, small_config, 
     content = broken.read_bytes()
     for wrong in (content[:40], b"", b"<html>"):
         for path in (pictures / "dark").iterdir():
-            path.write_bytes(wrong)  # whichever are chosen to train on
+            path.write_bytes(wrong)  # no matter which ones are chosen for training
         refused(DATA, r"pictures/dark/\d\.png", *words)
     for path in (pictures / "dark").iterdir():
         path.unlink()
@@ -232,7 +232,7 @@ WRONG_WORDS = {
     "no run yet": (["evaluate", "latest"], RUN, "there is no run under runs yet; start one with: cnn-train train"),
     "unknown run": (["evaluate", "20260101-mnist"], RUN, "no such path, and no such run under runs"),
     "run that climbs": (["evaluate", "../../etc"], RUN, r"'\.\./\.\./etc': no such path|no run\.json"),
-    "folder that is no run": (["resume", "."], RUN, r"is not a run directory, for it has no run\.json"),
+    "folder that is no run": (["resume", "."], RUN, r"is not a run directory: it has no run\.json"),
     "no epochs to resume to": (["resume", "latest", "--epochs", "0"], USAGE, "greater than or equal to 1"),
     "name that climbs": (["train", "small.yaml", "--name", "../out"], CONFIG, r"name: got '\.\./out'"),
     "empty name": (["train", "small.yaml", "--name", ""], CONFIG, "name: "),

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_trainer.config import template
-from cnn_trainer.config.faults import MAX_FAULTS
-from cnn_trainer.config.load import dump_config, load_config, summarize_config
+from cnn_trainer.config.faults import KINDS, MAX_FAULTS, section_kinds
+from cnn_trainer.config.load import change_experiment, dump_config, load_config, summarize_config
 from cnn_trainer.config.schema import Experiment
+from cnn_trainer.config.schema.data import Mnist5k, MnistLike, Npz
+from cnn_trainer.config.schema.model import Mlp
 from cnn_trainer.errors import CnnTrainError, ConfigError, UsageError
 from cnn_trainer.network.fits import check_fits, load_checked
 from cnn_trainer.network.shapes import ImageShape
@@ -47,7 +49,7 @@ WRONG = [
     (START + "xyz: 1\n", 3, "xyz: unknown key; known keys here: name, seed, data, model, training, runtime"),
     (START + "'': 1\n", 3, "unknown key; known keys here"),
     (START + "training:\n  learning_rte: 1e-3\n", 4, "training.learning_rte: unknown key; did you mean learning_rate?"),
-    (START + "training:\n  schedule:\n    name: cosine\n    factor: 1\n", 6, "it goes with name: step or exponential"),
+    (START + "training:\n  schedule:\n    name: cosine\n    factor: 1\n", 6, "it goes with name: step, exponential or"),
     (MODEL + "  hidden_units: [3]\n", 4, "it goes with builder: mlp"),
     ("data:\n  source: mnist\n  image_size: 32\nmodel: {builder: cnn}\n", 3, "it goes with source: folder"),
     (START + "training: {augmentation: {rotate: 1}}\n", 3, "training.augmentation.rotate: unknown key"),
@@ -55,26 +57,73 @@ WRONG = [
     # sections
     ("data: mnist\nmodel: {builder: cnn}\n", 1, "data: got 'mnist'; expected a section of keys, such as source: mnist"),
     ("data: {source: mnist}\nmodel: [cnn]\n", 2, "model: got ['cnn']; expected a section of keys"),
-    ("data: {source: null}\nmodel: {builder: cnn}\n", 1, "data.source: got null; allowed: mnist, fashion-mnist"),
-    # the unknown keys of a section that does not say its kind
-    ("data: {dataset: mnist}\n", 1, "data.dataset: unknown key; did you mean source?"),
-    ("data:\n  dataset: mnist\n  image_size: 32\n", 3, "data.image_size: unknown key; it goes with source: folder"),
-    ("model:\n  filter: [1]\n  units: 3\n", 2, "model.filter: unknown key; did you mean filters?"),
-    ("model:\n  filter: [1]\n  hidden_units: [3]\n", 3, "model.hidden_units: unknown key; it goes with builder: mlp"),
-    ("training:\n  opt: adam\n  shuffle: yes\n", 2, "training.opt: unknown key; did you mean optimizer?"),
-    ("training:\n  opt: adam\n  shuffle: yes\n", 3, "training.shuffle: unknown key; known keys here: epochs"),
-    ("training: {lr: 1e-3}\n", 1, "training.lr: unknown key; did you mean learning_rate?"),
-    ("training: {EPOCHS: 3}\n", 1, "training.EPOCHS: unknown key; did you mean epochs?"),
-    ("Training: {epochs: 3}\n", 1, "Training: unknown key; did you mean training?"),
-    ("training:\n  schedule: {warmup_epoch: 1}\n", 2, "warmup_epoch: unknown key; did you mean warmup_epochs?"),
+    ("model: mlp\n", 1, "model: got 'mlp'; expected a section of keys, such as builder: mlp"),
     ("data:\n  source: mnits\nmodel: {builder: cnn}\n", 2, "data.source: got 'mnits'; allowed: mnist, fashion-mnist"),
     ("data:\n  source: mnits\nmodel: {builder: cnn}\n", 2, "did you mean mnist?"),
     ("data: {source: mnist}\nmodel:\n  builder: 3\n", 3, "model.builder: got 3; allowed: cnn, mlp"),
     ("data: {source: [a]}\nmodel: {builder: cnn}\n", 1, "data.source: got ['a']; allowed"),
-    (START + "runtime: fast\n", 3, "runtime: got 'fast'; expected a section of keys"),
-    (START + "training:\n  schedule: cosine\n", 4, "expected a section of keys, such as name: constant"),
+    (START + "training: 3\n", 3, "training: got 3; expected a section of keys, such as epochs: 10"),
+    (START + "runtime: fast\n", 3, "runtime: got 'fast'; expected a section of keys, such as device: auto"),
+    (START + "training: {early_stopping: true}\n", 3, "got true; expected a section of keys, such as patience: 5"),
+    (START + "training:\n  schedule: cosine\n", 4, "expected a section of keys, such as name: cosine"),
     (START + "training:\n  schedule: {name: cosin}\n", 4, "schedule.name: got 'cosin'; allowed: constant, step"),
     (START + "training:\n  early_stopping: {}\n", 4, "training.early_stopping.patience: this key is required"),
+    # sections that do not say of which kind they are
+    ("data: {dataset: mnist}\n", 1, "data.dataset: unknown key; did you mean source?"),
+    ("data: {name: imagenet}\n", 1, "data.name: unknown key; did you mean source?"),
+    ("data: {images: npz}\n", 1, "data.images: unknown key; did you mean source?"),
+    ("model: {type: mlp}\n", 1, "model.type: unknown key; did you mean builder?"),
+    ("training: {schedule: {kind: cosine}}\n", 1, "training.schedule.kind: unknown key; did you mean name?"),
+    ("model: {hidden_units: [3]}\n", 1, "model.hidden_units: unknown key; it goes with builder: mlp"),
+    ("data: {image_size: 32}\n", 1, "data.image_size: unknown key; it goes with source: folder or parquet"),
+    ("training: {schedule: {factor: 1}}\n", 1, "it goes with name: step, exponential or plateau"),
+    # what was meant
+    ("Model: {builder: mlp}\n", 1, "Model: unknown key; did you mean model?"),
+    ("training: {learningRate: 1}\n", 1, "training.learningRate: unknown key; did you mean learning_rate?"),
+    ("training: {batch-size: 1}\n", 1, "training.batch-size: unknown key; did you mean batch_size?"),
+    ("training: {num_epochs: 1}\n", 1, "training.num_epochs: unknown key; did you mean epochs?"),
+    ("training: {lr: 1}\n", 1, "training.lr: unknown key; did you mean learning_rate?"),
+    ("lr: 1\n", 1, "lr: unknown key; did you mean training.learning_rate?"),
+    ("data: {source: idx, root: x}\n", 1, "data.root: unknown key; did you mean path?"),
+    ("training: {shuffle: yes}\n", 1, "training.shuffle: unknown key; known keys here: epochs"),
+    ("model: {activation: ReLU}\n", 1, "model.activation: got 'ReLU'; allowed: relu, sigmoid"),
+    ("model: {activation: ReLU}\n", 1, "did you mean relu?"),
+    ("model: {builder: CNN}\n", 1, "did you mean cnn?"),
+    ("data: {source: Fashion_MNIST}\n", 1, "did you mean fashion-mnist?"),
+    ("training: {optimizer: AdamW}\n", 1, "did you mean adamw?"),
+    ("training: {loss: sparse_categorical_crossentropy}\n", 1, "did you mean cross_entropy?"),
+    ("training: {early_stopping: None}\n", 1, "training.early_stopping: got 'None'; expected a section of keys"),
+    ("training: {early_stopping: None}\n", 1, "write null for none"),
+    ("training: {early_stopping: false}\n", 1, "write null for none"),
+    ("training: {ema_decay: none}\n", 1, "training.ema_decay: got 'none'; expected a number; write null for none"),
+    ("training: {class_weights: no}\n", 1, "training.class_weights: got 'no'; allowed: balanced; write null for none"),
+    ("data: {fallback: 'null'}\n", 1, "data.fallback: got 'null'; allowed: mnist-5k; write null for none"),
+    ("seed: None\n", 1, "seed: got 'None'; expected a whole number"),
+    ("training: {epochs: null}\n", 1, "got null; expected a whole number; leave the key out for its default"),
+    ("runtime: {tensorboard: yes}\n", 1, "runtime.tensorboard: got 'yes'; expected true or false; write true"),
+    ("runtime: {tensorboard: 'True'}\n", 1, "runtime.tensorboard: got 'True'; expected true or false; write true"),
+    ("runtime: {tensorboard: 0}\n", 1, "runtime.tensorboard: got 0; expected true or false; write false"),
+    ("runtime: {tensorboard: off}\n", 1, "expected true or false; write false"),
+    ("training: {learning_rate: '1e-3'}\n", 1, "got '1e-3'; expected a number; leave out the quotes"),
+    ("seed: '5'\n", 1, "seed: got '5'; expected a whole number; leave out the quotes"),
+    ("training: {batch_size: 1_000}\n", 1, "got '1_000'; expected a whole number; write 1000"),
+    ("seed: 0x10\n", 1, "seed: got '0x10'; expected a whole number; write 16"),
+    ("seed: 1e3\n", 1, "seed: got 1000.0; expected a whole number; write 1000"),
+    ("model: {dropout: 25%}\n", 1, "model.dropout: got '25%'; expected a number; write 0.25"),
+    ("model: {filters: 32}\n", 1, "model.filters: got 32; expected a list, such as [32, 64]; write [32]"),
+    ("model:\n  filters: (32, 64)\n", 2, "write a list in square brackets, such as [32, 64]"),
+    # placeholders of other programs
+    ("seed: ${oc.env:SEED}\n", 1, "seed: got '${oc.env:SEED}'; placeholders are not filled in: write the value"),
+    ("name: run-{{ seed }}\n", 1, "name: got 'run-{{ seed }}'; placeholders are not filled in"),
+    ("training:\n  epochs: {{ epochs }}\n", 2, "${…} and {{…}} are not filled in"),
+    ("training: {epochs: ${EPOCHS}}\n", 1, "${…} and {{…}} are not filled in"),
+    ("data:\n  source: csv\n  path: x\n  label: ${oc.env:L}\n", 4, "data.label: got '${oc.env:L}'; placeholders are"),
+    ("data:\n  path: ${oc.env:D}/x\n", 2, "data.path: got '${oc.env:D}/x', and ${oc.env:D} is not filled in here"),
+    ("data:\n  path: ${D:-x}\n", 2, "write the path out, or an environment variable as $NAME or ${NAME}"),
+    ("data:\n  path: '{{ d }}/x'\n", 2, "and {{…}} is not filled in here; write the path out"),
+    ("data: {path: $CNN_TRAIN_NONE/x}\n", 1, "and the environment variable CNN_TRAIN_NONE is not set; set CNN_TRAIN_"),
+    ("data: {source: csv, path: x, test_path: $CNN_TRAIN_NONE}\n", 1, "data.test_path: got '$CNN_TRAIN_NONE', and the"),
+    ("data: {path: ~nobody-of-that-name/x}\n", 1, "and the home folder for ~ is not known; write the path out"),
     # values of the wrong kind
     (START + "seed: no\n", 3, "seed: got 'no'; expected a whole number"),
     (START + "seed: 1.5\n", 3, "seed: got 1.5; expected a whole number"),
@@ -85,26 +134,12 @@ WRONG = [
     (START + "training: {learning_rate: fast}\n", 3, "training.learning_rate: got 'fast'; expected a number"),
     (START + "training: {learning_rate: .nan}\n", 3, "training.learning_rate: got nan; must be a finite number"),
     (START + "training: {learning_rate: 1e999}\n", 3, "training.learning_rate: got inf; must be a finite number"),
-    (START + "training: {gradient_clip_norm: off}\n", 3, "got 'off'; write null, or leave the key out"),
+    (START + "training: {gradient_clip_norm: off}\n", 3, "training.gradient_clip_norm: got 'off'; expected a number"),
     (START + "runtime: {tensorboard: yes}\n", 3, "runtime.tensorboard: got 'yes'; expected true or false"),
     (START + "runtime: {tensorboard: 1}\n", 3, "runtime.tensorboard: got 1; expected true or false"),
     (MODEL + "  filters: 32\n", 4, "got 32; expected a list, such as [32, 64]"),
     ("data: {source: npz, path: 3}\nmodel: {builder: cnn}\n", 1, "data.path: got 3; expected text; put it in quotes"),
     ("data: {source: npz, path: null}\nmodel: {builder: cnn}\n", 1, "data.path: got null; expected text"),
-    # what is written otherwise elsewhere
-    (START + "training: {early_stopping: None}\n", 3, "early_stopping: got 'None'; write null, or leave the key out"),
-    (START + "training: {ema_decay: none}\n", 3, "training.ema_decay: got 'none'; write null, or leave the key out"),
-    (START + "training: {class_weights: off}\n", 3, "class_weights: got 'off'; write null, or leave the key out"),
-    ("data: {path: nil, fallback: None}\n", 1, "data.fallback: got 'None'; write null, or leave the key out"),
-    (START + "runtime: {tensorboard: yes}\n", 3, "got 'yes'; expected true or false; did you mean true?"),
-    (START + "runtime: {tensorboard: Off}\n", 3, "got 'Off'; expected true or false; did you mean false?"),
-    (MODEL + "  activation: ReLU\n", 4, "sigmoid, tanh, gelu, silu, linear; did you mean relu?"),
-    (START + "training: {optimizer: Adam}\n", 3, "did you mean adam?"),
-    (START + "training: {loss: CrossEntropy}\n", 3, "did you mean cross_entropy?"),
-    ("data: {source: MNIST}\n", 1, "did you mean mnist?"),
-    (START + "training: {learning_rate: '1e-3'}\n", 3, "got '1e-3'; expected a number; write 1e-3 without quotes"),
-    (START + "training: {epochs: '3'}\n", 3, "got '3'; expected a whole number; write 3 without quotes"),
-    (START + "training: {batch_size: 64.0}\n", 3, "got 64.0; expected a whole number; write 64"),
     # values out of bounds
     (START + "training:\n  epochs: 0\n", 4, "training.epochs: got 0; must be at least 1"),
     (START + "training:\n  epochs: 100001\n", 4, "training.epochs: got 100001; must be at most 100000"),
@@ -132,14 +167,14 @@ WRONG = [
     # what does not go together
     (START + "training:\n  epochs: 3\n  early_stopping: {patience: 1}\n", 5, "needs a validation split"),
     (START + "training:\n  epochs: 3\n  schedule: {name: plateau}\n", 5, "plateau needs a validation split"),
-    (MODEL + "  kernel_size: [3, 3, 3]\n", 4, "3 values for 2 filters"),
-    (MODEL + "  dropout: [0.1, 0.2]\n", 4, "2 values for 1 dense_units"),
+    (MODEL + "  kernel_size: [3, 3, 3]\n", 4, "3 values for 2 entries of filters"),
+    (MODEL + "  dropout: [0.1, 0.2]\n", 4, "2 values for 1 entry"),
     ("data: {source: mnist}\nmodel: {builder: cnn, dense_units: [], dropout: 0.5}\n", 2, "dense_units is empty"),
     ("data: {source: mnist}\nmodel: {builder: mlp, hidden_units: [], dropout: 0.5}\n", 2, "hidden_units is empty"),
     # what cannot work on these images
     (START + "training:\n  batch_size: 60001\n", 4, "training.batch_size: got 60001; at most 60000"),
     (START.replace("}", "-5k, validation_fraction: 0.5}", 1) + "training: {batch_size: 2001}\n", 3, "at most 2000"),
-    ("data: {source: mnist, validation_fraction: 1e-6}\nmodel: {builder: cnn}\n", 1, "which is none of 60000 examples"),
+    ("data: {source: mnist, validation_fraction: 1e-6}\nmodel: {builder: cnn}\n", 1, "leaves no validation example"),
     (MODEL + "  kernel_size: 29\n", 4, "block 1, but the image that reaches it is 28x28"),
     (MODEL + "  filters: [1, 1, 1, 1]\n", 2, "block 4, but the image that reaches it is 1x1"),
     (MODEL + "  pool_size: [2, 12]\n", 4, "block 2, but the image that reaches it is 11x11"),
@@ -175,6 +210,151 @@ def test_all_faults_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path
     ]
 
 
+def test_a_section_of_an_unknown_kind_hides_no_other_fault(tmp_path: Path) -> None:
+    path = written(tmp_path, "data:\n  source: mnits\n  validation_fraction: 7\n  image_size: 2\n  foo: 3\n")
+    assert [fault.split(": ")[:3] for fault in faults_of(path)] == [
+        ["2", "data.source", "got 'mnits'; allowed"],
+        ["3", "data.validation_fraction", "got 7; must be at most 0.5"],
+        ["5", "data.foo", "unknown key; known keys here"],
+    ]
+
+
+def test_paths_and_misfits_are_reported_together(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {path: $CNN_TRAIN_NONE}\nmodel: {kernel_size: 29}\n")
+    assert [fault.partition(": ")[0] for fault in faults_of(path)] == ["1", "2"]
+
+
+@pytest.mark.parametrize("text", ["name: x\n", "data:\nmodel:\ntraining:\nruntime:\n", "{}\n", START])
+def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
+    experiment = load_checked(written(tmp_path, text)).experiment
+    assert experiment.model_dump(exclude={"name"}) == Experiment().model_dump(exclude={"name"})
+    assert (experiment.data.source, experiment.model.builder) == ("mnist", "cnn")
+    assert experiment.training.schedule.name == "constant"
+
+
+def test_a_section_without_its_kind_is_of_the_default_kind(tmp_path: Path) -> None:
+    text = "data: {validation_fraction: 0.1}\nmodel: {filters: [8]}\ntraining: {schedule: {warmup_epochs: 1}}\n"
+    experiment = load_checked(written(tmp_path, text)).experiment
+    assert (experiment.data.source, experiment.data.validation_fraction) == ("mnist", 0.1)
+    assert (experiment.model.builder, experiment.model.filters) == ("cnn", [8])
+    assert (experiment.training.schedule.name, experiment.training.schedule.warmup_epochs) == ("constant", 1)
+
+
+def test_null_is_none_where_a_section_may_be_missing(tmp_path: Path) -> None:
+    assert (
+        load_checked(written(tmp_path, "training: {early_stopping: null}\n")).experiment.training.early_stopping is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "note"),
+    [
+        ("data.source=mnist-5k", "dropped data.fallback, which goes with source: mnist"),
+        (
+            "model.builder=mlp",
+            "dropped model.filters, model.kernel_size, model.pool_size, model.padding, model.dense_units, which go "
+            "with builder: cnn",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["mnist"])
+def test_another_kind_drops_the_keys_of_the_old_one(name: str, override: str, note: str) -> None:
+    config = load_checked(Path(name), [override])
+    assert config.notes == [f"--set {override}: {note}"]
+    key, _, kind = override.partition("=")
+    section, tag = key.split(".")
+    assert getattr(getattr(config.experiment, section), tag) == kind
+    assert config.experiment.model_dump(exclude={section}) == load_checked(Path(name)).experiment.model_dump(
+        exclude={section}
+    )
+
+
+def test_another_kind_keeps_what_both_have_and_what_overrides_set(tmp_path: Path) -> None:
+    text = "data: {source: folder, path: p, image_size: 8, color: rgb, validation_fraction: 0.25}\n"
+    overrides = ["data.image_size=16", "data.source=parquet"]
+    config = load_config(written(tmp_path, text), overrides)
+    assert config.experiment.data.model_dump(exclude_none=True, exclude={"test_fraction"}) == {
+        "source": "parquet", "path": "p", "image_size": 16, "color": "rgb", "validation_fraction": 0.25,
+    }  # fmt: skip
+    assert config.notes == []
+    path = written(tmp_path, text)
+    assert faults_of(path, "data.image_size=16", "data.source=npz") == [
+        "--set data.image_size=16: data.image_size: unknown key; it goes with source: folder or parquet; known keys "
+        "here: source, validation_fraction, split_seed, path, keys"
+    ]
+    config = load_config(path, {"data.source": "npz"})
+    assert config.notes == ["data.source=npz: dropped data.image_size, data.color, which go with source: folder"]
+
+
+def test_another_kind_drops_values_that_are_one_for_each_layer_of_the_old_one(tmp_path: Path) -> None:
+    text = "model: {builder: cnn, dense_units: [8, 4], dropout: [0.1, 0.2], l2: 0.5}\n"
+    config = load_checked(written(tmp_path, text), ["model.builder=mlp"])
+    assert config.experiment.model == Mlp(builder="mlp", l2=0.5)
+    note = "--set model.builder=mlp: dropped model.dense_units, model.dropout, which go with builder: cnn"
+    assert config.notes == [note]
+    config = load_checked(written(tmp_path, dump_config(load_config(written(tmp_path, text)).experiment)))
+    changed = change_experiment(config.experiment, {"model.builder": "mlp"})
+    assert changed.model == Mlp(builder="mlp", l2=0.5), "every key written out, as in a run's config"
+    kept = load_checked(
+        written(tmp_path, text), ["model.builder=mlp", "model.hidden_units=[3, 2]", "model.dropout=[0, 0.2]"]
+    )
+    assert kept.experiment.model == Mlp(builder="mlp", hidden_units=[3, 2], dropout=[0.0, 0.2], l2=0.5)
+
+
+def test_another_named_data_set_is_not_looked_for_where_the_old_one_is(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {source: mnist, path: /d}\n")
+    config = load_config(path, ["data.source=kmnist"])
+    assert config.experiment.data == MnistLike(source="kmnist")
+    assert config.notes == ["--set data.source=kmnist: dropped data.path, which goes with source: mnist"]
+    assert load_config(path, ["data.source=npz"]).experiment.data == Npz(source="npz", path="/d"), "it needs a path"
+    config = load_config(path, ["data.path=/e", "data.source=kmnist"])
+    assert (config.experiment.data, config.notes) == (MnistLike(source="kmnist", path="/e"), [])
+    nowhere = written(tmp_path, "data: {source: mnist, path: null}\n")
+    assert load_config(nowhere, ["data.source=kmnist"]).notes == []
+    assert load_config(nowhere, ["data.source=mnist-5k"]).experiment.data == Mnist5k(source="mnist-5k")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_section_of_a_shipped_config_can_become_one_of_every_kind(path: Path) -> None:
+    for section, key in KINDS.items():
+        for kind, model in section_kinds(section).items():
+            words = {".".join((*map(str, section), key)): kind}
+            if "path" in model.model_fields and model.model_fields["path"].is_required():
+                words["data.path"] = "x"
+            written_out = change_experiment(load_config(path).experiment, words)
+            for experiment in load_config(path, words).experiment, written_out:
+                found: object = experiment
+                for word in (*section, key):
+                    found = getattr(found, str(word))
+                assert found == kind
+
+
+def test_another_kind_drops_no_key_that_no_kind_has(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {falback: mnist-5k}\n")
+    assert faults_of(path, "data.source=mnist-5k") == [
+        "1: data.falback: unknown key; known keys here: source, validation_fraction, split_seed"
+    ]
+    assert load_checked(path, ["data={source: mnist-5k}"]).notes == []
+
+
+def test_another_schedule_drops_the_keys_of_the_old_one(tmp_path: Path) -> None:
+    path = written(tmp_path, "training: {schedule: {name: step, epochs: 2, factor: 0.1, warmup_epochs: 1}}\n")
+    config = load_config(path, ["training.schedule.name=exponential"])
+    assert config.experiment.training.schedule.model_dump() == {
+        "name": "exponential", "factor": 0.1, "warmup_epochs": 1,
+    }  # fmt: skip
+    assert config.notes == [
+        "--set training.schedule.name=exponential: dropped training.schedule.epochs, which goes with name: step"
+    ]
+
+
+def test_an_override_reaches_into_a_section_that_is_null(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {validation_fraction: 0.1}\ntraining:\n  early_stopping: null\n")
+    experiment = load_checked(path, ["training.early_stopping.patience=3"]).experiment
+    assert experiment.training.early_stopping is not None
+    assert experiment.training.early_stopping.patience == 3
+
+
 def test_faults_with_the_images_are_in_the_order_of_the_file(tmp_path: Path) -> None:
     path = written(
         tmp_path,
@@ -193,62 +373,6 @@ def test_of_very_many_faults_the_first_are_shown_and_the_rest_counted(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "name: x\n",
-        "name: x\ndata:\nmodel:\ntraining:\nruntime:\n",
-        "name: x\ndata: {}\nmodel: {}\n",
-        "name: x\ntraining:\n  schedule:\n",
-        "name: x\ndata: {source: mnist}\nmodel: {builder: cnn}\n",
-    ],
-)
-def test_what_is_left_out_or_left_empty_is_the_documented_network_on_mnist(tmp_path: Path, text: str) -> None:
-    documented = load_config(CONFIGS / "mnist.yaml", ["name=x", "data.fallback=null"])
-    assert load_config(written(tmp_path, text)).experiment == documented.experiment
-
-
-@pytest.mark.parametrize(
-    ("text", "overrides", "note"),
-    [
-        (
-            "data: {source: mnist, path: a, fallback: mnist-5k, validation_fraction: 0.1}\n",
-            ["data.source=mnist-5k"],
-            "data.path, data.fallback of the file: not used with data.source=mnist-5k",
-        ),
-        ("data: {fallback: mnist-5k}\n", ["data.source=npz", "data.path=x"], "data.fallback of the file: not used"),
-        ("model: {kernel_size: 5, dropout: 0.5}\n", ["model.builder=mlp"], "model.kernel_size of the file: not used"),
-        (
-            "training: {schedule: {name: step, epochs: 2, factor: 0.1, warmup_epochs: 1}}\n",
-            ["training.schedule.name=cosine"],
-            "training.schedule.epochs, training.schedule.factor of the file: not used",
-        ),
-    ],
-)
-def test_another_kind_drops_the_keys_of_the_old_one_and_says_which(
-    tmp_path: Path, text: str, overrides: list[str], note: str
-) -> None:
-    config = load_checked(written(tmp_path, text), overrides)
-    assert len(config.notes) == 1
-    assert note in config.notes[0]
-
-
-def test_every_shipped_config_takes_other_data_and_another_network() -> None:
-    for path in SHIPPED:
-        experiment = load_config(path, ["data.source=mnist-5k", "model.builder=mlp"]).experiment
-        assert (experiment.data.source, experiment.model.builder) == ("mnist-5k", "mlp")
-        assert load_config(path, [f"data.source={load_config(path).experiment.data.source}"]).notes == []
-
-
-def test_keys_that_the_same_command_sets_are_not_dropped(tmp_path: Path) -> None:
-    path = written(tmp_path, "data: {fallback: mnist-5k}\n")
-    faults = faults_of(path, "data.image_size=32", "data.source=mnist-5k")
-    assert faults == ["--set data.image_size=32: data.image_size: unknown key; it goes with source: folder or parquet; "
-                      "known keys here: source, validation_fraction"]  # fmt: skip
-    config = load_config(path, ["data.image_size=32", "data.source=folder", "data.path=x"])
-    assert config.experiment.data.source == "folder"
-
-
-@pytest.mark.parametrize(
     ("overrides", "fault"),
     [
         (["seed"], "--set seed: not of the form key=value, such as training.epochs=3"),
@@ -258,11 +382,15 @@ def test_keys_that_the_same_command_sets_are_not_dropped(tmp_path: Path) -> None
         (["seed=x"], "--set seed=x: seed: got 'x'; expected a whole number"),
         (["sed=1"], "--set sed=1: sed: unknown key; did you mean seed?"),
         (["seed=[1"], "--set seed=[1:1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
-        (["name=*x"], "--set name=*x:1: alias *x is not allowed; write the value out"),
+        (
+            ["name=*x"],
+            "--set name=*x:1: alias *x has no anchor before it; mark an earlier value with &x, or put the text "
+            "in quotes",
+        ),
         (["a." * 20 + "a=1"], f"--set {'a.' * 20}a=1: nested more than 20 levels deep"),
         (
             ["training.batch_size=60001"],
-            "--set training.batch_size=60001: training.batch_size: got 60001; at most 60000, the examples of the "
+            "--set training.batch_size=60001: training.batch_size: got 60001; at most 60000, the size of the "
             "training split",
         ),
         (
@@ -305,6 +433,39 @@ def test_an_override_is_read_as_yaml(tmp_path: Path) -> None:
     assert experiment.training.ema_decay is None
     assert experiment.model.builder == "cnn"
     assert experiment.model.filters == [8, 16]
+
+
+def test_anchors_and_merge_keys_share_values_between_sections(tmp_path: Path) -> None:
+    text = "common: &small {l2: 1e-4, dropout: 0.5}\n" + MODEL + "  <<: *small\n  dropout: 0.25\n"
+    experiment = load_checked(written(tmp_path, text)).experiment
+    assert (experiment.model.l2, experiment.model.dropout) == (1e-4, [0.25])
+    path = written(tmp_path, text.replace("1e-4", "-1").replace("0.25", "2"))
+    assert faults_of(path) == [
+        "1: model.l2: got -1; must be at least 0",
+        "6: model.dropout: got 2; must be less than 1",
+    ]
+
+
+def test_a_key_that_only_holds_an_anchor_is_unknown_if_nothing_uses_it(tmp_path: Path) -> None:
+    assert faults_of(written(tmp_path, "sed: &x 3\n" + START)) == ["1: sed: unknown key; did you mean seed?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("data: {path: None}\n", "1: data.path: got 'None', and there is no such file; write null for no path"),
+        ("training: {epochs: None}\n", "1: training.epochs: got 'None'; expected a whole number; leave the key out"),
+        ("model: None\n", "1: model: got 'None'; expected a section of keys, such as builder: cnn; leave the key out"),
+        ("seed: $SEED\n", "1: seed: got '$SEED'; placeholders are not filled in"),
+    ],
+)
+def test_words_for_nothing_and_names_of_variables_are_understood(tmp_path: Path, text: str, fault: str) -> None:
+    assert faults_of(written(tmp_path, text))[0].startswith(fault)
+
+
+def test_faults_of_what_an_alias_brings_in_are_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = "common: &c {l2: -1}\nmodel:\n  builder: cnn\n  l1: -1\n  <<: *c\n"
+    assert [fault.partition(":")[0] for fault in faults_of(written(tmp_path, text))] == ["1", "4"]
 
 
 def test_an_override_can_mend_a_fault_of_the_file(tmp_path: Path) -> None:
@@ -572,7 +733,7 @@ def test_the_shipped_json_schema_is_current(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_left_as_it_is(tmp_path: Path) -> None:
     path = written(tmp_path, "mine")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         template.write_new(path, "cnn")
     assert path.read_text(encoding="utf-8") == "mine"
     assert not (tmp_path / "experiment.schema.json").exists()

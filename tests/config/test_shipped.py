@@ -1,4 +1,4 @@
-"""Configs that come with the program: found by name, behind files, and told where a name is wrong."""
+"""Shipped configs: they are found by name, a file comes first, and an unknown name gets a list of them."""
 
 from pathlib import Path
 

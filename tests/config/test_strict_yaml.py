@@ -1,18 +1,22 @@
-"""The strict reader: what it takes, what it refuses and with which line, and that no text breaks it."""
+"""The strict reader: what it accepts, what it refuses (and with which line), and that no text breaks it."""
 
 import math
 import os
 import random
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
-from cnn_trainer.config import template
+from cnn_trainer.config import strict_yaml, template
 from cnn_trainer.config.load import dump_config, load_config
 from cnn_trainer.config.strict_yaml import MAX_BYTES, MAX_DEPTH, MAX_VALUES, Value, read_document, read_file, read_text
 from cnn_trainer.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+LETTERS = "abcdefghijklmnop"
 
 
 def fault_of(text: str) -> str:
@@ -83,13 +87,79 @@ def test_every_key_and_item_has_its_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a: &x 3\nb: *x\nc: [*x, *x]\n", {"a": 3, "b": 3, "c": [3, 3]}),
+        ("a: &x {b: &y [1]}\nc: *x\nd: *y\n", {"a": {"b": [1]}, "c": {"b": [1]}, "d": [1]}),
+        ("a: &x\nb: *x\n", {"a": None, "b": None}),
+        ("a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}\n", {"a": {"b": 1, "c": 2}, "d": {"c": 3, "b": 1}}),
+        ("a: &x {b: 1}\nd:\n  c: 3\n  <<: *x\n", {"a": {"b": 1}, "d": {"c": 3, "b": 1}}),
+        ("a: &x {b: 1}\nc: &y {b: 2, d: 2}\ne: {<<: [*x, *y]}\n",
+         {"a": {"b": 1}, "c": {"b": 2, "d": 2}, "e": {"b": 1, "d": 2}}),
+        ("a: &x {b: 1}\nc: &y {<<: *x, d: 2}\ne: {<<: *y}\n",
+         {"a": {"b": 1}, "c": {"d": 2, "b": 1}, "e": {"d": 2, "b": 1}}),
+        ("a: &x {b: {c: 1, d: 2}}\ne: {<<: *x, b: {c: 3}}\n", {"a": {"b": {"c": 1, "d": 2}}, "e": {"b": {"c": 3}}}),
+        ("a: {<<: {b: 1}, c: 2}\n", {"a": {"c": 2, "b": 1}}),
+        ("a: {'<<': 1}\n", {"a": {"<<": 1}}),
+    ],
+)  # fmt: skip
+def test_aliases_and_merge_keys_are_written_out(text: str, value: Value) -> None:
+    assert read_text(text, "f.yaml").value == value
+    assert yaml.safe_load(text) == value or "'<<'" in text, "PyYAML reads it the same way"
+
+
+def test_what_an_alias_brings_in_has_the_line_where_it_is_written() -> None:
+    text = "x: &x\n  a: 1\n  b:\n    - 2\nc: *x\nd:\n  <<: *x\n  a: 3\n"
+    document = read_text(text, "f.yaml")
+    assert document.value == {"x": {"a": 1, "b": [2]}, "c": {"a": 1, "b": [2]}, "d": {"a": 3, "b": [2]}}
+    lines = {".".join(map(str, path)): line for path, line in document.lines.items()}
+    assert lines == {"": 1, "x": 1, "x.a": 2, "x.b": 3, "x.b.0": 4, "c": 5, "c.a": 2, "c.b": 3, "c.b.0": 4} | {
+        "d": 6, "d.a": 8, "d.b": 3, "d.b.0": 4,
+    }  # fmt: skip
+    assert document.reused == {"x"}
+    assert read_text("x: &x 1\ny:\n  - *x\n", "f.yaml").lines[("y", 0)] == 3, "an item that is an alias"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise(LETTERS)),
+        "a: &a {x: [1, 2]}\n" + "".join(f"{b}: {{<<: [{', '.join(['*a'] * 90)}]}}\n" for b in LETTERS[1:]),
+        "a: &a {x: 1}\n" + "".join(f"{b}: &{b} {{y: {{<<: *{a}}}, z: *{a}}}\n" for a, b in pairwise(LETTERS)),
+        "a: &a [1]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 1000)}]\n" for a, b in pairwise(LETTERS)),
+    ],
+)
+def test_a_bomb_of_aliases_is_refused_in_a_moment(text: str) -> None:
+    start = time.perf_counter()
+    assert f"more than {MAX_VALUES} values, aliases written out" in fault_of(text)
+    assert time.perf_counter() - start < 5, "bounded by the values that are read, not by what they stand for"
+
+
+def test_aliases_are_counted_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "a: &x [1, 2]\nb: *x\nc: *x\n"  # 10 values
+    monkeypatch.setattr(strict_yaml, "MAX_VALUES", 10)
+    assert read_text(text, "f.yaml").value == {"a": [1, 2], "b": [1, 2], "c": [1, 2]}
+    monkeypatch.setattr(strict_yaml, "MAX_VALUES", 9)
+    assert "more than 9 values, aliases written out" in fault_of(text)
+
+
+@pytest.mark.parametrize(
     ("text", "line", "fragment"),
     [
-        ("a: 1\nb: 2\na: 3\n", 3, "duplicate key a; it stands in line 1 already"),
+        ("a: 1\nb: 2\na: 3\n", 3, "duplicate key a; it is already in line 1"),
         ("a:\n  b: 1\n  b: 1\n", 3, "duplicate key b"),
         ('a: 1\n"a": 2\n', 2, "duplicate key a"),
-        ("a: &x 1\nb: *x\n", 1, "anchor &x is not allowed"),
-        ("a: 1\nb: *x\n", 2, "alias *x is not allowed"),
+        (
+            "a: 1\nb: *x\n",
+            2,
+            "alias *x has no anchor before it; mark an earlier value with &x, or put the text in quotes",
+        ),
+        ("a: &x [1, *x]\n", 1, "alias *x has no anchor before it"),
+        ("a: &x {b: *x}\n", 1, "alias *x has no anchor before it"),
+        ("a: &x 1\nb: *x\nc: &x 2\n", 3, "duplicate anchor &x; it is already in line 1"),
+        ("a: &x 1\nb:\n  <<: *x\n", 1, "<< takes a mapping or a list of mappings; such as <<: *name"),
+        ("a:\n  <<: [1]\n", 2, "<< takes a mapping or a list of mappings"),
+        ("a: &x {b: 1}\nc:\n  <<: *x\n  <<: *x\n", 4, "duplicate key <<; it is already in line 3"),
         ("a: 1\n*x : 2\n", 2, "alias or anchor x is not allowed"),
         ("&x a: 1\n", 1, "anchor"),
         ("a: !!python/object/apply:os.system [ls]\n", 1, "tag"),
@@ -183,7 +253,7 @@ PIECES = [
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
-    """``data`` with up to eight random changes of bytes, pieces of YAML and lines."""
+    """``data`` with up to eight random changes to bytes, pieces of YAML and lines."""
     for _ in range(chance.choice([1, 1, 2, 3, 8])):
         at = chance.randrange(len(data) + 1)
         match chance.randrange(6):
@@ -206,14 +276,14 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return data
 
 
-# A thousand in every run of the tests, a million in the full form.
+# A thousand in every test run, a million in the full form.
 NUM_MUTATED = 1_000_000 if "CNN_TRAIN_SOAK" in os.environ else 1000
 
 
 def test_mutated_configs_are_each_refused_with_a_line_or_are_valid(tmp_path: Path) -> None:
     originals = [path.read_bytes() for path in sorted(CONFIGS.glob("*.yaml"))]
     originals.append(template.template("cnn").encode())
-    chance = random.Random(20261123)  # noqa: S311 -- the same ones every time
+    chance = random.Random(20261123)  # noqa: S311 -- the same cases every time
     file = tmp_path / "f.yaml"
     num_valid = 0
     for _ in range(NUM_MUTATED):

@@ -1,4 +1,4 @@
-"""Small data sets, and the places where data is looked for moved into a temporary folder."""
+"""Small data sets, in a temporary folder that replaces the places where data is looked for."""
 
 import gzip
 import hashlib
@@ -17,7 +17,7 @@ _SHARED_FOLDER = Path(__file__).parents[3] / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """Keras' cache, empty; nothing else is looked at, and no request leaves for a proxy."""
+    """An empty Keras cache; no other place is searched, and no request goes to a proxy."""
     monkeypatch.delenv("CNN_TRAIN_DATA_DIR", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("no_proxy", "*")
@@ -26,7 +26,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def real_mnist():
-    """The file of the true MNIST."""
+    """The real mnist.npz."""
     for folder in filter(None, (_GIVEN_FOLDER, _SHARED_FOLDER)):
         if (path := Path(folder) / "mnist.npz").is_file():
             return path
@@ -56,7 +56,7 @@ def idx_bytes(array):
 
 @pytest.fixture
 def write_idx():
-    """A function that writes arrays as the four idx files into a folder."""
+    """A function that writes arrays into a folder as the four idx files."""
 
     def write(folder, arrays, *, packed=False):
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def write_idx():
 
 
 def publish(monkeypatch, source, of, **changes):
-    """Let ``source`` be the data set of the arrays ``of`` while the test runs."""
+    """While the test runs, take the arrays ``of`` for the data set ``source``."""
     sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in of.items()}
     sizes = {split: len(of[f"y_{split}"]) for split in ("train", "test")}
     changed = replace(PUBLISHED[source], **{"arrays": sums, "num_examples": sizes, **changes})

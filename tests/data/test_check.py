@@ -37,7 +37,7 @@ def test_images_in_two_splits_are_counted(tmp_path, small_arrays):
     small_arrays["x_test"][2] = small_arrays["x_train"][6]
     report = check(tmp_path, small_arrays)
     assert [shared.model_dump() for shared in report.shared] == [{"split": "test", "other": "train", "num_images": 3}]
-    assert "3 images of the test split are in the train split too" in report.problems
+    assert "the test split shares 3 images with the train split" in report.problems
 
 
 def test_repeated_and_contradicting_images_are_counted(tmp_path, small_arrays):
@@ -56,7 +56,7 @@ def test_blank_images_and_empty_classes_are_problems(tmp_path, small_arrays):
     assert report.splits["test"].num_blank == 1
     assert report.problems == [
         "the test split has no example of: 0, 2",
-        "1 images of the test split are blank: all values the same",
+        "the test split holds 1 blank image, all values the same",
     ]
 
 
@@ -75,7 +75,7 @@ def test_the_fallback_is_a_problem(monkeypatch):
     monkeypatch.setattr(places, "fetch", fail)
     report = data.check_data(Mnist(source="mnist", fallback="mnist-5k"), 1)
     assert (report.source, report.requested) == ("mnist-5k", "mnist")
-    assert "in place of MNIST" in report.problems[1]
+    assert "instead of MNIST" in report.problems[1]
 
 
 def test_report_is_json(tmp_path, small_arrays):

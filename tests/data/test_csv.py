@@ -11,7 +11,7 @@ from cnn_trainer.errors import DataError
 
 
 def text_of(images, labels=None, *, header=True, label="label", last=False, delimiter=","):
-    """A CSV file of images, as people have them."""
+    """A CSV file of images, as users have them."""
     lines = []
     flat = images.reshape(len(images), -1).tolist()
     if header:
@@ -25,7 +25,7 @@ def text_of(images, labels=None, *, header=True, label="label", last=False, deli
 
 @pytest.fixture
 def write(tmp_path, small_arrays):
-    """A function that writes the training images in one way, and gives the path."""
+    """A function that writes the training images in a given way, and returns the path."""
 
     def write(name="train.csv", split="train", **way):
         way.setdefault("labels", small_arrays[f"y_{split}"].tolist())
@@ -63,32 +63,39 @@ WAYS = {
     "y": {"label": "y"},
     "semicolons": {"delimiter": ";"},
     "tabs": {"delimiter": "\t"},
+    "bars": {"delimiter": "|"},
+    "spaces, as of numpy.savetxt": {"delimiter": " ", "header": False},
 }
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_images_and_labels_come_back(write, small_arrays, way):
     if not way.get("header", True):
-        small_arrays["x_train"][:, 0, 0] = small_arrays["x_train"][:, -1, -1] = 0  # as every image of MNIST has it
+        small_arrays["x_train"][:, 0, 0] = small_arrays["x_train"][:, -1, -1] = 0  # as in every image of MNIST
     table = rows.read_csv(write(**way), None, None)
     assert (table.images[..., 0] == small_arrays["x_train"]).all()
     assert table.images.dtype == np.uint8
     assert table.labels.tolist() == small_arrays["y_train"].tolist()
 
 
-@pytest.mark.parametrize("packing", ["gz", "zip", "bom", "crlf", "quoted", "blank lines", "no last line feed"])
+@pytest.mark.parametrize(
+    "packing", ["gz", "zip", "zip of a Mac", "utf-16", "bom", "crlf", "quoted", "blank lines", "no last line feed"]
+)
 def test_packings_and_line_ends_do_not_matter(write, small_arrays, packing):
     path = write()
     text = path.read_text()
-    if packing == "zip":
+    if packing.startswith("zip"):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("train.csv", text)
+            if packing == "zip of a Mac":
+                archive.writestr("__MACOSX/._train.csv", "x")
     else:
         quoted = "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in text.splitlines())
         path.write_bytes(
             {
                 "gz": gzip.compress(text.encode()),
                 "bom": b"\xef\xbb\xbf" + text.encode(),
+                "utf-16": text.encode("utf-16"),
                 "crlf": text.replace("\n", "\r\n").encode(),
                 "quoted": quoted.encode(),
                 "blank lines": text.replace("\n", "\n\n").encode(),
@@ -119,9 +126,9 @@ def test_shape_can_be_given_and_planes_are_put_together(tmp_path):
     assert (rows.read_csv(path, None, [8, 5, 3]).images == values).all()
     path.write_text(text_of(values.transpose(0, 3, 1, 2), [0, 1]))
     assert (rows.read_csv(path, None, [3, 8, 5]).images == values).all()
-    assert "a.csv: has 120 values a row, which is no square image" in refused(path)
+    assert "a.csv: has 120 values per row, which is not a square image" in refused(path)
     assert "set data.image_shape: [height, width, 1 or 3]" in refused(path)
-    assert "has 120 values a row, and data.image_shape 8x8x1 is 64" in refused(path, image_shape=[8, 8, 1])
+    assert "has 120 values per row, but data.image_shape 8x8x1 takes 64" in refused(path, image_shape=[8, 8, 1])
 
 
 def test_the_order_of_colours_that_is_taken_is_said(tmp_path):
@@ -130,7 +137,7 @@ def test_the_order_of_colours_that_is_taken_is_said(tmp_path):
     said = []
     data.load_training(section(path), 1, said.append)
     assert said == [
-        f"{path}: 192 values a row are read as 8x8 pixels of 3 values side by side; "
+        f"{path}: 192 values per row are read as 8x8 pixels of 3 values side by side; "
         "if each colour is a plane, set data.image_shape: [3, 8, 8]"
     ]
     data.load_training(section(path, image_shape=[8, 8, 3]), 1, pytest.fail)
@@ -165,6 +172,7 @@ WRONG_CELLS = {
     "word": ("x", "train.csv:4: column 3 (pixel1) holds 'x'; expected a number"),
     "nothing": ("", "train.csv:4: column 3 (pixel1) holds nothing; expected a number"),
     "nan": ("nan", "train.csv:4: column 3 (pixel1) holds 'nan'; expected a number"),
+    "boolean": ("True", "train.csv:4: column 3 (pixel1) holds 'True'; write 255 for True and 0 for False"),
     "one more": ("1,2", "train.csv:4: has 786 cells; expected 785, as in the first row"),
 }
 
@@ -187,12 +195,12 @@ def test_other_wrong_files_are_refused(tmp_path, write, small_arrays):
     for content, problem in (
         (b"", "is empty"),
         (b"\n\n", "holds no row of an image"),
-        (b"label,pixel0\n", "has 1 values a row|holds no row"),
+        (b"label,pixel0\n", "has 1 value per row|holds no row"),
         (b"<html>", "looks like a web page"),
         (bytes(range(256)) * 100, "a.csv"),
         (gzip.compress(b"1,2\n" * 100)[:-10], "broken file"),
         (b"PK\x03\x04 no zip", "broken file"),
-        (b"label," + b"1" * 200_000 + b"\n1,2\n", "has no label but 1"),
+        (b"label," + b"1" * 200_000 + b"\n1,2\n", "has only the label 1"),
     ):
         path.write_bytes(content)
         message = refused(path)
@@ -216,7 +224,7 @@ def test_the_scale_of_the_pixels_is_decided_as_for_arrays(tmp_path, small_arrays
     path.write_text(text_of(images.astype(int) * 2, labels))
     assert "the pixels are int64 from 0 to 510; expected 0 to 255" in refused(path)
     path.write_text(text_of(images // 16, labels))
-    with pytest.raises(DataError, match=r"brightest pixel of the .* is 15 of 255, which is a wrong scale"):
+    with pytest.raises(DataError, match=r"brightest pixel of the .* is 15 of 255, so the scale is wrong"):
         data.load_training(section(path), 1, pytest.fail)
 
 
@@ -241,7 +249,7 @@ def test_a_line_without_end_and_too_many_rows_take_no_memory(tmp_path, write, mo
 
 
 def test_classes_are_the_labels_that_there_are(write):
-    """As in the sign language MNIST, which has no J; labels from 1 and names are classes too."""
+    """As in Sign Language MNIST, which has no J. Labels from 1 and names work too."""
     for labels, names in (
         ([0, 2, 10] * 8, ["0", "2", "10"]),
         ([1, 2, 3] * 8, ["1", "2", "3"]),
@@ -256,7 +264,7 @@ def test_classes_are_the_labels_that_there_are(write):
 
 
 def test_one_label_for_all_is_refused(write):
-    assert "has no label but 7" in refused(write(labels=[7] * 24))
+    assert "has only the label 7" in refused(write(labels=[7] * 24))
 
 
 def test_labels_that_are_fractions_are_refused(write):
@@ -290,7 +298,7 @@ def test_files_in_a_folder_are_told_by_their_names(write, small_arrays, names):
 
 
 def test_a_test_file_without_labels_is_none(write):
-    """As Kaggle's, whose labels are kept back."""
+    """Such as Kaggle's test.csv, whose labels are not published."""
     path = write()
     write("test.csv", "test", labels=None)
     assert len(load(path.parent, "test")) == round(24 * 0.2)
@@ -300,7 +308,7 @@ def test_a_test_file_without_labels_is_none(write):
 def test_two_tables_that_it_could_be_are_not_chosen_from(write):
     path = write("a_train.csv")
     write("b_train.csv")
-    assert "more than one table that it could be: a_train.csv, b_train.csv; name the file" in refused(path.parent)
+    assert "more than one table for this split: a_train.csv, b_train.csv; name the file" in refused(path.parent)
     path.unlink()
     path.with_name("b_train.csv").unlink()
     assert "holds no file train.csv; name the file" in refused(path.parent)
@@ -316,7 +324,7 @@ def test_the_parts_of_a_table_are_put_together_if_they_fit(write, small_arrays):
     first, second = write("train-00000-of-00002.csv"), write("train-00001-of-00002.csv")
     assert len(load(first.parent, test_path=str(first))) == 48
     second.write_text(text_of(small_arrays["x_train"][:, :8, :8], small_arrays["y_train"].tolist()))
-    assert "images of several sizes" in refused(first.parent)
+    assert "images of different sizes" in refused(first.parent)
 
 
 def test_files_that_were_moved_are_found_in_another_folder(write):
@@ -342,7 +350,7 @@ def test_files_of_any_name_that_were_moved_together_stay_what_they_are(write, tm
 
 
 def test_one_file_that_was_moved_into_a_folder_is_split_as_before(write, tmp_path):
-    """Also if a file is there that would be the test split of the folder."""
+    """Even if the folder holds a file that would be its test split."""
     path = write("digits.csv")
     (tmp_path / "new").mkdir()
     path.rename(tmp_path / "new" / "digits.csv")
@@ -368,7 +376,59 @@ def test_images_come_one_after_the_other(tmp_path, small_arrays, monkeypatch):
         found = list(rows.iterate_images(path, (28, 28, 1), 255))
         assert [line for line, _ in found] == list(range(1 + header, 25 + header))
         assert (np.stack([image[..., 0] for _, image in found]) == small_arrays["x_train"]).all()
-    with pytest.raises(DataError, match=r"has 784 values a row; an image of 8x8x1 takes 64"):
+    with pytest.raises(DataError, match=r"has 784 values per row; an image of 8x8x1 takes 64"):
         next(rows.iterate_images(path, (8, 8, 1), 255))
-    path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: no square
+    path.write_text(text_of(small_arrays["x_train"][:, :, :20], header=False))  # 560 values: not a square
     assert len(list(rows.iterate_images(path, (28, 20, 1), 255))) == 24
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_first_column_that_counts_is_no_pixel_whatever_it_is_called(write, small_arrays, header):
+    lines = write(header=header).read_text().splitlines()
+    numbered = [f"{number},{line}" for number, line in enumerate(lines[header:], 7)]
+    path = write("numbered.csv")
+    path.write_text("\n".join([f"Nr.,{lines[0]}"] * header + numbered))
+    table = rows.read_csv(path, None, None)
+    assert (table.images[..., 0] == small_arrays["x_train"]).all()
+    assert table.labels.tolist() == small_arrays["y_train"].tolist()
+
+
+def test_rows_may_end_in_a_delimiter(write, small_arrays):
+    path = write(header=False)
+    path.write_text(path.read_text().replace("\n", ",\n"))
+    assert (rows.read_csv(path, None, None).images[..., 0] == small_arrays["x_train"]).all()
+
+
+def test_labels_may_be_digits_and_letters(write):
+    assert rows.read_csv(write(labels=["0", "A", "1"] * 8), None, None).class_names("") == ["0", "1", "A"]
+    assert "train.csv:9: column 1 (label) holds '5x'" in refused(write(labels=[*"0120120", "5x", *"0120120120120120"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("", "nothing"), ("NaN", "NaN"), ("\x1b[31m", "the label"), ("\ufffd", "the la")]
+)
+def test_what_names_no_class_is_refused(write, name, shown):
+    message = refused(write(labels=["ant", "bee", name] * 8))
+    assert f"train.csv:4: holds {shown}" in message
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "hello world\nthis is text\n", "# made by me\nlabel,a,b\n"])
+def test_what_is_no_table_is_said_to_be_none(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    assert "a.csv:1: begins with " in refused(tmp_path / "a.csv")
+
+
+def test_what_is_no_text_is_said_to_be_none(tmp_path):
+    (tmp_path / "a.csv").write_bytes(bytes(range(256)))
+    assert "is not text; expected a CSV file" in refused(tmp_path / "a.csv")
+
+
+def test_folders_may_be_named_after_the_splits(write, small_arrays):
+    write("train/a.csv")
+    path = write("test/a.csv", "test").parent.parent
+    assert (load(path, "test").images[..., 0] == small_arrays["x_test"]).all()
+
+
+def test_a_table_that_lacks_a_part_is_refused(write):
+    path = write("train-00001-of-00003.csv")
+    assert "holds 1 of 3 parts of a table: train-00001-of-00003.csv; get the missing parts" in refused(path.parent)

@@ -20,7 +20,7 @@ from cnn_trainer.errors import DataError
 
 
 class Server:
-    """A loopback server that answers each request with the next of ``answers``, the last one again and again."""
+    """A loopback server that answers each request with the next of ``answers``, and repeats the last one."""
 
     def __init__(self):
         self.answers = []
@@ -201,7 +201,7 @@ def test_unknown_host_is_asked_for_once(monkeypatch):
     assert len(asked) == 1
 
 
-# Fetching: what gets into the cache.
+# Fetching, and what ends up in the cache.
 
 
 def npz_content(tmp_path, arrays):
@@ -291,7 +291,7 @@ def test_fashion_mnist_is_four_files_and_goes_on_where_it_stopped(server, small_
 
 def test_wrong_file_of_fashion_mnist_is_refused(server, small_fashion):
     server.answers = [body(b"x" * 10)]
-    with pytest.raises(DataError, match="opens with the bytes 78 78 78 78"):
+    with pytest.raises(DataError, match="begins with the bytes 78 78 78 78"):
         places.fetch("fashion-mnist")
 
 

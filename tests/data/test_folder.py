@@ -60,6 +60,10 @@ SPELLINGS = [
     ("TRAIN", "DEV", "TEST"),
     ("training", "validation", "testing"),
     ("training_set", "val-set", "test_set"),
+    ("train", "eval", "test"),
+    ("01_train", "02_valid", "03_test"),
+    ("seg_train", "seg_dev", "seg_test"),
+    ("train-images", "images_val", "Test 2"),
 ]
 
 
@@ -82,7 +86,7 @@ def test_without_a_folder_for_validation_there_is_no_such_split(tmp_path):
         assert folder.list_pictures(tmp_path / root, "validation", 0.2, 1) is None
 
 
-EXPECTED = "expected train or training, test or testing, and for validation val, valid, validation or dev"
+EXPECTED = "expected train or training, test or testing, and for validation val, valid, validation, dev or eval"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,6 @@ EXPECTED = "expected train or training, test or testing, and for validation val,
     [
         (("train", "val"), f"has train and val, but no folder for the test split; {EXPECTED}"),
         (("Training", "Dev"), f"has Dev and Training, but no folder for the test split; {EXPECTED}"),
-        (("train",), f"has train, but no folder for the test split; {EXPECTED}"),
         (("test",), f"has test, but no folder for the train split; {EXPECTED}"),
         (("val", "test"), f"has test and val, but no folder for the train split; {EXPECTED}"),
         (("train", "test", "val", "valid"), "has val and valid for the validation split; keep one of them"),
@@ -103,6 +106,61 @@ def test_a_split_that_is_missing_or_there_twice_is_refused(tmp_path, names, prob
     with pytest.raises(DataError) as caught:
         folder.list_pictures(tmp_path, "train", 0.2, 1)
     assert str(caught.value) == f"{tmp_path}: {problem}"
+
+
+def test_a_training_split_without_others_can_be_divided(tmp_path):
+    make_classes(tmp_path / "train")
+    with pytest.raises(DataError) as caught:
+        folder.list_pictures(tmp_path, "train", 0.2, 1)
+    place = tmp_path / "train"
+    assert caught.value.problem == "has train, but no folder for the test split"
+    assert caught.value.remedy == f"{EXPECTED}; or set data.path to {place}, to set aside data.test_fraction of it"
+    assert len(folder.list_pictures(place, "train", 0.2, 1).paths) == 8
+
+
+@pytest.mark.parametrize("inside", [("train", "test"), ("",)])
+@pytest.mark.parametrize("around", ["dataset", "a/b/c"])
+def test_folders_around_that_hold_no_more_than_one_are_passed_through(tmp_path, around, inside):
+    for name in inside:
+        make_classes(tmp_path / around / name)
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "read me.txt").write_text("hello")
+    found = folder.list_pictures(tmp_path, "train", 0.2, 1)
+    assert found.class_names == ["ant", "bee"]
+    assert all(str(path).startswith(str(tmp_path / around / inside[0])) for path in found.paths)
+
+
+def test_a_folder_of_a_split_may_hold_a_folder_of_the_same_name(tmp_path):
+    for name, num_each in ("seg_train", 3), ("seg_test", 2):
+        make_classes(tmp_path / name / name, num_each=num_each)
+    assert (len(listed(tmp_path, "train")), len(listed(tmp_path, "test"))) == (6, 4)
+    assert folder.unused_pictures(tmp_path) == []
+
+
+@pytest.mark.parametrize("names", [("tr", "te"), ("part 1", "part 2"), ("images", "labels")])
+def test_folders_of_folders_that_are_no_splits_are_refused_with_the_names_of_splits(tmp_path, names):
+    for name in names:
+        make_classes(tmp_path / name)
+    with pytest.raises(
+        DataError, match=r"holds folders, such as ant, and no pictures; .*if they are splits: expected tra"
+    ):
+        folder.list_pictures(tmp_path, "train", 0.2, 1)
+
+
+def test_classes_may_have_the_name_of_a_split_in_theirs(tmp_path):
+    make_classes(tmp_path, ("test tube", "train station"))
+    assert folder.list_pictures(tmp_path, "train", 0.2, 1).class_names == ["test tube", "train station"]
+
+
+def test_pictures_of_no_split_are_named(tmp_path):
+    for name in "train", "test", "holdout":
+        make_classes(tmp_path / "inner" / name)
+    (tmp_path / "inner" / "docs").mkdir()
+    (tmp_path / "inner" / "docs" / "notes.txt").write_text("hello")
+    assert folder.unused_pictures(tmp_path) == ["inner/holdout"]
+    picture(tmp_path / "inner" / "test" / "loose.png")
+    assert folder.unused_pictures(tmp_path) == ["inner/holdout", "inner/test/loose.png"]
+    assert folder.unused_pictures(tmp_path / "inner" / "train") == []
 
 
 def test_to_be_scored_on_a_test_split_takes_no_other(tmp_path):
@@ -129,8 +187,19 @@ def test_what_systems_leave_in_folders_is_skipped(tmp_path):
     make_classes(tmp_path / "train")
     make_classes(tmp_path / "test")
     for place in tmp_path, tmp_path / "train", tmp_path / "train" / "ant":
-        for name in "Thumbs.db", "desktop.ini", "Desktop.ini", "._0.png", ".DS_Store", "ehthumbs.db":
+        for name in (
+            "Thumbs.db",
+            "desktop.ini",
+            "Desktop.ini",
+            "._0.png",
+            ".DS_Store",
+            "a.png:Zone.Identifier",
+            "Picasa.ini",
+            "~$a.png",
+        ):
             (place / name).write_bytes(b"x")
+        for name in "@eaDir", "lost+found", ".ipynb_checkpoints":
+            (place / name).mkdir()
         (place / "__MACOSX" / "train" / "ant").mkdir(parents=True)
         (place / "__MACOSX" / "train" / "ant" / "._0.png").write_bytes(b"x")
     listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
@@ -143,17 +212,17 @@ def test_broken_pictures_are_named_together_the_first_20_of_many(tmp_path):
     listing = folder.list_pictures(tmp_path, "train", 0.2, 1)
     for path in listing.paths[:3]:
         path.write_bytes(b"broken")
-    with pytest.raises(folder.BrokenPicturesError) as caught:
+    with pytest.raises(pictures.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     names = sorted(map(str, listing.paths[:3]))
-    assert caught.value.lines() == [f"{name}: is no PNG, JPEG or BMP; remove or convert it" for name in names]
+    assert caught.value.lines() == [f"{name}: is not a {pictures.FORMATS} file; remove or convert it" for name in names]
     assert caught.value.problem == f"3 pictures cannot be read: {', '.join(names)}"
     for path in listing.paths:
         path.write_bytes(b"broken")
-    with pytest.raises(folder.BrokenPicturesError) as caught:
+    with pytest.raises(pictures.BrokenPicturesError) as caught:
         folder.read_pictures(listing, 8, "grey")
     assert len(caught.value.lines()) == 21
-    assert caught.value.lines()[-1] == "24 pictures cannot be read, 4 of them not named"
+    assert caught.value.lines()[-1] == "24 pictures cannot be read, of which 4 are not named"
     assert caught.value.problem.endswith(" and 4 more")
 
 
@@ -175,7 +244,7 @@ def test_the_seed_chooses_a_stratified_test_split(tmp_path):
 def test_hidden_names_and_what_is_no_folder_of_a_class_are_skipped(tmp_path):
     make_classes(tmp_path)
     (tmp_path / ".cache").mkdir()
-    (tmp_path / "loop").symlink_to("loop")  # no folder, and so no class
+    (tmp_path / "loop").symlink_to("loop")  # not a folder, and so not a class
     (tmp_path / "ant" / ".DS_Store").write_bytes(b"x")
     assert len(listed(tmp_path, "train")) == 8
 
@@ -196,7 +265,7 @@ def test_missing_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("names", [(), ("ant",)])
 def test_fewer_than_two_classes_are_refused(tmp_path, names):
     make_classes(tmp_path, names)
-    with pytest.raises(DataError, match="expected one sub-folder a class"):
+    with pytest.raises(DataError, match="expected one sub-folder per class"):
         listed(tmp_path, "train")
 
 
@@ -311,13 +380,13 @@ def test_large_file_is_refused_unread(tmp_path, monkeypatch):
     ("content", "problem"),
     [
         (b"", "is empty"),
-        (b"hello", "is no PNG, JPEG, WebP, TIFF, GIF or BMP"),
-        (b"GIF89a" + bytes(20), "broken picture|is no PNG"),
+        (b"hello", "is not a PNG, JPEG, WebP, TIFF, GIF or BMP"),
+        (b"GIF89a" + bytes(20), "broken picture|is not a PNG"),
         (b"<html></html>", "looks like a web page"),
-        (b"\x89PNG\r\n\x1a\n", "broken picture|is no PNG"),
+        (b"\x89PNG\r\n\x1a\n", "broken picture|is not a PNG"),
         (png_of(64, 64), "broken picture"),
-        (b"\xff\xd8\xff\xe0" + bytes(50), "broken picture|is no PNG"),
-        (b"BM" + bytes(60), "broken picture|is no PNG"),
+        (b"\xff\xd8\xff\xe0" + bytes(50), "broken picture|is not a PNG"),
+        (b"BM" + bytes(60), "broken picture|is not a PNG"),
     ],
 )
 def test_broken_pictures_are_refused_by_name(tmp_path, content, problem):

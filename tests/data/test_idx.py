@@ -27,6 +27,26 @@ def test_arrays_come_back(tmp_path, small_arrays, write_idx, packed, split):
     assert (read.images.dtype, read.labels.dtype) == (np.uint8, np.int32)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("code", "dtype", "white"), [(11, ">i2", 255), (12, ">i4", 255), (13, ">f4", 1), (14, ">f8", 1), (14, ">f8", 255)]
+)
+def test_images_of_every_type_come_back(tmp_path, small_arrays, write_idx, packed, code, dtype, white):
+    write_idx(tmp_path, small_arrays)
+    images = small_arrays["x_train"]
+    content = sized([0, 0, code, 3], *images.shape) + (images * (white / 255)).astype(dtype).tobytes()
+    (tmp_path / IMAGES).write_bytes(gzip.compress(content) if packed else content)
+    read = idx.read_idx(tmp_path, "train")
+    assert (read.images[..., 0] == images).all()
+    assert (read.source_dtype, read.source_white) == (np.dtype(dtype).name, white)
+
+
+def test_labels_that_are_floats_are_refused(tmp_path, small_arrays, write_idx):
+    write_idx(tmp_path, small_arrays)
+    (tmp_path / LABELS).write_bytes(sized([0, 0, 13, 1], 24) + small_arrays["y_train"].astype(">f4").tobytes())
+    assert "labels are float32; expected integers from 0" in refused(tmp_path)
+
+
 def test_a_file_that_was_unpacked_under_its_old_name_is_read(tmp_path, small_arrays, write_idx):
     write_idx(tmp_path, small_arrays)
     (tmp_path / IMAGES).rename(tmp_path / f"{IMAGES}.gz")
@@ -48,12 +68,16 @@ WRONG = {
     "missing": (None, "no such file"),
     "empty": (b"", "is empty"),
     "html": (b"<html>404</html>", "looks like a web page"),
-    "text": (b"hello world, this is text", "opens with the bytes 68 65 6c 6c; expected 00 00 08 03"),
-    "labels": (sized([0, 0, 8, 1], 24) + bytes(24), "opens with the bytes 00 00 08 01"),
-    "floats": (sized([0, 0, 13, 3], 24, 28, 28), "opens with the bytes 00 00 0d 03"),
+    "text": (b"hello world, this is text", "begins with the bytes 68 65 6c 6c; expected 00 00 08 03"),
+    "labels": (sized([0, 0, 8, 1], 24) + bytes(24), "begins with the bytes 00 00 08 01"),
+    "type without a meaning": (sized([0, 0, 10, 3], 24, 28, 28), "begins with the bytes 00 00 0a 03"),
+    "floats cut short": (
+        sized([0, 0, 13, 3], 2, 2, 2) + bytes(8),
+        "holds 8 bytes after its header, which declares 32",
+    ),
     "header cut short": (sized([0, 0, 8, 3], 24), "ends inside its header"),
-    "cut short": (sized([0, 0, 8, 3], 24, 28, 28) + bytes(100), "holds 100 bytes behind its header"),
-    "too long": (sized([0, 0, 8, 3], 2, 2, 2) + bytes(9), "holds 9 bytes behind its header"),
+    "cut short": (sized([0, 0, 8, 3], 24, 28, 28) + bytes(100), "holds 100 bytes after its header"),
+    "too long": (sized([0, 0, 8, 3], 2, 2, 2) + bytes(9), "holds 9 bytes after its header"),
     "nothing": (sized([0, 0, 8, 3], 0, 28, 28), "holds nothing"),
     "64 GiB": (sized([0, 0, 8, 3], 2**16, 2**10, 2**10), "at most 4294967296"),
     "overflow": (sized([0, 0, 8, 3], 2**31, 2**31, 2**31), "at most 4294967296"),
@@ -98,10 +122,10 @@ def test_more_than_declared_is_refused_without_unpacking_it(tmp_path, small_arra
     write_idx(tmp_path, small_arrays, packed=True)
     content = sized([0, 0, 8, 3], 24, 28, 28) + bytes(2**24)
     (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(content))
-    assert "holds more than the 18816 bytes" in refused(tmp_path)
+    assert "holds more than the 18,816 bytes" in refused(tmp_path)
 
 
-# Where the files are, and what they are called.
+# Places and names of the files.
 
 SPELLINGS = {
     "dots": "{split}-images.idx3-ubyte {split}-labels.idx1-ubyte",

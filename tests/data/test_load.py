@@ -7,10 +7,13 @@ import pytest
 from PIL import Image
 
 from cnn_trainer import data
+from cnn_trainer.config.load import documented_config
+from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.data import Csv, Folder, Idx, Mnist, Mnist5k, MnistLike, Npz, Parquet
 from cnn_trainer.data import named, places
 from cnn_trainer.errors import DataError
 from cnn_trainer.storage.strict_json import changed
+from cnn_trainer.training.prepare import with_data_used
 
 
 def silent(line):
@@ -48,6 +51,29 @@ def make_pictures(root, classes, num_each=5):
         for number in range(num_each):
             Image.new("L", (8, 8), 200 + 10 * label + number).save(root / name / f"{number}.png")
     return root
+
+
+def test_variables_and_home_are_filled_in_in_paths(npz_file, monkeypatch):
+    monkeypatch.setenv("HOME", str(npz_file.parent))
+    monkeypatch.setenv("PLACE", str(npz_file.parent))
+    for path in ("~/own.npz", "$PLACE/own.npz", "${PLACE}/own.npz"):
+        assert data.load_training(npz_section(path), 1, silent).record.location == str(npz_file)
+    monkeypatch.delenv("PLACE")
+    with pytest.raises(DataError, match="PLACE is not set; set PLACE, or write the path out"):
+        data.load_training(npz_section("$PLACE/own.npz"), 1, silent)
+
+
+def test_the_paths_of_a_run_are_not_filled_in_again(npz_file, tmp_path, monkeypatch):
+    odd = tmp_path / "$PLACE$$"
+    odd.mkdir()
+    shutil.copy(npz_file, odd / "own.npz")
+    monkeypatch.delenv("PLACE", raising=False)
+    monkeypatch.setenv("ODD", str(odd))
+    section = npz_section("$ODD/own.npz")
+    record = data.load_training(section, 1, silent).record
+    recorded = with_data_used(Experiment(data=section), record).data
+    assert data.load_training(recorded, 1, silent).record == record
+    assert len(data.load_split(section, 1, "test", odd / "own.npz")) == 9
 
 
 def test_record_tells_what_was_read(npz_file, small_arrays):
@@ -115,9 +141,15 @@ def test_label_that_training_does_not_know_is_refused(npz_file, is_recorded):
         data.load_split(npz_section(npz_file), 1, "test", trained_on=record)
 
 
-def test_training_labels_with_a_gap_are_refused_with_a_remedy(npz_file):
+def test_labels_from_1_are_refused_with_a_remedy(npz_file):
     change(npz_file, y_train=np.arange(24) % 3 + 1)
-    with pytest.raises(DataError, match=r"no training example has the label 0.*number the classes .* 0 to 2"):
+    with pytest.raises(DataError, match=r"no training example has the label 0.*subtract 1 from the labels of every"):
+        data.load_training(npz_section(npz_file), 1, silent)
+
+
+def test_training_labels_with_a_gap_are_refused_with_a_remedy(npz_file):
+    change(npz_file, y_train=np.arange(24) % 3 * 2)
+    with pytest.raises(DataError, match=r"no training example has the label 1.*number the classes 0, 1, 2, "):
         data.load_training(npz_section(npz_file), 1, silent)
 
 
@@ -144,11 +176,11 @@ def test_relative_path_is_recorded_as_absolute(npz_file, monkeypatch):
     assert data.load_training(npz_section("own.npz"), 1, silent).record.location == str(npz_file)
 
 
-# Validation splits of the source's own.
+# The source's own validation split.
 
 
 def with_validation(path):
-    """Add 6 validation examples, which are none of the training examples; give them."""
+    """Add 6 validation examples that are not among the training examples, and return them."""
     random = np.random.default_rng(8)
     own = data.Split(random.integers(0, 256, (6, 28, 28, 1), np.uint8), np.arange(6, dtype=np.int32) % 3)
     change(path, x_val=own.images[..., 0], y_val=own.labels)
@@ -175,13 +207,27 @@ def test_carved_validation_is_recorded_as_such(npz_file):
     assert data.load_training(npz_section(npz_file), 1, silent).record.validation_from is None
 
 
-def test_a_fraction_of_data_that_has_its_own_validation_split_is_refused(npz_file):
-    with_validation(npz_file)
-    with pytest.raises(DataError) as caught:
-        data.load_training(npz_section(npz_file, validation_fraction=0.1), 1, silent)
-    assert caught.value.place == "data.validation_fraction"
-    assert caught.value.problem == f"got 0.1, but {npz_file} has a validation split of 6 images"
-    assert caught.value.remedy.startswith("set 0 to use it")
+def test_the_own_validation_split_is_used_also_if_a_fraction_is_asked_for(npz_file):
+    own = with_validation(npz_file)
+    section = npz_section(npz_file, validation_fraction=0.25)
+    training = data.load_training(section, 1, silent)
+    assert training.record == data.load_training(npz_section(npz_file), 1, silent).record
+    assert len(training.train) == 24
+    for trained_on in None, training.record:
+        for name, split in ("train", training.train), ("validation", own):
+            found = data.load_split(section, 1, name, trained_on=trained_on)
+            assert data.split_digest(found) == data.split_digest(split)
+
+
+@pytest.mark.parametrize("words", [("x_dev", "y_dev"), ("X_valid", "y_valid"), ("validation_images", "val_labels")])
+def test_validation_arrays_are_found_under_other_names(npz_file, words):
+    own = with_validation(npz_file)
+    with np.load(npz_file) as file:
+        held = dict(file)
+    held.update(zip(words, (held.pop("x_val"), held.pop("y_val")), strict=True))
+    np.savez(npz_file, **held)
+    training = data.load_training(npz_section(npz_file), 1, silent)
+    assert data.split_digest(training.validation) == data.split_digest(own)
 
 
 def test_a_run_that_was_trained_before_keeps_the_validation_split_that_it_had(npz_file):
@@ -204,7 +250,7 @@ def test_a_validation_split_that_is_gone_is_missed(npz_file):
         lambda: data.load_training(section, 1, silent, trained_on=record),
         lambda: data.load_split(section, 1, "validation", trained_on=record),
     ):
-        with pytest.raises(DataError, match="has no validation split any more"):
+        with pytest.raises(DataError, match="no longer has a validation split"):
             read()
 
 
@@ -225,7 +271,7 @@ def test_a_validation_split_that_does_not_fit_is_refused(npz_file, changes, prob
         data.load_training(npz_section(npz_file), 1, silent)
 
 
-# The test split before training.
+# The test split is read before training.
 
 
 @pytest.mark.parametrize(
@@ -252,11 +298,27 @@ def test_a_checked_test_split_changes_nothing(npz_file):
 
 
 def test_a_split_much_darker_than_the_training_images_is_warned_of(npz_file, small_arrays):
-    change(npz_file, x_test=small_arrays["x_test"] // 16)
+    change(npz_file, x_test=small_arrays["x_test"] // 8)
     said = []
     data.load_training(npz_section(npz_file), 1, said.append, check_test=True)
     (line,) = said
-    assert "the brightest pixel of the test images is 15 of 255, that of the training images 255" in line
+    assert "the brightest pixel of the test images is 31 of 255, that of the training images 255" in line
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_a_split_that_is_black_beside_the_training_images_is_refused(npz_file, small_arrays, name):
+    dark = {f"x_{name}": small_arrays["x_test"] // 128, f"y_{name}": small_arrays["y_test"]}
+    split = {"val": "validation", "test": "test"}[name]
+    change(npz_file, **dark)
+    with pytest.raises(DataError, match=f"the 9 {split} images is 1 of 255, so the scale is wrong; multiply by 255"):
+        data.load_training(npz_section(npz_file), 1, silent, check_test=True)
+
+
+def test_data_elsewhere_that_is_black_is_not_scored(npz_file, small_arrays, tmp_path):
+    record = data.load_training(npz_section(npz_file), 1, silent).record
+    np.savez(tmp_path / "other.npz", **{**small_arrays, "x_test": small_arrays["x_test"] // 16})
+    with pytest.raises(DataError, match=r"the 9 test images is 15 of 255, .*use \(x \* \(255 / 15\)\)"):
+        data.load_split(npz_section(npz_file), 1, "test", tmp_path / "other.npz", trained_on=record)
 
 
 # Scales.
@@ -284,12 +346,12 @@ def test_data_elsewhere_has_a_scale_of_its_own(npz_file, small_arrays, tmp_path)
 
 def test_dark_arrays_are_refused_and_dark_pictures_warned_of(npz_file, small_arrays, tmp_path):
     change(npz_file, x_train=small_arrays["x_train"] // 16)
-    with pytest.raises(DataError, match=r"is 15 of 255, which is a wrong scale; use \(x \* \(255 / 15\)\)"):
+    with pytest.raises(DataError, match=r"is 15 of 255, so the scale is wrong; use \(x \* \(255 / 15\)\)"):
         data.load_training(npz_section(npz_file), 1, silent)
     change(npz_file, x_train=small_arrays["x_train"] // 4)
     said = []
     data.load_training(npz_section(npz_file), 1, said.append)
-    assert "is 63 of 255; if the images are not dark, multiply their pixels by 255 / 63" in said.pop()
+    assert "is 63 of 255; use (x * (255 / 63)).round().astype('uint8') if 63 stands for white" in said.pop()
     root = tmp_path / "night"
     for name in "ant", "bee":
         (root / name).mkdir(parents=True)
@@ -486,7 +548,7 @@ def test_the_fallback_is_loud_and_recorded(offline):
     assert (training.record.source, training.record.requested) == ("mnist-5k", "mnist")
     assert (training.record.num_train, training.record.num_validation) == (3600, 400)
     assert "no network" in said[0]
-    assert "using the 5,000 images of mnist-5k in place of MNIST" in said[1]
+    assert "using the 5,000 images of mnist-5k instead of MNIST" in said[1]
     used = data.data_used(section, training.record)
     assert used == Mnist5k(source="mnist-5k", validation_fraction=0.1, split_seed=5)
     assert len(data.load_split(used, 1, "test")) == 1000
@@ -533,3 +595,49 @@ def test_another_place_may_have_a_name_that_is_no_text(npz_file, tmp_path):
     place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.npz"))
     npz_file.rename(place)
     assert len(data.load_split(npz_section(npz_file), 1, "test", place)) > 0
+
+
+def test_images_that_are_not_used_are_warned_of(npz_file, small_arrays):
+    change(npz_file, x_more=small_arrays["x_test"])
+    said = []
+    data.load_training(npz_section(npz_file), 1, said.append)
+    assert said == [f"{npz_file}: holds images of no split, which are not used: x_more"]
+
+
+def test_dark_data_elsewhere_is_warned_of(npz_file, small_arrays, tmp_path):
+    record = data.load_training(npz_section(npz_file), 1, silent).record
+    np.savez(tmp_path / "other.npz", **{**small_arrays, "x_test": small_arrays["x_test"] // 4})
+    said = []
+    data.load_split(npz_section(npz_file), 1, "test", tmp_path / "other.npz", trained_on=record, warn=said.append)
+    (line,) = said
+    assert "the brightest pixel of the 9 test images is 63 of 255" in line
+
+
+def test_the_remedy_for_two_scales_is_of_the_split_that_is_named(npz_file, small_arrays):
+    for change_of, remedy in (
+        ({"x_test": small_arrays["x_test"] / 255}, r"convert the test images to 0 to 255: \(x \* 255.0\).round\(\)"),
+        ({"x_train": small_arrays["x_train"] / 255}, r"convert the test images to 0 to 1: x / 255"),
+    ):
+        np.savez(npz_file, **{**small_arrays, **change_of})
+        with pytest.raises(DataError, match=remedy):
+            data.load_training(npz_section(npz_file), 1, silent, check_test=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "meant"),
+    [
+        ("{source: npz, path: FOLDER/stroke.npz}", "strokes.npz"),
+        ("{source: csv, path: FOLDER/trian.csv}", "train.csv"),
+        ("{source: idx, path: FOLDER/digit}", "digits"),
+        ("{source: folder, path: FOLDER/digit}", "digits"),
+        ("{source: mnist, path: FOLDER/digit}", "digits"),
+    ],
+)
+def test_every_source_names_the_near_file(tmp_path, section, meant):
+    (tmp_path / "digits").mkdir()
+    for name in ("strokes.npz", "train.csv"):
+        (tmp_path / name).touch()
+    config = documented_config([f"data={section.replace('FOLDER', str(tmp_path))}"])
+    with pytest.raises(DataError) as caught:
+        data.load_training(config.experiment.data, 1, silent)
+    assert str(caught.value).endswith(f"did you mean {tmp_path / meant}?")

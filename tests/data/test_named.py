@@ -153,7 +153,7 @@ def test_missing_package_is_reported_with_the_command_that_installs_it(monkeypat
         named.find_mnist_5k()
 
 
-# Data sets of which only the published files have known digests.
+# Data sets recognised by the digests of their published files.
 
 
 def letters_as_published(write):
@@ -211,7 +211,7 @@ def test_what_only_its_files_tell_is_taken_from_these_alone(letters, tmp_path):
         DataError, match=r"is not emnist-letters-train-images-idx3-ubyte\.gz of EMNIST letters as published"
     ):
         named.read_named("emnist-letters", tmp_path, "train")
-    for name, content in files.items():  # beside the unpacked ones, as torchvision leaves them
+    for name, content in files.items():  # next to the unpacked ones, as torchvision leaves them
         (tmp_path / name).write_bytes(content)
     assert len(named.read_named("emnist-letters", tmp_path, "train")) == 26
 

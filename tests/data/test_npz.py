@@ -85,7 +85,7 @@ def test_the_other_split_is_not_touched(tmp_path, small_arrays):
 
 WRONG_ARRAYS = [
     ("x_train", lambda x: x.astype(np.complex128), "x_train: images are complex128; expected uint8"),
-    ("x_train", lambda x: x.astype(object), "broken npz file|images are object"),
+    ("x_train", lambda x: x.astype(object), r"images are Python objects.*numpy.stack\(x.tolist\(\)\)"),
     ("x_train", lambda x: x.reshape(24, -1), r"shape \(24, 784\)"),
     ("x_train", lambda x: np.stack([x] * 4, axis=-1), r"shape \(24, 28, 28, 4\)"),
     ("x_train", lambda x: np.stack([x] * 3, axis=1), r"shape \(24, 3, 28, 28\)"),
@@ -95,7 +95,10 @@ WRONG_ARRAYS = [
     ("y_train", lambda y: y.astype(np.float64), "labels are float64; expected integers.*NaN"),
     ("y_train", lambda y: np.full(24, np.nan), "labels are float64"),
     ("y_train", lambda y: y.astype(bool), "labels are bool"),
-    ("y_train", lambda y: y.astype(str), "labels are str"),
+    ("y_train", lambda y: y.astype(str), r"labels are text.*numpy.searchsorted\(numpy.unique"),
+    ("y_train", lambda y: y > 0, r"labels are bool.*; labels.astype\('int64'\)"),
+    ("y_train", lambda y: y[None], r"the shape \(1, 24\).*labels.reshape\(-1\)"),
+    ("x_train", lambda x: np.moveaxis(x, 0, -1), r"24 labels for the 28 images.*numpy.moveaxis\(x, -1, 0\)"),
     ("y_train", lambda y: np.eye(3, dtype=np.uint8)[y], r"shape \(24, 3\).*argmax"),
     ("y_train", lambda y: np.stack([y, y], axis=1), r"shape \(24, 2\)"),
     ("y_train", lambda y: y[:5], "5 labels for the 24 images"),
@@ -173,7 +176,7 @@ def test_a_table_of_contents_of_more_than_a_mebibyte_is_not_read(tmp_path):
 
 def test_missing_file_and_folder_are_refused(tmp_path):
     assert "no such file" in refused(tmp_path / "a.npz")
-    assert "Is a directory" in refused(tmp_path)
+    assert "is a folder" in refused(tmp_path)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
@@ -217,12 +220,12 @@ def test_encrypted_array_is_refused(tmp_path, small_arrays):
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compression_is_refused(tmp_path, method):
     path = zip_of(tmp_path / "a.npz", "x_train.npy", npy_bytes(header(), bytes(8)), method)
-    assert "another method than deflate" in refused(path)
+    assert "is not packed with deflate" in refused(path)
 
 
 WRONG_HEADERS = {
-    "not an array": (b"hello", "is no array"),
-    "format 3": (npy_bytes(header(), bytes(8), b"\x03\x00"), "is no array of NumPy's format 1.0 or 2.0"),
+    "not an array": (b"hello", "is not an array"),
+    "format 3": (npy_bytes(header(), bytes(8), b"\x03\x00"), "is not an array in NumPy's format 1.0 or 2.0"),
     "no header": (b"\x93NUMPY\x01\x00", "broken"),
     "long header": (npy_bytes(" " * 20_000, b"", b"\x02\x00"), "its header takes 20000 bytes"),
     "header of 4 GiB": (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "its header takes 4294967295 bytes"),
@@ -231,11 +234,11 @@ WRONG_HEADERS = {
     "code": (npy_bytes("__import__('os').getcwd()\n"), "broken"),
     "deep nesting": (npy_bytes("(" * 5000 + "\n"), "broken"),
     "many signs": (npy_bytes("-" * 9000 + "1\n"), "broken"),
-    "pickled objects": (npy_bytes(header("|O"), bytes(64)), "images are object"),
+    "pickled objects": (npy_bytes(header("|O"), bytes(64)), "images are Python objects"),
     "records": (npy_bytes(header([("a", "|u1")]), bytes(8)), "images are void"),
     "negative side": (npy_bytes(header(shape=(-2, -2, 2)), bytes(8)), "holds nothing"),
-    "more than there is": (npy_bytes(header(shape=(2, 2, 3)), bytes(8)), "8 bytes stand behind its header"),
-    "less than there is": (npy_bytes(header(shape=(2, 2, 1)), bytes(8)), "8 bytes stand behind its header"),
+    "more than there is": (npy_bytes(header(shape=(2, 2, 3)), bytes(8)), "8 bytes after its header"),
+    "less than there is": (npy_bytes(header(shape=(2, 2, 1)), bytes(8)), "8 bytes after its header"),
     "64 GiB": (npy_bytes(header(shape=(2**16, 2**10, 2**10)), bytes(8)), "at most 4294967296"),
     "overflow": (npy_bytes(header(shape=(2**40, 2**40, 2**40)), bytes(8)), "at most 4294967296"),
 }
@@ -265,7 +268,7 @@ def test_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     assert "would take 4194304 bytes of memory; at most 1048576" in refused(path)
 
 
-# What the arrays are called.
+# Names of the arrays.
 
 SPELLINGS = {
     "sklearn": "X_train y_train X_test y_test",
@@ -292,7 +295,7 @@ def test_arrays_without_names_may_stand_in_the_order_of_scikit_learn(tmp_path, s
     np.savez(tmp_path / "a.npz", x_train, x_test, y_train, y_test)
     assert (npz.read_npz(tmp_path / "a.npz", "test").images[..., 0] == x_test).all()
     assert (npz.read_npz(tmp_path / "a.npz", "test").labels == y_test).all()
-    np.savez(tmp_path / "b.npz", *small_arrays.values(), y_test)  # five: which is which cannot be known
+    np.savez(tmp_path / "b.npz", *small_arrays.values(), y_test)  # five arrays: it is unknown which is which
     assert "data.keys: {x_train: NAME}" in refused(tmp_path / "b.npz")
 
 
@@ -339,3 +342,27 @@ def test_medmnist_is_read_as_it_is(tmp_path, small_arrays):
     np.savez(tmp_path / "breastmnist.npz", **arrays_of_it)
     for split, ours in ("train", "train"), ("validation", "test"), ("test", "test"):
         assert npz.read_npz(tmp_path / "breastmnist.npz", split).labels.tolist() == small_arrays[f"y_{ours}"].tolist()
+
+
+def test_images_of_no_split_are_named(tmp_path, small_arrays):
+    extra = {"X_holdout": small_arrays["x_test"], "y_holdout": small_arrays["y_test"], "names": np.array(["a", "b"])}
+    path = save(tmp_path / "a.npz", small_arrays, **extra)
+    assert npz.unused_images(path) == ["X_holdout"]
+    assert npz.unused_images(path, {"x_val": "X_holdout"}) == []
+    assert npz.unused_images(save(tmp_path / "b.npz", small_arrays, x_dev=extra["X_holdout"])) == []
+
+
+def test_errors_name_an_array_as_the_file_does(tmp_path, small_arrays):
+    images = small_arrays["x_train"] - 128.0
+    path = tmp_path / "a.npz"
+    np.savez(path, trainX=images, train_labels=small_arrays["y_train"][:5])
+    assert refused(path).startswith(f"{path}: train_labels: 5 labels for the 24 images of {path}: trainX")
+
+
+def test_what_is_not_used_may_be_anything(tmp_path, small_arrays):
+    path = save(tmp_path / "a.npz", small_arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("notes.txt", "hello")
+        archive.writestr("more.npy", b"no array")
+    assert npz.unused_images(path) == []
+    assert len(npz.read_npz(path, "train")) == 24

@@ -26,7 +26,7 @@ def png(image):
 
 
 def pictures(images):
-    """A column as the hub has it."""
+    """A column of pictures in the format of the hub."""
     return pyarrow.array([{"bytes": png(image), "path": None} for image in images], STRUCT)
 
 
@@ -42,7 +42,7 @@ def write(path, columns, names=None, **keys):
 
 @pytest.fixture
 def hub(tmp_path, small_arrays):
-    """A folder with the files of a data set of the hub."""
+    """A folder with the files of a data set from the hub."""
     for split in "train", "test":
         columns = {"image": pictures(small_arrays[f"x_{split}"]), "label": small_arrays[f"y_{split}"].astype(np.int64)}
         write(tmp_path / "mnist" / f"{split}-00000-of-00001.parquet", columns)
@@ -111,7 +111,7 @@ def test_colour_is_kept_or_made_grey_and_sizes_are_made_alike(tmp_path):
     assert parquet.read_parquet([path], None, None, None).images.shape == (3, 8, 8, 3)
     assert parquet.read_parquet([path], None, 12, "grey").images.shape == (3, 12, 12, 1)
     path = write(tmp_path / "b.parquet", {"img": pictures(images), "label": [0, 1, 0, 1]})
-    assert "row 4: is 10x10 pixels, and those before 8x8; set data.image_size" in refused(path)
+    assert "row 4: is 10x10 pixels, but those before are 8x8; set data.image_size" in refused(path)
     assert parquet.read_parquet([path], None, 8, None).images.shape == (4, 8, 8, 3)
 
 
@@ -137,27 +137,33 @@ def test_lists_of_floats_are_scaled_and_a_validation_file_is_used(tmp_path, smal
 
 def test_a_label_without_a_name_is_refused(tmp_path, small_arrays):
     columns = {"image": pictures(small_arrays["x_train"]), "label": small_arrays["y_train"].astype(np.int64)}
-    assert "holds the label 2, and names 2 classes" in refused(write(tmp_path / "a.parquet", columns, names=["x", "y"]))
+    assert "holds the label 2, but names 2 classes" in refused(write(tmp_path / "a.parquet", columns, names=["x", "y"]))
 
 
 WRONG = {
-    "no labels": (lambda x: {"image": pictures(x)}, "has no column of labels; it has image; name it: data.label"),
+    "no labels": (lambda x: {"image": pictures(x)}, "has no column of labels; it has image; name it in data.label"),
     "no images": (
         lambda x: {"label": [0] * 24, "a": [0] * 24},
         "has no column of images, such as image; it has label, a",
     ),
     "no label": (lambda x: {"image": pictures(x), "label": [None, *[0] * 23]}, "row 1: label holds nothing"),
     "fraction": (lambda x: {"image": pictures(x), "label": [0.5] * 24}, "row 1: label holds 0.5"),
-    "no picture": (lambda x: {"image": pyarrow.array([b"x"] * 24), "label": [0, 1] * 12}, "row 1: is no PNG"),
+    "no picture": (
+        lambda x: {"image": pyarrow.array([b"x"] * 24), "label": [0, 1] * 12},
+        "24 pictures cannot be read: ",
+    ),
     "path only": (
         lambda x: {"image": pyarrow.array([{"bytes": None}] * 24, STRUCT), "label": [0] * 24},
-        "in a file of its own",
+        "in a separate file",
     ),
     "texts": (lambda x: {"image": ["a"] * 24, "label": [0] * 24}, "its images are string"),
-    "lengths": (lambda x: {"image": [[0] * 4, *[[0] * 9] * 23], "label": [0] * 24}, "lists of pixels differ in length"),
+    "lengths": (
+        lambda x: {"image": [[0] * 4, *[[0] * 9] * 23], "label": [0] * 24},
+        "row 2: holds 9 values in a list of pixels, but those before hold 4",
+    ),
     "values": (lambda x: {"image": [[300] * 9] * 24, "label": [0, 1] * 12}, "the pixels are int64 from 300 to 300"),
     "colours": (lambda x: {"image": [list(range(192))] * 24, "label": [0] * 24}, "the order of 192 values in three"),
-    "no rows": (lambda x: {"image": pictures(x[:0]), "label": pyarrow.array([], pyarrow.int64())}, "holds no row"),
+    "no rows": (lambda x: {"image": pictures(x[:0]), "label": pyarrow.array([], pyarrow.int64())}, "holds no rows"),
 }
 
 
@@ -190,3 +196,65 @@ def test_more_than_memory_allows_is_refused(hub, small_arrays, monkeypatch):
 def test_without_the_package_the_command_that_installs_it_is_named(hub, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert f"need the package pyarrow; run: {facts.install_command('pyarrow')}" in refused(hub)
+
+
+def test_all_pictures_of_a_table_that_are_broken_are_named(hub, small_arrays, monkeypatch):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 5)
+    contents = [png(image) for image in small_arrays["x_train"]]
+    for row in 0, 1, 11:
+        contents[row] = contents[row][:-100]
+    (path,) = hub.glob("mnist/train-*")
+    column = pyarrow.array([{"bytes": content, "path": None} for content in contents], STRUCT)
+    write(path, {"image": column, "label": small_arrays["y_train"].astype(np.int64)})
+    with pytest.raises(DataError) as caught:
+        load(hub / "mnist")
+    lines = caught.value.lines()
+    assert [line.split(": broken picture")[0] for line in lines] == [f"{path}: row {row}" for row in (1, 2, 12)]
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_the_scale_of_a_table_is_decided_over_all_of_its_rows(tmp_path, small_arrays, monkeypatch, white):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 5)
+    images = small_arrays["x_train"]
+    images[:5] = 0  # the first rows fit every scale
+    column = pyarrow.array([(image * (white / 255)).reshape(-1).tolist() for image in images])
+    path = write(tmp_path / "a.parquet", {"image": column, "label": small_arrays["y_train"].astype(np.int64)})
+    table = data.load_training(Parquet(source="parquet", path=str(path)), 1, pytest.fail)
+    assert table.record.white == white
+    assert int(table.train.images.max()) == 255
+
+
+def test_a_column_for_each_pixel_is_an_image(tmp_path, small_arrays):
+    flat = small_arrays["x_train"].reshape(24, -1)
+    columns = {"id": range(24), "label": small_arrays["y_train"].astype(float)}
+    columns |= {f"pixel{number}": flat[:, number] for number in range(flat.shape[1])}
+    read = parquet.read_parquet([write(tmp_path / "a.parquet", columns)], None, None, None)
+    assert (read.images[..., 0] == small_arrays["x_train"]).all()
+    assert read.images.dtype == np.uint8
+    assert read.labels.tolist() == small_arrays["y_train"].tolist()
+
+
+def test_tables_as_the_hub_converts_them_are_found(tmp_path, small_arrays):
+    for name, part in ("train/0000", slice(0, 10)), ("train/0001", slice(10, 24)), ("test/0000", slice(0, 10)):
+        columns = {"image": pictures(small_arrays["x_train"][part]), "label": small_arrays["y_train"][part].astype(int)}
+        write(tmp_path / "default" / f"{name}.parquet", columns)
+    assert (load(tmp_path).images[..., 0] == small_arrays["x_train"]).all()
+    assert (load(tmp_path, "test").images[..., 0] == small_arrays["x_train"][:10]).all()
+
+
+def test_broken_pictures_and_missing_ones_are_named_with_their_rows(tmp_path, small_arrays):
+    contents = [png(image) for image in small_arrays["x_train"]]
+    labels = small_arrays["y_train"].astype(int)
+    for row in 3, 20:
+        contents[row - 1] = contents[row - 1][:50]
+    message = refused(write(tmp_path / "a.parquet", {"image": contents, "label": labels}))
+    assert message.endswith(f"a.parquet: row 3, {tmp_path}/a.parquet: row 20")
+    contents[7] = None
+    assert "row 8: holds nothing instead of an image" in refused(
+        write(tmp_path / "b.parquet", {"image": contents, "label": labels})
+    )
+
+
+def test_a_test_table_without_labels_is_none(hub, small_arrays):
+    write(hub / "mnist" / "test-00000-of-00001.parquet", {"image": pictures(small_arrays["x_test"])})
+    assert len(load(hub)) + len(load(hub, "test")) == 24

@@ -1,4 +1,4 @@
-"""Files of pictures, in every format and of every size that people have."""
+"""Picture files, in every format and size that users have."""
 
 import io
 import re
@@ -23,7 +23,7 @@ def saved(image, form, **options):
 
 
 def half_and_half(mode="L", size=(40, 30), left=200, right=40):
-    """A picture whose left half is light, and whose right half is dark."""
+    """A picture with a light left half and a dark right half."""
     image = Image.new("L", size, left)
     image.paste(right, (size[0] // 2, 0, *size))
     return image.convert(mode)
@@ -119,7 +119,7 @@ def test_a_jpeg_with_too_many_pixels_is_read_smaller(mode, max_pixels, size):
 
 def test_a_large_picture_is_read_upright_in_colour():
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned
+    exif[0x0112] = 6  # the camera was rotated
     content = saved(half_and_half("RGB", (80, 60)), "JPEG", quality=95, exif=exif)
     found = decode_picture(content, "a", "rgb", max_pixels=1300)
     assert found.shape == (40, 30, 3)
@@ -152,7 +152,7 @@ def test_what_cannot_be_read_smaller_is_refused_with_a_remedy(form, options):
 
 
 def header_of(form, width, height):
-    """A small file that says that it holds a large picture."""
+    """A small file whose header claims a large picture."""
     content = bytearray(saved(Image.new("L", (8, 8)), form))
     if form == "PNG":
         content[16:24] = struct.pack(">II", width, height)
@@ -162,13 +162,13 @@ def header_of(form, width, height):
     elif form == "BMP":
         content[18:26] = struct.pack("<II", width, height)
     else:
-        for number, side in ((256, width), (257, height)):  # ImageWidth and ImageLength, each with one number
+        for number, side in ((256, width), (257, height)):  # ImageWidth and ImageLength, one number each
             [start] = [found.start() for found in re.finditer(struct.pack("<H", number), content)][:1]
             content[start : start + 12] = struct.pack("<HHII", number, 4, 1, side)
     return bytes(content)
 
 
-@pytest.mark.parametrize("side", [9_500, 14_000])  # Pillow warns of the one, and refuses the other
+@pytest.mark.parametrize("side", [9_500, 14_000])  # Pillow warns about the first, and refuses the second
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "GIF", "BMP"])
 def test_bombs_are_refused_without_a_warning(form, side):
     content = header_of(form, side, side)
@@ -179,7 +179,7 @@ def test_bombs_are_refused_without_a_warning(form, side):
 
 
 def test_a_photograph_of_108_megapixels_takes_little_memory():
-    """In a process of its own: 324 MB of colours are never in memory, as a whole or in parts."""
+    """In a process of its own. The 324 MB of colours are never in memory, neither as a whole nor in parts."""
     code = """
 import io, resource, sys
 from PIL import Image

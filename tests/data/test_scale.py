@@ -18,9 +18,9 @@ def refused(images):
 
 
 def applied(remedy, x, **names):
-    """What the expression in front of the remedy makes of ``x``."""
+    """The value that the expression in the remedy gives for ``x``."""
     expression = (
-        remedy.split(" converts")[0].split(" if ")[0].split(" with ")[0].removeprefix("undo the normalisation: ")
+        remedy.split(" converts")[0].split(" if ")[0].split(", with ")[0].removeprefix("undo the normalisation: ")
     )
     return eval(expression, {"x": x, **names})  # noqa: S307 -- our own message, as a user would type it
 
@@ -84,10 +84,10 @@ def test_the_remedy_for_floats_around_0_gives_the_images_back(images):
 
 
 def test_the_remedy_for_normalised_floats_gives_the_images_back():
-    images = (IMAGES / 255 - 0.1307) / 0.3081
-    error = refused(images)
-    assert "from -0.424213 to 2.82149" in error.problem
-    assert (applied(error.remedy, images, mean=0.1307, std=0.3081) == IMAGES).all()
+    for images, mean, std in ((IMAGES / 255 - 0.1307) / 0.3081, 0.1307, 0.3081), (IMAGES - 33.3, 33.3, 1):
+        error = refused(images.astype(np.float32))
+        undone = applied(error.remedy, images.astype(np.float32), mean=mean, std=std)
+        assert (scale.to_uint8("", undone)[0] == IMAGES).all()
 
 
 @pytest.mark.parametrize("num_bits", [10, 12, 16])
@@ -99,9 +99,27 @@ def test_the_remedy_for_more_bits_keeps_black_and_white(num_bits, dtype):
     assert (applied(error.remedy, images) == IMAGES).all()
 
 
-def test_the_remedy_for_fractions_rounds():
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_fractions_from_0_to_255_are_rounded(dtype):
+    images = np.where(IMAGES < 200, IMAGES + 0.3, IMAGES).astype(dtype)
+    images[0, 0, :2] = -0.4, 255.4  # as after resizing
+    converted, white = scale.to_uint8("", images)
+    assert (converted.dtype, white) == (np.uint8, 255)
+    assert (converted == IMAGES).all()
+
+
+def test_a_black_image_among_fractions_is_no_other_scale():
     images = np.where(IMAGES < 200, IMAGES + 0.3, IMAGES)
-    assert (applied(refused(images).remedy, images) == images.round()).all()
+    images[3] = 0
+    assert (scale.to_uint8("", images)[0] == images.round()).all()
+
+
+@pytest.mark.parametrize("slab", [100, 2**20])
+def test_images_on_two_scales_are_refused(monkeypatch, slab):
+    monkeypatch.setattr(scale, "_SLAB_VALUES", slab)
+    images = IMAGES.astype(np.float64)
+    images[20:30] /= 255
+    assert refused(images).remedy == "some images are from 0 to 1 and others from 0 to 255: multiply the former by 255"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +127,7 @@ def test_the_remedy_for_fractions_rounds():
     [
         (np.where(IMAGES == 255, 1.05, IMAGES / 255), r"x.clip(0, 1)"),
         (np.where(IMAGES == 0, -0.05, IMAGES / 255), r"x.clip(0, 1)"),
+        (np.where(IMAGES == 0, -12.5, np.where(IMAGES == 255, 261.5, IMAGES)), "x.clip(0, 255).round()"),
         (np.where(IMAGES == 255, 258.2, IMAGES), r"x.clip(0, 255).round().astype('uint8') if white is 255"),
         (IMAGES.view(np.int8), "x.view('uint8')"),
         (IMAGES.astype(np.int16) - 128, "shift and scale them to 0 to 255"),
@@ -134,28 +153,33 @@ def test_what_is_no_number_is_refused(value):
 def test_levels_that_are_all_black_are_refused(highest, remedy):
     images = (IMAGES * (highest / 255)).round().astype(np.uint8)
     with pytest.raises(DataError) as caught:
-        scale.check_brightness("x.npz", images, 255, may_be_black=False)
+        scale.check_brightness("x.npz", "training", images, 255, may_be_black=False)
     assert caught.value.problem == (
-        f"the brightest pixel of the 50 training images is {highest} of 255, which is a wrong scale"
+        f"the brightest pixel of the 50 training images is {highest} of 255, so the scale is wrong"
     )
     assert remedy in caught.value.remedy
 
 
 def test_black_images_and_floats_that_were_divided_twice_have_remedies_of_their_own():
     with pytest.raises(DataError, match="floats from 0 to 1 become 0 if they are cast"):
-        scale.check_brightness("x", np.zeros_like(IMAGES), 255, may_be_black=False)
+        scale.check_brightness("x", "training", np.zeros_like(IMAGES), 255, may_be_black=False)
     twice, white = scale.to_uint8("x", IMAGES / 255 / 255)
     with pytest.raises(DataError, match="were they divided by 255 twice"):
-        scale.check_brightness("x", twice, white, may_be_black=False)
+        scale.check_brightness("x", "training", twice, white, may_be_black=False)
 
 
 @pytest.mark.parametrize("highest", [17, 63, 100, 127])
 def test_dark_images_are_warned_of_not_refused(highest):
     images = (IMAGES * (highest / 255)).round().astype(np.uint8)
-    line = scale.check_brightness("x.npz", images, 255, may_be_black=False)
+    line = scale.check_brightness("x.npz", "training", images, 255, may_be_black=False)
     assert line.startswith(f"x.npz: the brightest pixel of the 50 training images is {highest} of 255; ")
 
 
 @pytest.mark.parametrize("images", [IMAGES, (IMAGES > 100) * np.uint8(255), IMAGES // 2 + 1])
 def test_bright_images_are_right_however_few_their_levels(images):
-    assert scale.check_brightness("x", images, 255, may_be_black=False) is None
+    assert scale.check_brightness("x", "training", images, 255, may_be_black=False) is None
+
+
+def test_the_split_is_named():
+    with pytest.raises(DataError, match="of the 50 test images is 1 of 255"):
+        scale.check_brightness("x", "test", IMAGES // 255, 255, may_be_black=False)

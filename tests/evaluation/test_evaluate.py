@@ -1,4 +1,4 @@
-"""``cnn-train evaluate``: a run is scored again, from its directory alone, to the same digits."""
+"""``cnn-train evaluate``: a run is scored again from its directory, and gives the same digits."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ KINDS = {
         "data.validation_fraction=0.25",
         "training.ema_decay=0.8",
         "training.epochs=3",
-        "training.batch_size=15",  # the last step of an epoch takes fewer
+        "training.batch_size=15",  # the last step of an epoch has fewer
     ],
     "bfloat16, towers": ["runtime.precision=bfloat16", "runtime.towers=2", "model.conv_dropout=0.1"],
     "float64, mean squared error": [
@@ -34,7 +34,7 @@ KINDS = {
         "training.loss=mean_squared_error",
     ],
 }
-# What two evaluations of one run may differ in.
+# The parts in which two evaluations of one run may differ.
 TIME = "evaluated_at"
 
 
@@ -57,7 +57,7 @@ runtime: {device: cpu}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, strokes):
-    """Where all runs of this module are made. The config is removed afterwards: nothing may read it again."""
+    """The folder of all runs of this module. The config is then removed, because nothing may read it again."""
     folder = tmp_path_factory.mktemp("evaluate")
     write_config(folder, strokes)
     return folder
@@ -106,7 +106,7 @@ def test_the_validation_score_is_that_of_the_best_epoch(cnn_train, trained, fold
 
 
 def test_an_epoch_before_the_last_can_be_the_result(cnn_train, strokes, tmp_path):
-    """Labels without a pattern: what is learned of the training images makes the validation loss worse."""
+    """Labels without a pattern: learning the training images makes the validation loss worse."""
     write_config(tmp_path, strokes)
     random = np.random.default_rng(3)
     arrays = strokes | {"y_train": random.permutation(strokes["y_train"])}
@@ -122,7 +122,7 @@ def test_an_epoch_before_the_last_can_be_the_result(cnn_train, strokes, tmp_path
         assert scores["loss"] == (min(losses) if split == "validation" else answer.json["test_loss"])
 
 
-def test_another_split_is_kept_beside_the_test_score(cnn_train, plain):
+def test_another_split_is_saved_next_to_the_test_score(cnn_train, plain):
     before = (plain / "evaluation.json").read_bytes()
     answer = cnn_train("evaluate", plain, "--split", "train", "--json")
     assert (answer.json["split"], answer.json["num_examples"]) == ("train", 192)
@@ -145,7 +145,7 @@ def test_a_minimum_accuracy_is_a_check(cnn_train, trained, plain):
     assert answer.code == 7
     assert answer.json["accuracy"] == accuracy
     assert answer.err.splitlines()[-1] == (
-        f"error: {plain}: the test accuracy is {accuracy:.4f}, below the asked minimum 1"
+        f"error: {plain}: the test accuracy is {accuracy:.4f}, below the required minimum 1"
     )
 
 
@@ -162,7 +162,7 @@ def test_a_run_is_found_by_path_by_name_and_as_the_latest(cnn_train, trained, pl
         assert answer.err.splitlines()[-1] == f"next: cnn-train runs show {run_dir}"
 
 
-def test_another_container_of_the_same_data_scores_the_same_and_nothing_is_kept(cnn_train, plain, strokes, tmp_path):
+def test_another_copy_of_the_data_gives_the_same_score_which_is_not_saved(cnn_train, plain, strokes, tmp_path):
     before = {path.name: path.read_bytes() for path in plain.iterdir() if path.is_file() and path.name != ".lock"}
     moved = tmp_path / "other.npz"
     np.savez_compressed(moved, **{name: np.asfortranarray(array) for name, array in strokes.items()})
@@ -175,7 +175,7 @@ def test_another_container_of_the_same_data_scores_the_same_and_nothing_is_kept(
     assert after == before
 
 
-def test_other_images_have_another_digest_and_what_does_not_fit_is_refused(cnn_train, plain, strokes, tmp_path):
+def test_other_images_have_another_digest_and_unsuitable_ones_are_refused(cnn_train, plain, strokes, tmp_path):
     other = tmp_path / "other.npz"
     np.savez(other, **(strokes | {"x_test": strokes["x_test"][::-1]}))
     answer = cnn_train("evaluate", plain, "--data", other, "--json")
@@ -189,6 +189,21 @@ def test_other_images_have_another_digest_and_what_does_not_fit_is_refused(cnn_t
         assert answer.code == 4
         assert words in answer.err
         assert len(answer.err.splitlines()) == 1
+
+
+def test_images_elsewhere_on_a_wrong_scale_are_refused_and_dark_ones_warned_of(cnn_train, plain, strokes, tmp_path):
+    other = tmp_path / "other.npz"
+    np.savez(other, **(strokes | {"x_test": (strokes["x_test"] > 100).astype(np.uint8)}))
+    answer = cnn_train("evaluate", plain, "--data", other)
+    assert (answer.code, answer.out) == (4, "")
+    assert re.search(r"of the \d+ test images is 1 of 255, which is a wrong scale; multiply by 255", answer.err)
+    np.savez(other, **(strokes | {"x_test": strokes["x_test"] // 4}))
+    answer = cnn_train("evaluate", plain, "--data", other)
+    assert answer.code == 0
+    dark = strokes["x_test"].max() // 4
+    assert re.search(
+        rf"WARNING: .*of the \d+ test images is {dark} of 255; use .* if {dark} stands for white", answer.err
+    )
 
 
 def test_a_run_without_a_result_cannot_be_scored_and_the_remedy_is_named(cnn_train, plain, tmp_path):

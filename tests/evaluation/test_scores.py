@@ -29,11 +29,11 @@ def test_logits_of_any_size_have_a_finite_loss_in_float64():
     found = score_logits(logits, np.array([1, 2]), "cross_entropy")
     assert found.loss == pytest.approx((2e4 + math.log(3)) / 2, rel=1e-12)
     assert found.probabilities.dtype == np.float64
-    assert logits[0, 0] == 1e4  # what was given is left as it is
+    assert logits[0, 0] == 1e4  # the arguments are not changed
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_a_logit_that_is_no_number_makes_the_loss_none(broken):
+def test_a_nan_logit_makes_the_loss_nan(broken):
     with np.errstate(invalid="ignore"):
         assert math.isnan(score_logits(np.array([[broken, 0.0], [0.0, 1.0]]), np.array([0, 1]), "cross_entropy").loss)
 

@@ -1,4 +1,4 @@
-"""``cnn-train export``, as a person and as a program see it."""
+"""``cnn-train export``, as a user and as a program see it."""
 
 import json
 
@@ -28,7 +28,7 @@ def test_the_run_itself_is_left_as_it_was(exported, finished_run):
     assert not list(finished_run.glob(".tmp*"))
 
 
-def test_people_see_what_is_done_and_a_table(exported):
+def test_text_output_shows_the_progress_and_a_table(exported):
     folder, answer = exported
     lines = answer.err.splitlines()
     assert lines[0] == "scoring the run itself on its test split"
@@ -37,7 +37,7 @@ def test_people_see_what_is_done_and_a_table(exported):
     for line, (name, path) in zip(lines[9:16], PATHS.items(), strict=True):
         assert line.split()[:2] == [name, path]
         assert len(line.split()) == 8
-    assert lines[16].startswith("the run itself has 0.")
+    assert lines[16].startswith("the run itself gets 0.")
     assert lines[17] == "litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"
     assert lines[18:] == [f"next: cnn-train serve {folder}"]
 
@@ -53,7 +53,7 @@ def test_chosen_formats_go_into_the_run_directory_with_the_bytes_of_every_export
         assert model["sha256"] == exported[1].json["manifest"]["models"][name]["sha256"]
 
 
-def test_what_only_microcontrollers_run_says_how_and_is_not_to_be_served(cnn_train, run_copy):
+def test_a_model_for_microcontrollers_says_how_to_run_it_and_cannot_be_served(cnn_train, run_copy):
     answer = cnn_train("export", run_copy, "--format", "litert-micro", "--json")
     assert answer.code == 0, answer.err
     model = answer.json["manifest"]["models"]["litert-micro"]
@@ -62,12 +62,12 @@ def test_what_only_microcontrollers_run_says_how_and_is_not_to_be_served(cnn_tra
     assert {path.name for path in (run_copy / "export").iterdir()} == {"manifest.json", "model-micro.tflite"}
     assert "next:" not in answer.err
     answer = cnn_train("serve", run_copy)
-    formats = "has none of the formats that are served: onnx, litert, litert-float16, litert-int8"
+    formats = "has none of the formats that can be served: onnx, litert, litert-float16, litert-int8"
     assert (answer.code, formats in answer.err) == (6, True)
 
 
 def test_a_refused_format_ends_with_exit_code_7(cnn_train, run_copy, tmp_path):
-    """The process that checks gives its probabilities in the wrong order."""
+    """The checking process gives its probabilities in the wrong order."""
     (tmp_path / "sitecustomize.py").write_text(
         """\
 import safetensors.numpy
@@ -76,7 +76,7 @@ save = safetensors.numpy.save_file
 safetensors.numpy.save_file = lambda arrays, path: save({name: arrays[name][::-1].copy() for name in arrays}, path)
 """
     )
-    environment = {"PYTHONPATH": str(tmp_path)}  # heard by the process that checks alone, which is started anew
+    environment = {"PYTHONPATH": str(tmp_path)}  # only the checking process sees it, because it is started anew
     answer = cnn_train("export", run_copy, "--format", "onnx", "--json", env=environment)
     assert answer.code == 7
     assert answer.json["manifest"] is None
@@ -95,7 +95,7 @@ def test_a_run_without_a_result_is_refused(cnn_train, run_copy):
 
 
 @pytest.mark.parametrize("words", [["--format", "tflite"], []])
-def test_wrong_words_are_usage_errors(cnn_train, run_copy, words):
+def test_wrong_arguments_are_usage_errors(cnn_train, run_copy, words):
     answer = cnn_train("export", *words, *([run_copy] if words else []))
     assert answer.code == 2
     assert not (run_copy / "export").exists()

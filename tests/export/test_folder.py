@@ -1,4 +1,4 @@
-"""An export on the disk is read without trusting it."""
+"""An export on disk is read without being trusted."""
 
 import json
 import shutil
@@ -26,16 +26,16 @@ def refused(function, *arguments):
     return str(caught.value)
 
 
-def test_every_model_of_an_export_is_found_right(export_dir):
+def test_every_model_of_an_export_is_verified(export_dir):
     manifest = folder.read(export_dir)
     assert len(manifest.models) == len(PATHS)
     for model in manifest.models.values():
         assert folder.verify(export_dir, model) == export_dir / model.path
 
 
-def test_a_folder_without_a_manifest_is_no_export(tmp_path):
+def test_a_folder_without_a_manifest_is_not_an_export(tmp_path):
     message = refused(folder.read, tmp_path)
-    assert message == f"{tmp_path}: is no export, for it has no manifest.json; make one with: cnn-train export RUN"
+    assert message == f"{tmp_path}: is not an export: it has no manifest.json; make one with: cnn-train export RUN"
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,14 @@ def test_a_folder_without_a_manifest_is_no_export(tmp_path):
         (lambda content: content.update(more=1), "manifest.json: more: extra inputs"),
         (lambda content: content.update(models={}), "manifest.json: models: "),
         (lambda content: content.update(test_accuracy=2), "manifest.json: test_accuracy: "),
-        (lambda content: content["models"].update(onnx=content["models"]["keras"]), "models.onnx: is not where"),
-        (lambda content: content["models"]["onnx"].update(path="../model.onnx"), "models.onnx: is not where"),
+        (
+            lambda content: content["models"].update(onnx=content["models"]["keras"]),
+            "models.onnx: has the wrong format or path",
+        ),
+        (
+            lambda content: content["models"]["onnx"].update(path="../model.onnx"),
+            "models.onnx: has the wrong format or path",
+        ),
         (lambda content: content["models"]["onnx"]["sha256"].update(more="00"), "manifest.json: models.onnx.sha256"),
     ],
 )
@@ -59,7 +65,7 @@ def test_a_manifest_that_this_program_would_not_write_is_refused(export_dir, cha
 def test_a_huge_manifest_is_not_read(export_dir):
     with (export_dir / "manifest.json").open("ab") as file:
         file.truncate(2**30)
-    assert "larger than it can be" in refused(folder.read, export_dir)
+    assert "is too large" in refused(folder.read, export_dir)
 
 
 def flip_a_bit(path):
@@ -82,18 +88,18 @@ def replace_by_link(path):
 @pytest.mark.parametrize(
     ("name", "file"), [("onnx", "model.onnx"), ("saved-model", "saved-model/1/variables/variables.index")]
 )
-def test_a_model_that_is_not_the_one_of_the_manifest_is_refused(export_dir, name, file, damage):
+def test_a_model_that_does_not_match_the_manifest_is_refused(export_dir, name, file, damage):
     manifest = folder.read(export_dir)
     damage(export_dir / file)
     assert str(export_dir / "") in refused(folder.verify, export_dir, manifest.models[name])
     assert folder.verify(export_dir, manifest.models["litert"])
 
 
-def test_what_was_put_into_a_saved_model_is_found(export_dir):
+def test_a_file_added_to_a_saved_model_is_found(export_dir):
     model = folder.read(export_dir).models["saved-model"]
     (export_dir / "saved-model/1/assets").mkdir(exist_ok=True)
     (export_dir / "saved-model/1/assets/more").write_bytes(b"")
-    assert "is not what manifest.json says" in refused(folder.verify, export_dir, model)
+    assert "does not match its entry in manifest.json" in refused(folder.verify, export_dir, model)
 
 
 def test_a_linked_folder_is_not_followed(export_dir):
@@ -102,7 +108,7 @@ def test_a_linked_folder_is_not_followed(export_dir):
     assert "is a symbolic link" in refused(folder.verify, export_dir, model)
 
 
-def test_a_folder_of_countless_files_is_not_walked_through(export_dir):
+def test_a_folder_of_countless_files_is_not_read_to_its_end(export_dir):
     model = folder.read(export_dir).models["saved-model"]
     for number in range(folder.MAX_FILES):
         (export_dir / f"saved-model/1/{number}").touch()

@@ -1,4 +1,4 @@
-"""What is written in each format: the same function of raw images, by the same names, and nothing of this machine."""
+"""Every format holds the same function of raw images, with the same names, and nothing about this machine."""
 
 import dataclasses
 import getpass
@@ -92,7 +92,7 @@ def test_input_and_output_have_the_same_names_types_and_a_free_batch_in_every_fo
 
 
 def test_int8_is_int8_inside(exported):
-    """All weights and values but those at the two ends; biases are int32, shapes too."""
+    """All weights and values except those at the two ends; biases and shapes are int32."""
     folder, _ = exported
     interpreter = Interpreter(str(folder / PATHS["litert-int8"]))
     tensors = interpreter.get_tensor_details()
@@ -102,7 +102,7 @@ def test_int8_is_int8_inside(exported):
 
 
 def test_a_microcontroller_gets_int8_at_both_ends_one_image_and_nothing_else(exported):
-    """It has no cast from uint8, and no memory for float32; biases are int32, as is the shape that flattens."""
+    """It cannot cast from uint8, and has no memory for float32. Biases and the shape for flattening are int32."""
     interpreter = Interpreter(str(exported[0] / PATHS["litert-micro"]))
     assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}}
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -115,7 +115,7 @@ def test_a_microcontroller_gets_int8_at_both_ends_one_image_and_nothing_else(exp
     assert {tensor["dtype"] for tensor in interpreter.get_tensor_details()} == {np.int8, np.int32}
 
 
-def test_the_input_of_a_microcontroller_is_the_pixel_less_128_even_if_all_images_are_dark(make_experiment, tmp_path):
+def test_the_input_of_a_microcontroller_is_the_pixel_minus_128_even_if_all_images_are_dark(make_experiment, tmp_path):
     source = make_source(make_experiment, *KINDS["documented"])
     dark = dataclasses.replace(source, calibration=source.calibration // 4)
     formats.write("litert-micro", dark, tmp_path / "micro")

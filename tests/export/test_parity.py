@@ -1,4 +1,4 @@
-"""An exported model that is not the run's model is found out, in a process that has only its file."""
+"""An exported model that differs from the run's is detected, in a process that has only its file."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from cnn_trainer.export.manifest import PATHS
 
 @pytest.fixture(scope="module")
 def expected(exported, strokes):
-    """What the run makes of the test split, to within the rounding of ONNX Runtime."""
+    """The run's answers on the test split, up to the rounding of ONNX Runtime."""
     images = strokes["x_test"][..., None]
     probabilities = runtimes.load(exported[0] / "model.onnx", "onnx", threads=1)(images)
     return parity.Expected(images, strokes["y_test"].astype(np.int32), probabilities, "0" * 64)
@@ -21,7 +21,7 @@ def expected(exported, strokes):
 
 @pytest.fixture
 def check(expected, tmp_path):
-    """A function of a format, a path and what is expected that checks."""
+    """A function that checks a format and a path against what is expected."""
     images_path = tmp_path / "images.safetensors"
     parity.write_images(images_path, expected)
     return lambda name, path, wanted=expected: parity.check_parity(name, path, images_path, wanted)
@@ -52,17 +52,17 @@ def test_weights_that_were_changed_are_found(exported, check, tamper, tmp_path, 
         assert check("onnx", tmp_path / "model.onnx")
     else:
         message = reason(check, "onnx", tmp_path / "model.onnx")
-        words = "no probabilities" if np.isnan(factor) else "onnx: differs from the run: a probability differs by "
+        words = "not probabilities" if np.isnan(factor) else "onnx: differs from the run: a probability differs by "
         assert words in message
 
 
-def test_float16_is_not_taken_for_float32(exported, check):
+def test_float16_is_not_accepted_as_float32(exported, check):
     path = exported[0] / PATHS["litert-float16"]
     assert check("litert-float16", path)
-    assert "allowed are 1e-05" in reason(check, "litert", path)
+    assert "at most 1e-05 is allowed" in reason(check, "litert", path)
 
 
-def test_of_int8_the_accuracy_is_bounded(exported, check, expected):
+def test_int8_has_a_bound_on_its_accuracy(exported, check, expected):
     path = exported[0] / PATHS["litert-int8"]
     record = check("litert-int8", path)
     assert record.max_difference > 1e-4
@@ -70,7 +70,7 @@ def test_of_int8_the_accuracy_is_bounded(exported, check, expected):
     perfect = np.eye(3, dtype=np.float64)[expected.labels]
     better = dataclasses.replace(expected, probabilities=perfect)
     message = reason(check, "litert-int8", path, better)
-    assert f"the accuracy is {record.accuracy:.4f}, the run has 1.0000, and 0.005 less is allowed" in message
+    assert f"the accuracy is {record.accuracy:.4f}, the run's is 1.0000; it may be at most 0.005 lower" in message
 
 
 def test_tensorflow_lite_micro_runs_its_format_as_well(exported, check):
@@ -94,7 +94,7 @@ class Interpreter:
 """
 
 
-def test_what_tensorflow_lite_micro_computes_otherwise_is_refused(exported, check, tmp_path, monkeypatch):
+def test_a_model_with_other_results_in_tensorflow_lite_micro_is_refused(exported, check, tmp_path, monkeypatch):
     pytest.importorskip("tflite_micro", reason="tflite-micro has no build for this platform")
     (tmp_path / "tflite_micro").mkdir()
     (tmp_path / "tflite_micro/__init__.py").touch()
@@ -102,21 +102,21 @@ def test_what_tensorflow_lite_micro_computes_otherwise_is_refused(exported, chec
     monkeypatch.syspath_prepend(tmp_path)
     message = reason(check, "litert-micro", exported[0] / PATHS["litert-micro"])
     assert "litert-micro: differs from the run: the probabilities of TensorFlow Lite Micro 0." in message
-    assert "in the mean, allowed are 0.01" in message
+    assert "on average; at most 0.01 is allowed" in message
 
 
-def test_where_there_is_no_tensorflow_lite_micro_the_record_says_so(exported, check, no_tflite_micro):
+def test_without_tensorflow_lite_micro_the_record_says_so(exported, check, no_tflite_micro):
     assert check("litert-micro", exported[0] / PATHS["litert-micro"]).micro is None
 
 
 def test_other_classes_are_found(exported, check, expected):
     other = dataclasses.replace(expected, probabilities=np.full((96, 4), 0.25))
     message = reason(check, "onnx", exported[0] / "model.onnx", other)
-    assert "gives float32 (96, 3), expected float32 (96, 4)" in message
+    assert "returns float32 (96, 3), expected float32 (96, 4)" in message
 
 
 @pytest.mark.parametrize("name", ["onnx", "litert"])
-def test_a_model_that_does_not_run_is_refused_with_what_its_runtime_says(check, tmp_path, name):
+def test_a_model_that_does_not_run_is_refused_with_the_message_of_its_runtime(check, tmp_path, name):
     path = tmp_path / "broken"
     path.write_bytes(b"broken")
     message = reason(check, name, path)

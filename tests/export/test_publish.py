@@ -1,4 +1,4 @@
-"""What an export leaves behind: what was let in, and nothing else, whatever happens on the way."""
+"""What an export leaves behind: the files that passed, and nothing else, no matter what happens meanwhile."""
 
 import errno
 import fcntl
@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tensorflow as tf  # noqa: F401 -- so that the tests' TensorFlow is started before a run starts it
+import tensorflow as tf  # noqa: F401 -- starts the tests' TensorFlow before a run does
 from support import read_json
 
 from cnn_trainer.errors import DataError, DeviceError, RunDirectoryError, UsageError
@@ -22,7 +22,7 @@ from cnn_trainer.storage import strict_json
 
 @pytest.fixture
 def export_to(run_copy, tmp_path):
-    """A function of formats that exports the run to ``tmp_path / "export"`` in this process."""
+    """A function that exports the run in some formats to ``tmp_path / "export"`` in this process."""
 
     def export_formats(*wanted, run_dir=run_copy, say=lambda _: None):
         return publish.export_run(store.open_run(run_dir), wanted, tmp_path / "export", None, say)
@@ -32,7 +32,7 @@ def export_to(run_copy, tmp_path):
 
 @pytest.fixture
 def wrong_onnx(monkeypatch, tamper):
-    """What is written as ONNX has other weights than the run."""
+    """The ONNX file gets other weights than the run."""
     write = formats._WRITERS["onnx"]
 
     def write_and_tamper(source, path):
@@ -64,7 +64,7 @@ def test_an_export_that_differs_is_refused_and_the_others_are_kept(export_to, tm
     assert list(found.manifest.models) == ["litert"]
 
 
-def test_an_earlier_export_stays_where_a_new_one_is_refused(export_to, tmp_path, request):
+def test_an_earlier_export_stays_if_a_new_one_is_refused(export_to, tmp_path, request):
     export_to("onnx")
     before = contents(tmp_path / "export")
     request.getfixturevalue("wrong_onnx")
@@ -73,7 +73,7 @@ def test_an_earlier_export_stays_where_a_new_one_is_refused(export_to, tmp_path,
     assert contents(tmp_path / "export") == before
 
 
-def test_where_nothing_was_let_in_nothing_is_left(export_to, tmp_path, wrong_onnx):
+def test_if_no_format_passes_nothing_is_left(export_to, tmp_path, wrong_onnx):
     assert export_to("onnx").manifest is None
     assert not (tmp_path / "export").exists()
 
@@ -84,7 +84,7 @@ def test_formats_are_added_to_an_export_and_equal_files_are_not_touched(run_copy
     before = {path: path.stat().st_ino for path in (tmp_path / "export").rglob("*") if path.name != "manifest.json"}
     said = []
     found = export_to("litert-int8", say=said.append)
-    # What is gone is no longer listed; of the rest not even a file was replaced.
+    # Removed files are no longer listed; no other file was replaced.
     assert list(found.manifest.models) == [
         "saved-model",
         "onnx",
@@ -105,7 +105,7 @@ def test_a_saved_model_is_replaced(exported, export_to, tmp_path, monkeypatch):
     record = exports.read(tmp_path / "export").models["saved-model"].parity
     monkeypatch.setattr(
         "cnn_trainer.export.parity.check_parity", lambda *_: record
-    )  # TensorFlow takes its time to start
+    )  # TensorFlow takes a while to start
     (tmp_path / "export/saved-model/1/saved_model.pb").write_bytes(b"damaged")
     found = export_to("saved-model")
     assert len(found.manifest.models) == len(PATHS)
@@ -120,11 +120,11 @@ def test_models_of_weights_that_the_run_no_longer_has_are_removed(exported, expo
     assert list(found.manifest.models) == ["onnx"]
     assert names(tmp_path / "export") == ["manifest.json", "model.onnx", "saved-model"]
     assert names(tmp_path / "export/saved-model") == []
-    assert "keras: removed, for it was exported from other weights of the run" in said
+    assert "keras: removed, because it was exported from earlier weights of the run" in said
 
 
 @pytest.mark.parametrize("change", ["manifest of another run", "file of another program"])
-def test_what_is_not_of_this_run_is_not_replaced(exported, export_to, tmp_path, change):
+def test_files_that_do_not_belong_to_this_run_are_not_replaced(exported, export_to, tmp_path, change):
     shutil.copytree(exported[0], tmp_path / "export")
     if change == "manifest of another run":
         change_manifest(tmp_path / "export", weights_sha256="0" * 64, run="another")
@@ -162,12 +162,13 @@ def test_a_failure_while_files_get_their_names_leaves_a_manifest_of_what_is_ther
     assert not list(folder.glob(".tmp*"))
 
 
-def test_a_check_by_tensorflow_lite_micro_that_is_not_made_is_said(export_to, no_tflite_micro):
+def test_a_skipped_check_by_tensorflow_lite_micro_gives_a_warning(export_to, no_tflite_micro):
     said = []
     found = export_to("litert-micro", say=said.append)
     assert found.manifest.models["litert-micro"].parity.micro is None
     install = facts.install_command("cnn-trainer[litert-micro]")
-    words = f"only LiteRT has run it, not TensorFlow Lite Micro; install it on Linux on x86-64 with: {install}"
+    words = "it was checked only with LiteRT, not with TensorFlow Lite Micro; install it on Linux on x86-64 with"
+    words += f": {install}"
     assert said[-1] == f"WARNING: litert-micro: {words}"
 
 
@@ -176,7 +177,7 @@ def test_two_exports_to_one_place_do_not_mix(export_to, tmp_path):
     folder = os.open(tmp_path / "export", os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     try:
-        with pytest.raises(RunDirectoryError, match="another process exports to this place; wait for it, or name"):
+        with pytest.raises(RunDirectoryError, match="another process is exporting to this place; wait for it, or name"):
             export_to("onnx")
     finally:
         os.close(folder)
@@ -184,7 +185,7 @@ def test_two_exports_to_one_place_do_not_mix(export_to, tmp_path):
 
 
 def test_a_folder_that_cannot_be_locked_is_exported_to_with_a_warning(export_to, tmp_path, monkeypatch):
-    """As on NFS, where a folder cannot be locked because it cannot be opened for writing."""
+    """As on NFS, which cannot lock a folder because a folder cannot be opened for writing."""
 
     def refused(*_):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -250,11 +251,11 @@ def test_a_linked_export_folder_in_a_run_is_not_followed(run_copy, tmp_path, mon
     assert names(tmp_path / "elsewhere") == []
 
 
-def test_a_network_beyond_the_size_of_a_file_is_refused(export_to, tmp_path, monkeypatch):
+def test_a_network_too_large_for_a_file_is_refused(export_to, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "_prepare", stop)
     monkeypatch.setattr(publish, "count_weights", lambda *_: 2**29)
     monkeypatch.setattr("cnn_trainer.evaluation.evaluate.refuse_small", lambda *_: None)
-    with pytest.raises(UsageError, match="has 536,870,912 weights, and such a file holds 2 GiB at most; use --format"):
+    with pytest.raises(UsageError, match="has 536,870,912 weights, but such a file holds at most 2 GiB; use --format"):
         export_to("saved-model", "onnx")
     assert not (tmp_path / "export").exists()
 

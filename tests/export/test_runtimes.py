@@ -1,4 +1,4 @@
-"""ONNX Runtime and LiteRT run exported models, without TensorFlow, and refuse what is none."""
+"""ONNX Runtime and LiteRT run exported models, without TensorFlow, and refuse other files."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def test_a_batch_of_any_size_gives_probabilities_and_the_same_for_each_image(exp
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_images_of_a_strided_view_are_read_right(exported, images, name):
+def test_the_images_of_a_strided_view_are_read_correctly(exported, images, name):
     folder, _ = exported
     predict = runtimes.load(folder / PATHS[name], name, threads=1)
     np.testing.assert_array_equal(predict(images[::3]), predict(np.ascontiguousarray(images[::3])))
@@ -68,7 +68,7 @@ def test_a_missing_runtime_is_named_with_the_command_that_installs_it(exported, 
 
 @pytest.mark.parametrize("name", ["onnx", "litert"])
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 4096])
-def test_a_file_that_is_no_model_is_refused(tmp_path, name, content):
+def test_a_file_that_is_not_a_model_is_refused(tmp_path, name, content):
     path = tmp_path / PATHS[name]
     path.write_bytes(content)
     with pytest.raises(RunDirectoryError) as caught:
@@ -78,7 +78,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, name, content):
     assert str(caught.value).endswith("; export the run again with: cnn-train export RUN")
 
 
-def test_a_file_for_microcontrollers_is_told_from_one_for_other_machines(exported):
+def test_a_file_for_microcontrollers_is_distinguished_from_others(exported):
     paths = {name: exported[0] / PATHS[name] for name in ("litert-int8", "litert-micro")}
     with pytest.raises(RunDirectoryError, match=r"its input and output are \[\('uint8', 4, \(0.0, 0\)\)"):
         runtimes.load(paths["litert-int8"], "litert-micro", threads=1)
@@ -87,7 +87,7 @@ def test_a_file_for_microcontrollers_is_told_from_one_for_other_machines(exporte
 
 
 @pytest.mark.parametrize("pixel", [0, 1, 127, 128, 255])
-def test_a_pixel_less_128_goes_into_int8_and_256_steps_make_a_probability(pixel):
+def test_int8_input_is_the_pixel_minus_128_and_output_has_256_steps(pixel):
     seen = []
 
     def run(image):

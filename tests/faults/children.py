@@ -1,4 +1,4 @@
-"""What children of the zygote do in place of a plain command line. Arguments are words."""
+"""What children of the zygote do instead of a plain command line. Arguments are strings."""
 
 import errno
 import fcntl
@@ -17,9 +17,9 @@ from cnn_trainer.training import loop
 
 
 def hurry(config: str, runs_dir: str, run: str, call: str, wanted: str) -> None:
-    """Train or resume with a checkpoint after nearly every step; die as from kill -9 at one call of the system.
+    """Train or resume with a checkpoint after nearly every step; die as from kill -9 at one system call.
 
-    An empty ``run`` is a new one; an empty ``call`` is none.
+    An empty ``run`` starts a new run; with an empty ``call`` the process does not die.
     """
     loop._PYTHON_EVERY_SECONDS = 0.01
     loop.time = SimpleNamespace(monotonic=lambda: 20 * time.monotonic())
@@ -30,7 +30,7 @@ def hurry(config: str, runs_dir: str, run: str, call: str, wanted: str) -> None:
 
 
 def die_at(call: str, wanted: str) -> None:
-    """Make one call of ``os.<call>`` the last thing that this process does, a write after half of it.
+    """Make one call of ``os.<call>`` the last thing that this process does; a write gets half done.
 
     ``wanted``: which call, counted from 1; or for rename also the new name, as in ``run.json:2``.
     """
@@ -50,7 +50,7 @@ def die_at(call: str, wanted: str) -> None:
 
 
 def without_locks(calls: str, rename: str, *words: str) -> None:
-    """Run ``cnn-train words`` where these calls of fcntl, with commas between them, are not there: ``flock,lockf``.
+    """Run ``cnn-train words`` without these calls of fcntl, separated by commas: ``flock,lockf``.
 
     It dies at the given rename (see ``die_at``), if there is one.
     """
@@ -67,7 +67,7 @@ def without_locks(calls: str, rename: str, *words: str) -> None:
 
 
 def without_writing(run: str, error: str, *words: str) -> None:
-    """Run ``cnn-train words`` where the system refuses to open anything in the run directory but for reading."""
+    """Run ``cnn-train words`` while the system refuses to open anything in the run directory except for reading."""
     real, number = os.open, getattr(errno, error)
 
     def refusing(path, flags, *arguments, dir_fd=None, **options):
@@ -88,7 +88,7 @@ def evaluate_and_die(run: str, call: str, wanted: str) -> None:
 
 
 def resume_and_die(run: str, epochs: str, call: str, wanted: str) -> None:
-    """Train on to so many epochs, and die at one call."""
+    """Train further, to this many epochs, and die at one call."""
     die_at(call, wanted)
     sys.argv = ["cnn-train", "resume", run, "--epochs", epochs]
     main()
@@ -102,7 +102,7 @@ def write_checkpoint_and_die(folder: str, call: str, wanted: str) -> None:
 
 
 def train_on_a_jumping_clock(config: str, runs_dir: str) -> None:
-    """Train while the clock of the wall goes back by a day each time that someone looks."""
+    """Train while the wall clock goes back by a day each time it is read."""
     from datetime import UTC, datetime, timedelta
 
     from cnn_trainer.runs import store
@@ -124,7 +124,7 @@ def train_on_a_jumping_clock(config: str, runs_dir: str) -> None:
 
 
 def resume_with_slow_checkpoints(run: str) -> None:
-    """Resume, with every checkpoint taking ten seconds."""
+    """Resume, with checkpoints that take ten seconds each."""
     write = loop._write_checkpoint
     loop._write_checkpoint = lambda *arguments: (time.sleep(10), write(*arguments))
     sys.argv = ["cnn-train", "resume", run]
@@ -132,7 +132,7 @@ def resume_with_slow_checkpoints(run: str) -> None:
 
 
 def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
-    """Damage the newest checkpoint of a finished run, each time elsewhere, and train from the one before it."""
+    """Damage the newest checkpoint of a finished run, each time in another place, and train from the one before."""
     from cnn_trainer.config.load import Config
     from cnn_trainer.machine.stopping import StopRequest
     from cnn_trainer.runs import store
@@ -150,15 +150,14 @@ def resume_from_damaged_checkpoints(run: str, count: str, seed: str) -> None:
         if number % 4 == 3:
             del damaged[chance.integers(len(whole)) :]
         else:
-            place = chance.integers(len(whole) if number % 2 else 9000)  # the header is short, and read by more code
+            place = chance.integers(len(whole) if number % 2 else 9000)  # the header is short, and more code reads it
             damaged[place] ^= 1 << chance.integers(8)
         newest.write_bytes(damaged)
         warnings: list[str] = []
         with store.lock_run(opened):
-            display = Display(sys.stderr, "quiet")
-            found = loop.train_run(opened, session, display, StopRequest(), warnings.append, resume=True)
+            found = loop.train_run(opened, session, Display(), StopRequest(), warnings.append, resume=True)
         assert len(warnings) == 1, warnings
-        assert "the one before it is taken" in warnings[0]
+        assert "using the previous checkpoint" in warnings[0]
         assert found == digest
         assert newest.read_bytes()[-1000:] == whole[-1000:]  # written anew, the same arrays
         before.write_bytes(content)

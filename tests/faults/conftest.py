@@ -18,7 +18,7 @@ def zygote():
 
 @dataclass(frozen=True)
 class Reference:
-    """A run of three epochs that nothing ever disturbed."""
+    """A run of three epochs that nothing has disturbed."""
 
     dir: Path
     config: Path

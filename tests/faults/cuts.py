@@ -1,4 +1,4 @@
-"""Runs that are stopped after chosen steps and resumed, many in one process, each time with a session built anew."""
+"""Runs that are stopped after chosen steps and resumed, many in one process, each with a new session."""
 
 import sys
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from cnn_trainer.training.prepare import Feedback
 sys.path.insert(0, str(Path(__file__).parent))
 from harness import fingerprint, write_config
 
-loop._PYTHON_EVERY_SECONDS = 0  # Python takes over after every step
+loop._PYTHON_EVERY_SECONDS = 0  # control returns to Python after every step
 
 SMALL = (("builder: cnn, filters: [4], dense_units: [8]", "builder: mlp, hidden_units: [8]"),)
 NO_STOPPING = ("  early_stopping: {patience: 3, min_delta: 0.02}\n", "")
@@ -50,7 +50,7 @@ class Cutter:
 def train(
     file: Path, runs_dir: Path, run: Run | None = None, cut: tuple[int, int] | None = None, epochs: int | None = None
 ) -> tuple[Run, list[str], tuple[int, int] | None]:
-    """Train or resume up to a cut or to the end: the run, what was said, and the first step that was trained."""
+    """Train or resume up to a cut or to the end. Returns the run, the messages, and the first step that was trained."""
     said: list[str] = []
     runs: list[Run] = []
     stop = StopRequest()
@@ -88,7 +88,7 @@ def cut_everywhere(place: str, expected_run: str) -> None:
 
 
 def cut_across_early_stopping(place: str) -> None:
-    """A loss that no longer falls: the epochs without a fall are counted across the cuts."""
+    """The loss no longer falls; the epochs without a fall are counted across the cuts."""
     file = write_config(folder_of(place, "early"), 9, *SMALL, *EARLY)
     whole, _, _ = train(file, Path(place) / "whole")
     assert whole.record.epochs_done == 3
@@ -99,12 +99,12 @@ def cut_across_early_stopping(place: str) -> None:
     assert fingerprint(run.dir) == fingerprint(whole.dir)
 
     run, said, _ = train(file, Path(place) / "cut", run, epochs=12)
-    assert "early stopping ended the run after epoch 3; it is not trained on to 12" in said
+    assert "early stopping ended the run after epoch 3; it is not trained up to epoch 12" in said
     assert fingerprint(run.dir) == fingerprint(whole.dir)
 
 
 def cut_across_a_plateau(place: str) -> None:
-    """A learning rate that is lowered where the validation loss stays, and that the checkpoint holds."""
+    """The learning rate is lowered when the validation loss stays the same, and the checkpoint holds it."""
     plateau = (
         ("name: exponential, factor: 0.8", "name: plateau, patience: 1"),
         ("learning_rate: 0.01", "learning_rate: 1.0"),
@@ -120,7 +120,7 @@ def cut_across_a_plateau(place: str) -> None:
 
 
 def train_on(place: str) -> None:
-    """Two epochs and then three, against three at once; from the best checkpoint and from the moving averages."""
+    """Two epochs and then three, compared with three at once; from the best checkpoint and from the moving averages."""
     for schedule in ("constant", "step, epochs: 1", "exponential", "cosine", "one-cycle", "plateau, patience: 1"):
         name = schedule.split(",")[0]
         folder = folder_of(place, name)
@@ -137,11 +137,11 @@ def train_on(place: str) -> None:
 
 
 def ask_for_fewer_epochs(place: str) -> None:
-    """Fewer epochs than are done cannot be had."""
+    """Asking for fewer epochs than are done is refused."""
     file = write_config(folder_of(place, "fewer"), 4, *SMALL)
     run, _, _ = train(file, Path(place) / "runs", None, (2, 10))
     before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
-    problem = "1 epochs and 10 steps are done, more than the 1 epochs that are asked for"
+    problem = "asked for 1 epoch in all, but 1 epoch and 10 steps are done"
     with pytest.raises(RunDirectoryError, match=problem):
         train(file, Path(place) / "runs", run, epochs=1)
     assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before

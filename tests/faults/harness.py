@@ -1,4 +1,4 @@
-"""What the tests of faults share: processes to be killed, small runs, and what of a run must be the same to the bit."""
+"""What the fault tests share: processes to kill, small runs, and the parts of a run that must agree bit for bit."""
 
 import contextlib
 import hashlib
@@ -16,10 +16,10 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 PROGRAM = Path(sys.executable).parent / "cnn-train"
-FULL = "CNN_TRAIN_SOAK" in os.environ  # the full form: hundreds of faults in place of tens
-TIMING = ("images_per_second", "seconds")  # keys of metrics.jsonl that no two runs have the same
+FULL = "CNN_TRAIN_SOAK" in os.environ  # the full form: hundreds of faults instead of tens
+TIMING = ("images_per_second", "seconds")  # keys of metrics.jsonl that differ between any two runs
 
-# Everything with a state of its own: Dropout, augmentation, moving averages, momenta, early stopping, a best epoch.
+# Everything that has state: Dropout, augmentation, moving averages, momenta, early stopping, a best epoch.
 EVERYTHING = """
 name: faults
 seed: 7
@@ -43,7 +43,7 @@ def quick_or_full(quick: int, full: int) -> int:
 
 
 def write_config(folder: Path, epochs: int = 6, *changes: tuple[str, str]) -> Path:
-    """An experiment with everything in it, after textual changes."""
+    """Write an experiment with everything in it, after some changes to its text."""
     text = EVERYTHING.replace("EPOCHS", str(epochs))
     for old, new in changes:
         assert old in text
@@ -82,7 +82,7 @@ class Child:
 
 
 class Zygote:
-    """Gives processes that have imported everything already; see zygote.py."""
+    """Starts processes that have already imported everything; see zygote.py."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp())
@@ -109,7 +109,7 @@ class Zygote:
                 self._birth.release()
 
     def start(self, *argv: object, cwd: Path | str = "/", env: dict[str, str] | None = None, **more: object) -> Child:
-        """Start ``cnn-train argv``, or with ``call`` a function of a Python file."""
+        """Start ``cnn-train argv``, or, with ``call``, a function of a Python file."""
         self._streams = Path(tempfile.mkdtemp(dir=self._folder))
         for name in ("stdout", "stderr"):
             (self._streams / name).touch()
@@ -122,18 +122,18 @@ class Zygote:
         return self._born.pop()
 
     def run(self, *argv: object, code: int = 0, **more: object) -> Child:
-        """Run ``cnn-train argv`` to its end, which must be ``code``, without a traceback."""
+        """Run ``cnn-train argv`` to its end; it must exit with ``code`` and without a traceback."""
         child = self.start(*argv, **more)
         assert child.wait() == code, child.stderr
         assert "Traceback" not in child.stderr
         return child
 
     def start_call(self, function: str, *arguments: object, file: str = "children.py", **more: object) -> Child:
-        """Start a function of a file beside this one, children.py in most cases, in a process of its own."""
+        """Start a function of a file next to this one, usually children.py, in its own process."""
         return self.start(call=[str(FOLDER / file), function, [*map(str, arguments)]], **more)
 
     def call(self, function: str, *arguments: object, file: str = "children.py") -> Child:
-        """Call such a function; it must end well."""
+        """Call such a function; it must succeed."""
         child = self.start_call(function, *arguments, file=file)
         assert child.wait() == 0, child.stderr
         return child
@@ -156,7 +156,7 @@ def read_json(path: Path) -> dict:
 
 
 def fingerprint(run_dir: Path) -> dict[str, object]:
-    """All of a finished run that must not depend on when it was cut, nor on how fast it was."""
+    """The parts of a finished run that must not depend on when it was cut or how fast it was."""
     record = read_json(run_dir / "run.json")
     evaluation = read_json(run_dir / "evaluation.json")
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -173,7 +173,7 @@ def fingerprint(run_dir: Path) -> dict[str, object]:
 
 
 def assert_nothing_left_over(run_dir: Path) -> None:
-    """No temporary file of a killed writer, and two checkpoints, or three where the last removal was cut off."""
+    """No temporary file of a killed writer; two checkpoints, or three if the last removal was cut off."""
     assert not list(run_dir.rglob(".tmp-*"))
     assert len([*(run_dir / "checkpoints").iterdir()]) <= 3
 
@@ -188,7 +188,7 @@ def wait_until(condition, seconds: float = 60) -> None:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """A tmpfs of so many kilobytes at ``folder``; skips the test where this process may not mount."""
+    """A tmpfs of this many kilobytes at ``folder``; skips the test if this process may not mount."""
     import pytest
 
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Run directories that a stranger made: each spoils one copy of a finished run. The names say what is in it."""
+"""Run directories made by a stranger: each function spoils one copy of a finished run, and its name says how."""
 
 import io
 import json
@@ -16,11 +16,11 @@ from cnn_trainer.runs import checkpoint
 from cnn_trainer.runs.checkpoint import Checkpoint
 from cnn_trainer.storage import strict_json
 
-CANARY = "canary"  # a file that is made where anything of what a stranger brought is run
+CANARY = "canary"  # a file that is created if any code of the stranger runs
 
 
 class Payload:
-    """What leaves a file where it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / CANARY
@@ -50,7 +50,7 @@ def change_config(run_dir: Path, old: str, new: str) -> None:
 
 
 def change_state(run_dir: Path, **changes: object) -> None:
-    """Write the newest checkpoint again with another state, and the right digest."""
+    """Write the newest checkpoint again, with another state and the right digest."""
     for path in checkpoint.checkpoint_paths(run_dir / "checkpoints"):
         data = path.read_bytes()
         header = strict_json.parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -220,7 +220,7 @@ def meet(reference: str, place: str) -> None:
         shutil.copytree(reference, run_dir)
         outside.mkdir()
         change_record(run_dir, status="interrupted")
-        if name.startswith(("nothing", "a link", "a state")):  # there is something left to train, and to write
+        if name.startswith(("nothing", "a link", "a state")):  # so that something is left to train and to write
             change_config(run_dir, "epochs: 3\n", "epochs: 4\n")
         spoil(run_dir, outside)
         before = snapshot(outside)

@@ -1,4 +1,4 @@
-"""Whatever happens to a checkpoint, when it is written or later: the old one or the new one is read, or none."""
+"""Whatever happens to a checkpoint, while it is written or later: the old one, the new one or none is read."""
 
 import shutil
 import signal
@@ -33,23 +33,23 @@ def test_a_kill_at_any_call_of_writing_a_checkpoint_leaves_the_old_or_the_new_on
             break
         assert code == -signal.SIGKILL
         kills.append(found.state["step"])
-    # Renaming is what makes a checkpoint: all before it leaves the old one, all after it the new one.
+    # The rename makes the checkpoint: a death before it leaves the old one, a death after it the new one.
     assert kills == {"open": [2, 2], "write": [2], "fsync": [2, 3], "rename": [2], "unlink": [3]}[call]
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_with_the_same_bits(zygote, reference, tmp_path):
-    for seed in range(2):  # two processes: what one damaged file leaves behind in memory must not hide another fault
+def test_a_damaged_checkpoint_is_skipped_and_the_run_ends_with_the_same_bits(zygote, reference, tmp_path):
+    for seed in range(2):  # two processes, so that what one damaged file leaves in memory does not hide another fault
         folder = tmp_path / str(seed)
         run_dir = reference.copy(folder)
         zygote.call("resume_from_damaged_checkpoints", run_dir, quick_or_full(10, 200), seed)
 
 
-def test_a_run_without_a_sound_checkpoint_is_refused_and_keeps_its_result(zygote, reference, tmp_path):
+def test_a_run_without_an_intact_checkpoint_is_refused_and_keeps_its_result(zygote, reference, tmp_path):
     run_dir = reference.copy(tmp_path)
     for path in (run_dir / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     child = zygote.run("resume", run_dir, "--epochs", 4, code=6)
-    assert "none of its 2 checkpoints can be read; repeat the run from its config" in child.stderr
+    assert "its 2 checkpoints cannot be read; repeat the run from its config" in child.stderr
     zygote.run("evaluate", run_dir)
     assert fingerprint(run_dir) == reference.fingerprint
 

@@ -1,4 +1,4 @@
-"""kill -9 at any instant: every run is resumed, and ends with the bits that it would have had."""
+"""kill -9 at any instant: every run resumes bit for bit."""
 
 import signal
 import subprocess
@@ -27,7 +27,7 @@ EPOCHS = 6
 
 def start(zygote, config: Path, runs_dir: Path, call: str = "", wanted: int = 0):
     run = only_run(runs_dir) if runs_dir.exists() and any(runs_dir.iterdir()) else ""
-    if run and not (run / "run.json").exists():  # killed before it was a run: it is started again
+    if run and not (run / "run.json").exists():  # killed before the run existed: it is started again
         for path in [*run.rglob("*")][::-1]:
             path.rmdir() if path.is_dir() else path.unlink()
         run.rmdir()
@@ -65,7 +65,7 @@ def test_a_run_killed_again_and_again_at_random_instants_ends_with_the_same_bits
         assert fingerprint(only_run(runs_dir)) == expected
         assert_nothing_left_over(only_run(runs_dir))
         ends += 1
-    assert inside_epochs >= KILLS // 10  # so many kills left a newest checkpoint inside an epoch
+    assert inside_epochs >= KILLS // 10  # this many kills left the newest checkpoint inside an epoch
 
 
 def steps_done(runs_dir: Path) -> list[int]:
@@ -86,7 +86,7 @@ def test_a_run_killed_while_its_result_is_written_or_scored_ends_with_the_same_b
     assert details.summarize(run_dir).status == "finished"
 
 
-def test_a_finished_run_killed_while_it_is_trained_on_is_taken_up_again(zygote, reference, tmp_path):
+def test_a_finished_run_killed_during_further_training_is_resumed(zygote, reference, tmp_path):
     zygote.run("train", write_config(tmp_path, 4), "--runs-dir", tmp_path / "whole")
     for rename in ("run.json:1", "config.yaml:1", "metrics.jsonl:1", "step-000000144.safetensors:1"):
         run_dir = reference.copy(tmp_path / rename)

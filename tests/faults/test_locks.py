@@ -1,4 +1,4 @@
-"""File systems without flock, or without any lock: a run is trained there, killed and resumed, and leaves no stub."""
+"""File systems without flock, or without any lock: a run is trained, killed and resumed, and leaves no stray file."""
 
 import signal
 
@@ -6,11 +6,13 @@ import pytest
 
 from .harness import assert_nothing_left_over, fingerprint, only_run, wait_until, write_config
 
-UNSAFE = "cannot lock files (Operation not supported); make sure that no other process works on this run meanwhile"
+UNSAFE = (
+    "cannot lock files (Operation not supported); make sure that no other process works on this run at the same time"
+)
 
 
 @pytest.mark.parametrize(("calls", "warnings"), [("flock", 0), ("flock,lockf", 1)])
-def test_a_run_is_trained_and_scored_to_the_same_bits(zygote, reference, tmp_path, calls, warnings):
+def test_a_run_is_trained_and_scored_with_the_same_bits(zygote, reference, tmp_path, calls, warnings):
     child = zygote.start_call("without_locks", calls, "", "train", reference.config, "--runs-dir", tmp_path / "runs")
     assert child.wait() == 0, child.stderr
     assert child.stderr.count(f"WARNING: {only_run(tmp_path / 'runs')}: the file system {UNSAFE}\n") == warnings
@@ -22,14 +24,14 @@ def test_a_run_is_trained_and_scored_to_the_same_bits(zygote, reference, tmp_pat
 
 
 def test_a_second_trainer_is_refused_and_a_killed_one_frees_the_run(zygote, tmp_path):
-    """By the POSIX lock, which the training process must not lose by looking at its own run."""
+    """By the POSIX lock. The training process must not lose it when it looks at its own run."""
     config = write_config(tmp_path, 500, ("patience: 3", "patience: 1000"))
     first = zygote.start_call("without_locks", "flock", "", "train", config, "--runs-dir", tmp_path / "runs")
     wait_until(lambda: [*(tmp_path / "runs").rglob("step-*")] or first.ended.is_set())
     run_dir = only_run(tmp_path / "runs")
     second = zygote.start_call("without_locks", "flock", "", "resume", run_dir)
     assert second.wait() == 6, second.stderr
-    assert f"process {first.pid} works on this run; wait for it, or stop it first" in second.stderr
+    assert f"process {first.pid} is working on this run; wait for it, or stop it first" in second.stderr
     first.signal(signal.SIGKILL)
     first.wait()
     third = zygote.start_call("without_locks", "flock", "", "resume", run_dir)

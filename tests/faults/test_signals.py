@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a checkpoint at the next step, 143 or 130 within two seconds, and a run that goes on."""
+"""SIGTERM and Ctrl-C: a checkpoint at the next step, exit code 143 or 130 within two seconds, and a resumable run."""
 
 import os
 import pty
@@ -40,7 +40,7 @@ def stop(child, number: int) -> int:
     return code
 
 
-def test_sigterm_at_random_instants_leaves_a_run_that_goes_on(zygote, reference, tmp_path):
+def test_sigterm_at_random_instants_leaves_a_run_that_can_be_resumed(zygote, reference, tmp_path):
     chance = default_rng(2)
     child, run_dir = start_long_run(zygote, tmp_path)
     stopped = 0
@@ -48,11 +48,11 @@ def test_sigterm_at_random_instants_leaves_a_run_that_goes_on(zygote, reference,
         time.sleep(chance.uniform(0, 2.5))
         training = "run: " in child.stderr
         code = stop(child, signal.SIGTERM)
-        assert code == 143 or (code == -signal.SIGTERM and not child.stderr)  # too early for this program to hear
+        assert code == 143 or (code == -signal.SIGTERM and not child.stderr)  # too early for this program to handle it
         assert "Traceback" not in child.stderr
         if "stopped in epoch" in child.stderr:
             stopped += 1
-            assert f"go on with: cnn-train resume {run_dir}" in child.stderr
+            assert f"continue with: cnn-train resume {run_dir}" in child.stderr
             assert read_json(run_dir / "run.json")["status"] == "interrupted"
         else:
             assert not training
@@ -75,7 +75,7 @@ def test_a_signal_while_the_program_starts_ends_it_quietly(reference, tmp_path, 
         assert "Traceback" not in words
 
 
-def test_sigterm_is_heard_by_process_1_of_a_container(zygote, reference, tmp_path):
+def test_process_1_of_a_container_receives_sigterm(zygote, reference, tmp_path):
     unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
     tried = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
@@ -95,12 +95,12 @@ def test_sigterm_is_heard_by_process_1_of_a_container(zygote, reference, tmp_pat
     assert read_json(only_run(runs_dir) / "run.json")["status"] == "interrupted"
 
 
-def test_what_nohup_starts_survives_its_terminal_from_start_to_end(tmp_path):
+def test_a_process_started_by_nohup_survives_its_terminal(tmp_path):
     command = ["nohup", PROGRAM, "train", write_config(tmp_path, 6), "--runs-dir", tmp_path / "runs", "--quiet"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with signals_heard():
         process = subprocess.Popen(command, start_new_session=True, **pipes)
-    ignored = re.compile(r"SigIgn:\s+\w*[13579bdf]\n")  # the last bit is SIGHUP's
+    ignored = re.compile(r"SigIgn:\s+\w*[13579bdf]\n")  # the lowest bit is SIGHUP's
     wait_until(lambda: ignored.search(Path(f"/proc/{process.pid}/status").read_text()))
     while process.poll() is None:
         os.killpg(process.pid, signal.SIGHUP)
@@ -122,7 +122,7 @@ def test_a_run_ignores_what_its_parent_ignored_and_stops_at_sigterm(zygote, tmp_
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM])
-def test_children_hear_what_these_tests_were_started_to_ignore(number):
+def test_children_receive_signals_that_these_tests_ignore(number):
     program = f"import signal; print(signal.getsignal({number:d}) == signal.SIG_IGN)"
     before = signal.signal(number, signal.SIG_IGN)
     try:
@@ -136,7 +136,7 @@ def test_children_hear_what_these_tests_were_started_to_ignore(number):
 
 @pytest.fixture
 def terminal():
-    """A terminal: what its keyboard and screen hang on, and the path by which a process opens it."""
+    """A terminal: the end with its keyboard and screen, and the path by which a process opens it."""
     screen, keyboard = pty.openpty()
     yield screen, os.ttyname(keyboard)
     os.close(screen)
@@ -154,7 +154,7 @@ def read_screen(screen: int, seconds: float = 0.2) -> str:
     return text.decode(errors="replace")
 
 
-def test_ctrl_c_on_a_terminal_leaves_a_run_that_goes_on(zygote, tmp_path, terminal):
+def test_ctrl_c_on_a_terminal_leaves_a_run_that_can_be_resumed(zygote, tmp_path, terminal):
     screen, path = terminal
     child, run_dir = start_long_run(zygote, tmp_path, streams=[path] * 3)
     read_screen(screen)
@@ -163,7 +163,7 @@ def test_ctrl_c_on_a_terminal_leaves_a_run_that_goes_on(zygote, tmp_path, termin
     words = read_screen(screen)
     assert "stopped in epoch" in words
     assert "Traceback" not in words
-    assert words.rfind("\x1b[?25h") > words.rfind("\x1b[?25l") or "\x1b[?25l" not in words  # the cursor is seen
+    assert words.rfind("\x1b[?25h") > words.rfind("\x1b[?25l") or "\x1b[?25l" not in words  # the cursor is visible
     assert read_json(run_dir / "run.json")["status"] == "interrupted"
 
 

@@ -1,4 +1,4 @@
-"""A run directory from a stranger can be shown, evaluated and resumed without running anything that it brought."""
+"""A run directory from a stranger can be shown, evaluated and resumed without running any code from it."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from .harness import FOLDER
 
 EXPECTED = {0, 3, 4, 6}
-MORE_MEGABYTES = 1024  # than a sane run takes, TensorFlow and all
+MORE_MEGABYTES = 1024  # than a normal run takes, including TensorFlow
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def meeting(zygote, reference, tmp_path_factory) -> tuple[dict, str]:
     return json.loads(child.stdout.splitlines()[-1]), child.stderr
 
 
-def test_every_strangers_run_is_taken_or_refused_with_a_message(meeting):
+def test_every_strangers_run_is_accepted_or_refused_with_a_message(meeting):
     report, words = meeting
     assert len(report) >= 50
     assert report["nothing wrong"]["codes"] == [0, 0, 0]

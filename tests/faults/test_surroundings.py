@@ -1,4 +1,4 @@
-"""Streams that close, a home that is not there, letters that cannot be shown, a clock that jumps: training goes on."""
+"""Streams that close, a missing home, characters that cannot be shown, a clock that jumps: training goes on."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from cnn_trainer.training.run import differences
 from .harness import PROGRAM, fingerprint, only_run, wait_until
 
 
-def test_an_early_end_of_whoever_reads_stdout_changes_nothing(zygote, reference, tmp_path):
+def test_a_reader_of_stdout_that_ends_early_changes_nothing(zygote, reference, tmp_path):
     with closing_pipe(tmp_path / "pipe", read=1) as pipe:
         arguments = ["train", reference.config, "--runs-dir", tmp_path / "runs", "--json"]
         child = zygote.start(*arguments, streams=["/dev/null", pipe.path, str(tmp_path / "stderr")])
@@ -28,7 +28,7 @@ def test_an_early_end_of_whoever_reads_stdout_changes_nothing(zygote, reference,
 
 
 def test_an_early_end_of_whoever_reads_stderr_changes_nothing(zygote, reference, tmp_path):
-    with closing_pipe(tmp_path / "pipe", read=300) as pipe:  # some lines, and gone while it trains
+    with closing_pipe(tmp_path / "pipe", read=300) as pipe:  # it reads some lines, and goes away during training
         arguments = ["train", reference.config, "--runs-dir", tmp_path / "runs", "--json"]
         child = zygote.start(*arguments, streams=["/dev/null", str(tmp_path / "stdout"), pipe.path])
         pipe.read_and_close()
@@ -51,7 +51,7 @@ def test_streams_that_were_closed_before_the_start_change_nothing(zygote, refere
 
 
 class ClosingPipe:
-    """A named pipe whose reader goes away after so many bytes."""
+    """A named pipe whose reader goes away after a number of bytes."""
 
     def __init__(self, path: Path, read: int) -> None:
         os.mkfifo(path)
@@ -84,7 +84,7 @@ ODD_NAME = b"a b\n\xff\xf0\x9f\x98\x80'\"$;"
 
 def test_a_stranger_without_a_home_or_utf_8_trains_to_the_same_bits_in_a_folder_of_odd_name(reference):
     """Another process, another user: the same seed gives the same weights."""
-    as_nobody = ["unshare", "--user", "--map-user", "12345"]  # the owner of the same files, under an unknown number
+    as_nobody = ["unshare", "--user", "--map-user", "12345"]  # the owner of the same files, under an unknown user id
     tried = subprocess.run([*as_nobody, "true"], capture_output=True, text=True, check=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -124,7 +124,7 @@ def test_a_clock_that_jumps_changes_nothing(zygote, reference, tmp_path):
     assert details.summarize(run_dir).status == "finished"
 
 
-def test_what_is_different_from_when_the_run_began_is_named(zygote, reference, monkeypatch):
+def test_differences_since_the_run_began_are_named(zygote, reference, monkeypatch):
     record = store.read_run_record(reference.dir)
     same = backend.Backend(record.device, "", record.towers, record.intra_op_threads, record.inter_op_threads)
     monkeypatch.setattr(facts, "environment", lambda: record.environment)
@@ -148,7 +148,7 @@ def test_what_is_different_from_when_the_run_began_is_named(zygote, reference, m
     ]
 
 
-def test_a_difference_is_said_on_resume(zygote, reference, tmp_path):
+def test_a_difference_is_reported_on_resume(zygote, reference, tmp_path):
     run_dir = reference.copy(tmp_path)
     text = (run_dir / "run.json").read_text()
     (run_dir / "run.json").write_text(text.replace('"environment": {}', '"environment": {"XLA_FLAGS": "x"}'))

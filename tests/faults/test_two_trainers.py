@@ -15,11 +15,11 @@ def test_a_second_trainer_is_refused_at_once_and_a_dead_one_frees_the_run(zygote
     first = zygote.start("train", config, "--runs-dir", tmp_path / "runs")
     wait_until(lambda: [*(tmp_path / "runs").rglob("step-*")] or first.ended.is_set())
     run_dir = only_run(tmp_path / "runs")
-    first.signal(signal.SIGSTOP)  # so that whatever changes now, the second has changed
+    first.signal(signal.SIGSTOP)  # so that the second one has made any change from now on
     before, began = snapshot(run_dir), time.monotonic()
     second = zygote.run("resume", run_dir, code=6)
-    assert time.monotonic() - began < 3  # all of the process; no second of it is spent on TensorFlow
-    assert f"process {first.pid} works on this run; wait for it, or stop it first" in second.stderr
+    assert time.monotonic() - began < 3  # the whole process, which does not start TensorFlow
+    assert f"process {first.pid} is working on this run; wait for it, or stop it first" in second.stderr
     assert snapshot(run_dir) == before
     first.signal(signal.SIGKILL)
     first.wait()

@@ -1,12 +1,12 @@
-"""Starts processes of cnn-train that can be killed, each in a fraction of a second.
+"""Starts processes of cnn-train that can be killed, each within a fraction of a second.
 
-A process that has imported everything, but started nothing, forks one child for each request. A child is what a process
-started anew would be: it has its own session, arguments, folder, environment and standard streams.
+A process that has imported everything, but started nothing, forks one child for each request. A child is like a newly
+started process: it has its own session, arguments, folder, environment and standard streams.
 
 Reads one JSON object a line from stdin: ``argv``, ``cwd``, ``env`` and ``streams``, three paths, null for a closed one;
-in place of ``argv`` it may have ``call``, the path of a Python file, the name of a function in it and its arguments.
-What the tests ignore, a child does not, but for the signals with the numbers in ``ignored``.
-With ``hasty`` the child leaves out the interpreter's end, which takes longer than many a command.
+instead of ``argv`` it may have ``call``: the path of a Python file, the name of a function in it and its arguments.
+A child ignores only the signals with the numbers in ``ignored``, even if the tests ignore others.
+With ``hasty`` the child skips the interpreter's shutdown, which takes longer than many commands.
 Writes JSON lines to stdout: ``{"pid": 1}`` when the child lives, ``{"pid": 1, "code": 0}`` when it has ended.
 """
 
@@ -29,21 +29,21 @@ def import_everything() -> None:
 
 
 def become(request: dict) -> None:
-    """Be the process that ``request`` asks for."""
+    """Become the process that ``request`` asks for."""
     os.setsid()
     hear_signals(request["ignored"] if "ignored" in request else [])
     signal.alarm(MAX_SECONDS)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    tempfile.tempdir = None  # which the imports have looked up before
+    tempfile.tempdir = None  # the imports have already looked it up
     for number, path in enumerate(request["streams"]):
         name = ("stdin", "stdout", "stderr")[number]
         if path is None:
             os.close(number)
             setattr(sys, name, None)
             continue
-        # The first terminal that is opened here becomes the one that this session is controlled by.
+        # The first terminal that is opened here becomes this session's controlling terminal.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY)
         if file != number:
             os.dup2(file, number)
@@ -54,7 +54,7 @@ def become(request: dict) -> None:
         path, function, arguments = request["call"]
         runpy.run_path(path)[function](*arguments)
         sys.stdout.flush()
-        os._exit(0)  # the interpreter's end takes as long as many a call
+        os._exit(0)  # the interpreter's shutdown takes as long as many calls
     sys.argv = ["cnn-train", *request["argv"]]
 
     from cnn_trainer.__main__ import main
@@ -68,7 +68,7 @@ def become(request: dict) -> None:
 
 
 def hear_signals(ignored: list[int]) -> None:
-    """As a process of its own session is started from a terminal, however nohup or a shell started the tests."""
+    """Reset signals as for a process started from a terminal, no matter how nohup or a shell started the tests."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         heard = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if number in ignored else heard)

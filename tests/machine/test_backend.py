@@ -1,4 +1,4 @@
-"""TensorFlow is started with a run's settings, or the run is refused."""
+"""TensorFlow starts with a run's settings, or the run is refused."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def found():
     return json.loads(done.stdout)
 
 
-def test_a_tensorflow_that_runs_with_equal_settings_is_taken_as_it_is(found):
+def test_a_tensorflow_that_runs_with_the_same_settings_is_accepted(found):
     for name in ("not used so far", "used with these settings", "used with these settings again"):
         assert found[name] == 1, name
     assert found["kept from collection"] == 0
@@ -59,7 +59,7 @@ def test_a_tensorflow_that_runs_with_equal_settings_is_taken_as_it_is(found):
 def test_other_threads_are_one_error_with_both_numbers_and_the_remedy(found):
     assert found["used with other threads"] == (
         "TensorFlow is already in use in this process, with 1 and 2 for runtime.intra_op_threads and "
-        f"runtime.inter_op_threads (0: as TensorFlow likes); this run needs 3 and 2; {REMEDY}"
+        f"runtime.inter_op_threads (0: TensorFlow chooses); this run needs 3 and 2; {REMEDY}"
     )
 
 
@@ -83,7 +83,7 @@ LINES = {
 }
 
 
-def test_no_gpu_is_no_error_and_one_that_does_not_work_is(capfd, monkeypatch):
+def test_a_missing_gpu_is_not_an_error_but_a_broken_one_is(capfd, monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     with backend._quiet():
         for line in LINES:

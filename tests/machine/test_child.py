@@ -1,4 +1,4 @@
-"""A function in a process of its own: what goes in, what comes back, and how its end is told."""
+"""A function in its own process: what goes in, what comes back, and how its end is reported."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def raise_it(): child.answer(lambda: 1 / 0)
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """A function that runs a function of the program, from a folder that must not be imported from."""
+    """Runs a function of the program, in a folder from which nothing must be imported."""
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs" / "program.py").write_text(PROGRAM)
     (tmp_path / "working").mkdir()
@@ -36,7 +36,7 @@ def program(tmp_path, monkeypatch):
     return lambda name, *words, **options: run_child(f"program:{name}", *words, folder=folder, **options)
 
 
-def test_words_and_variables_go_in_and_the_answer_alone_comes_back(program, tmp_path):
+def test_arguments_and_variables_go_in_and_only_the_answer_comes_back(program, tmp_path):
     ended = program("main", "a b", "--c", environment={"CHILD": "1"})
     found = json.loads(ended.stdout)
     assert (found["words"], found["stdin"], found["variable"]) == (["a b", "--c"], "", "1")
@@ -55,11 +55,11 @@ def test_words_and_variables_go_in_and_the_answer_alone_comes_back(program, tmp_
         ("hang", "its process did not end within 1 seconds", None, None),
     ],
 )
-def test_how_it_failed_is_told_in_a_line(program, name, failure, exit_code, signal_name):
+def test_a_failure_is_described_in_one_line(program, name, failure, exit_code, signal_name):
     ended = program(name, timeout_seconds=1.0 if name == "hang" else 60.0)
     assert (ended.failure, ended.exit_code, ended.signal_name) == (failure, exit_code, signal_name)
 
 
-def test_a_process_that_cannot_be_started_is_told(program, monkeypatch):
+def test_a_process_that_cannot_be_started_is_reported(program, monkeypatch):
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     assert program("main").failure == "no process could be started: No such file or directory"

@@ -1,4 +1,4 @@
-"""What the program knows of the environment that it runs in."""
+"""What the program knows about its environment."""
 
 import importlib.util
 import shutil
@@ -30,6 +30,6 @@ def test_packages_are_installed_for_the_python_that_runs(
     assert facts.install_command("--no-deps", "onnx>=1") == command
 
 
-def test_the_command_begins_with_a_program_that_is_there() -> None:
+def test_the_command_begins_with_a_program_that_exists() -> None:
     first = facts.install_command("onnx").split()[0]
     assert shutil.which(first) or Path(first).is_file()

@@ -1,4 +1,4 @@
-"""Standard streams, in processes of their own: a test's own are pytest's."""
+"""Standard streams, in separate processes, because pytest replaces those of a test."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def output_of(script, **options):
 
 
 @pytest.mark.parametrize(("target", "err"), [("2", "inside\ninside below\n"), ("None", "")])
-def test_what_is_written_inside_the_block_goes_elsewhere_and_comes_back_afterwards(target, err):
+def test_output_in_the_block_is_redirected_and_afterwards_restored(target, err):
     script = f"""
 print("buffered before", end="\\n")
 try:
@@ -33,11 +33,11 @@ except ValueError:
     assert output_of(script) == ("buffered before\nafter\nafter below\n", err)
 
 
-def test_what_is_discarded_does_not_come_back():
+def test_discarded_output_does_not_come_back():
     assert output_of("write('before'); streams.discard(1); write('after')") == ("before\nbefore below\n", "")
 
 
-def test_closed_streams_are_opened_on_nothing():
+def test_closed_streams_are_opened_on_the_null_device():
     script = """
 os.close(0), os.close(1)
 sys.stdin = sys.stdout = None

@@ -1,4 +1,4 @@
-"""The networks that the factory builds."""
+"""The networks that the builder builds."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from cnn_trainer.network.build import build_model
 
 @pytest.fixture
 def build(make_experiment):
-    """A function of the model section and the seed that gives the Keras model for MNIST's images."""
+    """A function that builds the Keras model for MNIST's images from the model section and the seed."""
 
     def make(model=None, seed=1, precision="float32", shape=(28, 28, 1), num_classes=10):
         return build_model(make_experiment(model, None, precision, seed), shape, num_classes)
@@ -50,7 +50,7 @@ def test_the_documented_network_layer_for_layer(build):
     assert all(layer.__module__.startswith("keras.") for layer in model.layers)
 
 
-def test_initial_weights_are_glorots_and_biases_zero(build):
+def test_initial_weights_are_glorot_uniform_and_biases_zero(build):
     """Uniform within ±√(6 / (fan in + fan out)): Glorot and Bengio (2010), equation 16."""
     for layer, fans in zip([x for x in build().layers if x.weights], [297, 864, 1664, 74], strict=True):
         kernel, bias = (variable.numpy() for variable in layer.weights)
@@ -59,13 +59,13 @@ def test_initial_weights_are_glorots_and_biases_zero(build):
         assert not bias.any()
 
 
-def test_a_seed_gives_the_same_weights_and_another_seed_others(build):
+def test_a_seed_gives_the_same_weights_and_another_seed_different_ones(build):
     one, again, other = ([variable.numpy() for variable in build(seed=seed).weights] for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not any(np.array_equal(a, b) for a, b in zip(one, other, strict=True) if a.ndim > 1)
 
 
-def test_layers_of_one_shape_start_apart(build):
+def test_layers_of_the_same_shape_start_with_different_weights(build):
     model = build({"builder": "mlp", "hidden_units": [8, 8, 8]})
     kernels = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, "kernel")]
     assert not np.array_equal(kernels[1], kernels[2])
@@ -83,7 +83,7 @@ def test_the_mlp_is_fully_connected(build):
     assert kinds(build({"builder": "mlp", "hidden_units": []})) == ["Rescaling", "Flatten", "Dense"]
 
 
-def test_batch_normalization_stands_between_product_and_activation(build):
+def test_batch_normalization_is_between_product_and_activation(build):
     model = build({"batch_normalization": True, "activation": "silu"})
     block = ["Conv2D", "BatchNormalization", "Activation", "MaxPooling2D"]
     assert kinds(model) == ["Rescaling", *block, *block, "Flatten", "Dense", "Dense"]
@@ -97,7 +97,7 @@ def test_batch_normalization_stands_between_product_and_activation(build):
     assert mlp.layers[-1].use_bias
 
 
-def test_dropout_stands_after_each_block_and_hidden_layer_that_has_a_rate(build):
+def test_dropout_follows_each_block_and_hidden_layer_that_has_a_rate(build):
     model = build({"conv_dropout": [0.0, 0.25], "dense_units": [16, 8], "dropout": [0.5, 0.0]})
     start = ["Rescaling", "Conv2D", "MaxPooling2D", "Conv2D", "MaxPooling2D", "Dropout"]
     assert kinds(model) == [*start, "Flatten", "Dense", "Dropout", "Dense", "Dense"]
@@ -151,7 +151,7 @@ assert not any(name.startswith("cnn_trainer") for name in sys.modules)
 
 
 def test_a_saved_model_is_any_keras_users_and_takes_raw_images(build, digits, tmp_path):
-    """With every kind of layer in it; in a process of its own, which does not import this package."""
+    """It has every kind of layer, and is loaded in a process that does not import this package."""
     model = build({"batch_normalization": True, "conv_dropout": 0.2, "dropout": 0.5, "l2": 0.001})
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", digits.images)

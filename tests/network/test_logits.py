@@ -21,7 +21,7 @@ def test_logits_are_those_of_the_plain_model_for_any_number_of_images(num_images
     assert np.abs(tf.nn.softmax(logits) - model(images.astype("float32"))).max() < 1e-6
 
 
-def test_logits_do_not_depend_on_how_many_images_are_handed_over_at_a_time(make_experiment, monkeypatch):
+def test_logits_do_not_depend_on_the_number_of_images_per_call(make_experiment, monkeypatch):
     model = build_model(make_experiment(SMALL), (11, 10, 1), 3)
     images = np.random.default_rng(1).integers(0, 256, (4 * EVALUATION_BATCH + 1, 11, 10, 1), np.uint8)
     logits = build_logits(model, 2)

@@ -1,4 +1,4 @@
-"""Whether another precision pays: what is timed, and what is said of the outcome. No test asks for a speed."""
+"""Whether another precision pays off: what is timed, and what is said about the result. No test demands a speed."""
 
 import numpy as np
 import pytest
@@ -20,19 +20,19 @@ NETWORKS = {
 
 @pytest.fixture
 def model(make_experiment):
-    """A function of the section model and the images' shape that gives the Keras model."""
+    """A function that builds the Keras model from the section model and the images' shape."""
     return lambda section, image_shape: build_model(make_experiment(section), image_shape, 10)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_what_is_timed_is_the_work_of_a_training_step_in_the_precision(model, network):
-    """All products together need as many operations as the network is counted to need."""
+    """All products together need as many operations as were counted for the network."""
     built = model(*NETWORKS[network])
 
     def multiplied(product):
         assert product().dtype == "bfloat16"
         options, shapes = product.keywords, [tuple(value.shape) for value in product.args if tf.is_tensor(value)]
-        if "out_backprop" in options:  # as much as the convolution that it belongs to
+        if "out_backprop" in options:  # as many as the convolution that it belongs to
             kernel = options["filter_sizes"] if "filter_sizes" in options else options["filter"].shape
             return np.prod(kernel[:3]) * np.prod(options["out_backprop"].shape)
         if product.func is tf.nn.conv2d:
@@ -74,10 +74,10 @@ def test_a_slow_machine_repeats_the_measurement_less_often(model, monkeypatch):
     monkeypatch.setattr(precision, "_seconds", take)
     monkeypatch.setattr(precision.time, "perf_counter", lambda: clock[0])
     assert precision.measure_gain(built, "bfloat16", 4) == 1
-    assert clock[0] == pytest.approx(2 * 0.15 + 2 * 2 * 0.15)  # once to build the kernels, then twice
+    assert clock[0] == pytest.approx(2 * 0.15 + 2 * 2 * 0.15)  # one call builds the kernels, two more are timed
 
 
-def test_measuring_reads_and_changes_nothing_of_the_model_and_draws_no_random_number(model):
+def test_measuring_neither_reads_nor_changes_the_model_and_draws_no_random_number(model):
     built = model({"batch_normalization": True, "filters": [2], "dense_units": []}, (8, 8, 1))
     before = [variable.numpy() for variable in built.variables]
     tf.random.set_seed(3)
@@ -90,14 +90,14 @@ def test_measuring_reads_and_changes_nothing_of_the_model_and_draws_no_random_nu
 
 
 @pytest.mark.parametrize(("gain", "times"), [(0.2, "5.0"), (0.5, "2.0"), (1.0, "1.0"), (1.049, "1.0")])
-def test_a_precision_that_does_not_pay_is_warned_of_with_what_was_measured(gain, times):
-    measured = f"the products of this network take {times} times as long as in float32 here"
-    words = f"runtime.precision is bfloat16, in which {measured}; compare whole runs with: cnn-train benchmark"
+def test_a_slow_precision_gives_a_warning_with_the_measurement(gain, times):
+    measured = f"here the products of this network take {times} times as long in it as in float32"
+    words = f"runtime.precision is bfloat16, but {measured}; compare whole runs with: cnn-train benchmark"
     assert precision.slow_warning("bfloat16", gain) == words
 
 
 @pytest.mark.parametrize("gain", [1.05, 1.6, 4.0])
-def test_one_that_pays_is_not(gain):
+def test_a_fast_precision_gives_no_warning(gain):
     assert precision.slow_warning("bfloat16", gain) is None
 
 
@@ -105,7 +105,7 @@ def test_one_that_pays_is_not(gain):
     ("chosen", "gain", "warned"),
     [("bfloat16", 0.5, True), ("float16", 0.5, True), ("bfloat16", 1.5, False), ("float32", 0.5, False)],
 )
-def test_a_run_warns_by_what_was_measured(small_config, tmp_path, monkeypatch, chosen, gain, warned):
+def test_a_run_warns_according_to_the_measurement(small_config, tmp_path, monkeypatch, chosen, gain, warned):
     from cnn_trainer.network.fits import load_checked
     from cnn_trainer.training.prepare import Feedback, prepare
 

@@ -1,4 +1,4 @@
-"""The rewritten operations against the plain Keras model, over random architectures."""
+"""The rewritten operations compared with the plain Keras model, on random architectures."""
 
 import keras
 import numpy as np
@@ -57,7 +57,7 @@ def architectures(
 
 
 def build(model, shape, seed=1):
-    """The Keras model in float64, with biases and moving statistics that are not what they are at first."""
+    """The Keras model in float64, with biases and moving statistics that differ from their initial values."""
     experiment = Experiment.model_validate(
         {"seed": seed, "data": {"source": "mnist-5k"}, "model": model, "runtime": {"precision": "float64"}}
     )
@@ -76,7 +76,7 @@ def batch(shape, seed=1, size=4):
 
 
 def plain_gradients(model, images, labels, training):
-    """Mean cross-entropy and its gradients, as the Keras model has them."""
+    """Mean cross-entropy and its gradients, from the Keras model."""
     with tf.GradientTape() as tape:
         probabilities = model(images, training=training)
         chosen = tf.gather(probabilities, labels, axis=1, batch_dims=1)
@@ -106,7 +106,7 @@ def assert_same(found, wanted, scale):
 @many
 @given(architectures(), st.booleans())
 def test_loss_and_every_gradient_are_those_of_the_plain_model(architecture, training):
-    """Relative to the largest entry of any gradient; Dropout, whose choices are others, is left out of training."""
+    """Relative to the largest entry of any gradient. Training has no Dropout, because its choices would differ."""
     model, shape = architecture
     if training:
         model = {**model, "conv_dropout": 0.0, "dropout": 0.0}
@@ -131,8 +131,8 @@ def test_loss_and_every_gradient_are_those_of_the_plain_model(architecture, trai
 
 @few
 @given(architectures(normalization=(False,), paddings=("valid",), min_pool=2), st.integers(0, 100))
-def test_cropped_away_pixels_are_read_by_nothing(architecture, seed):
-    """Padding and batch normalisation leave nothing to crop; the test above has them."""
+def test_no_layer_reads_the_cropped_pixels(architecture, seed):
+    """With padding or batch normalisation nothing can be cropped; the test above covers them."""
     model, shape = architecture
     built = build(model, shape)
     height, width = rewrite.cropped_size(rewrite.read_model(built), *shape[:2])
@@ -146,7 +146,7 @@ def test_cropped_away_pixels_are_read_by_nothing(architecture, seed):
 
 @few
 @given(architectures(activations=("linear", "tanh"), normalization=(False,), paddings=("valid",)))
-def test_the_last_row_and_column_that_are_kept_are_read(architecture):
+def test_the_last_kept_row_and_column_are_read(architecture):
     model, shape = architecture
     built = build(model, shape)
     height, width = rewrite.cropped_size(rewrite.read_model(built), *shape[:2])
@@ -160,7 +160,7 @@ def test_the_last_row_and_column_that_are_kept_are_read(architecture):
 
 @few
 @given(architectures())
-def test_pooling_moves_before_bias_and_monotone_activations_alone(architecture):
+def test_pooling_moves_only_before_bias_and_monotone_activations(architecture):
     model, shape = architecture
     before = rewrite.read_model(build(model, shape))
     after = rewrite.pool_first(before)
@@ -174,7 +174,7 @@ def test_pooling_moves_before_bias_and_monotone_activations_alone(architecture):
 
 
 @pytest.mark.parametrize("more", [{"activation": "tanh"}, {"activation": "gelu"}, {"batch_normalization": True}])
-def test_nothing_is_joined_that_a_convolution_does_not_compute_with_its_bias_and_relu(more):
+def test_only_a_bias_and_relu_after_a_convolution_are_joined(more):
     operations = rewrite.pool_first(rewrite.read_model(documented(**more)))
     assert rewrite.join_pools(operations) == operations
 
@@ -218,7 +218,7 @@ def test_the_documented_model_is_read_and_rewritten_as_it_says():
 @few
 @given(architectures())
 def test_a_folded_scale_leaves_the_function_as_it_is(architecture):
-    """And no image is scaled, as the first layer is a convolution."""
+    """And no image is scaled, because the first layer is a convolution."""
     model, shape = architecture
     built = build(model, shape)
     operations = rewrite.fold_scale(rewrite.read_model(built))
@@ -267,7 +267,7 @@ def test_images_need_not_be_square():
 
 
 def test_batch_normalization_sees_every_pixel():
-    """Its statistics are taken over what a later pool drops."""
+    """Its statistics include the pixels that a later pool drops."""
     operations = rewrite.read_model(documented(batch_normalization=True, pool_size=3))
     assert rewrite.cropped_size(operations, 28, 28) == (28, 28)
 
@@ -282,7 +282,7 @@ def test_batch_normalization_sees_every_pixel():
         ({"builder": "mlp", "batch_normalization": True}, True),
     ],
 )
-def test_only_batch_normalization_looks_across_the_batch(model, across):
+def test_only_batch_normalization_depends_on_the_whole_batch(model, across):
     built = build(model, (12, 12, 1))
     assert rewrite.looks_across_batch(rewrite.read_model(built)) is across
     images, labels = batch((12, 12, 1), size=6)
@@ -293,7 +293,7 @@ def test_only_batch_normalization_looks_across_the_batch(model, across):
 
 
 def test_the_gradient_of_a_bias_is_added_up_exactly_enough_in_bfloat16():
-    """10,816 times 1: a sum that is itself kept in bfloat16 would stay at 256."""
+    """10,816 times 1: a sum held in bfloat16 would stay at 256."""
     bias = tf.zeros(2, tf.bfloat16)
     with tf.GradientTape() as tape:
         tape.watch(bias)
@@ -303,7 +303,7 @@ def test_the_gradient_of_a_bias_is_added_up_exactly_enough_in_bfloat16():
 
 @pytest.mark.parametrize("dtype", [tf.float64, tf.float32, tf.bfloat16])
 @pytest.mark.parametrize("rate", [0.01, 0.2])
-def test_dropout_drops_its_share_and_keeps_the_mean(rate, dtype):
+def test_dropout_drops_its_fraction_and_keeps_the_mean(rate, dtype):
     ones, seed = tf.ones((200, 500), dtype), tf.constant([3, 4])
     dropped = np.asarray(rewrite.compute([Drop(rate, 7)], ones, [], seed, True), np.float64)
     kept = np.unique(dropped[dropped > 0])
@@ -313,7 +313,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate, dtype):
     assert np.array_equal(rewrite.compute([Drop(0.2, 7)], ones, [], seed, False), ones)
 
 
-def test_dropout_follows_from_seed_and_stream_alone():
+def test_dropout_depends_only_on_seed_and_stream():
     ones = tf.ones((8, 64), tf.float64)
     seen = [(Drop(0.5, stream), seed) for stream in (1, 2) for seed in ([3, 4], [3, 5], [5, 4])]
     drawn = [rewrite.compute([drop], ones, [], tf.constant(seed), True).numpy() for drop, seed in seen]
@@ -323,7 +323,7 @@ def test_dropout_follows_from_seed_and_stream_alone():
     assert max(agreements) < 0.62  # 512 fair coins, 15 pairs: 5 standard deviations
 
 
-def test_the_dropout_layers_of_one_model_draw_apart():
+def test_the_dropout_layers_of_a_model_draw_independently():
     operations = rewrite.read_model(documented(conv_dropout=0.3, dense_units=[8, 8], dropout=0.5))
     drops = [operation for operation in operations if isinstance(operation, Drop)]
     assert [drop.rate for drop in drops] == [0.3, 0.3, 0.5, 0.5]
@@ -331,7 +331,7 @@ def test_the_dropout_layers_of_one_model_draw_apart():
 
 
 def test_other_weights_than_the_models_own_are_used_throughout():
-    """Moving averages are evaluated so; batch normalisation's scale and shift are among them."""
+    """This is how moving averages are evaluated; they include batch normalisation's scale and shift."""
     built = build({"builder": "cnn", "filters": [3], "batch_normalization": True}, (9, 9, 1))
     images = batch((9, 9, 1))[0].numpy()
     values = [variable.numpy() * 1.5 for variable in built.trainable_variables]
@@ -358,7 +358,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("layer", UNKNOWN.values(), ids=UNKNOWN.keys())
-def test_what_is_not_known_is_refused(layer):
+def test_an_unknown_layer_is_refused(layer):
     end = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
     with pytest.raises(TypeError, match="not known here"):
         rewrite.read_model(keras.Sequential([keras.Input((8, 8, 2)), layer(), *end]))

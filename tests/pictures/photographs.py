@@ -1,8 +1,8 @@
-"""Digits of MNIST as people have them: photographed and scanned, made by transformation from a seed.
+"""MNIST's digits as photographs and scans would show them, made by random transformations with a seed.
 
-A digit becomes ink of some pen on a larger page, off centre and a little askew; the page has a colour, a grain, specks,
-perhaps ruled lines, and may lie on a desk; it is lit from one side, seen through a lens that is not quite sharp, by a
-sensor with noise, and kept as JPEG or PNG.
+A digit becomes pen ink on a larger page, off centre and slightly tilted. The page has a colour, grain, specks and
+perhaps ruled lines, and may lie on a desk. It is lit from one side, slightly out of focus, with sensor noise, and
+stored as JPEG or PNG.
 """
 
 import io
@@ -33,12 +33,12 @@ DESKS = {"walnut": (84, 56, 38), "oak": (132, 98, 62), "black": (38, 38, 40)}
 
 @dataclass(frozen=True)
 class Kind:
-    """What a picture is like; pairs are the bounds of what chance chooses from."""
+    """The properties of a kind of picture; a value is chosen at random between the bounds of each pair."""
 
     papers: tuple[str, ...] = ("white", "cream")
     inks: tuple[str, ...] = ("black", "blue", "red", "green", "pencil")
-    size: tuple[float, float] = (0.3, 0.7)  # of the digit, as a share of the page's shorter side
-    lost: tuple[float, float] = (0.1, 0.3)  # share of the light that is missing at the dark end
+    size: tuple[float, float] = (0.3, 0.7)  # the digit's size, as a share of the page's shorter side
+    lost: tuple[float, float] = (0.1, 0.3)  # share of light that is missing at the dark end
     noise: tuple[float, float] = (4, 10)  # standard deviation, of 255
     blur: tuple[float, float] = (0.8, 2.0)  # pixels
     shaded: bool = False
@@ -59,7 +59,7 @@ KINDS = {
     "note on a desk": Kind(papers=("white", "yellow note", "blue note"), on_desk=True),
 }
 
-STROKES = {  # of a pen, in a paint program's picture of 28x28
+STROKES = {  # pen strokes, in a paint program's picture of 28x28
     "1": [[(14, 5), (14, 23)]],
     "7": [[(8, 7), (19, 7), (13, 23)]],
     "4": [[(17, 23), (17, 5), (8, 16), (21, 16)]],
@@ -78,12 +78,12 @@ def drawn(name, side=28, pen=1, size=(28, 28), paper=255, ink=0, place=(0, 0)):
 
 
 def photograph(digit, kind, seed):
-    """The bytes of a picture file, and the name ending that goes with them.
+    """The bytes of a picture file, and its file name extension.
 
     Args:
         digit: uint8 (28, 28), light on dark.
         kind: one of ``KINDS``.
-        seed: decides over everything else.
+        seed: decides everything else.
     """
     asked = KINDS[kind]
     random = np.random.default_rng(seed)
@@ -107,7 +107,7 @@ def photograph(digit, kind, seed):
 
 
 def _cover(digit, size, random):
-    """How much ink covers each point, 0 to 1: the digit enlarged, its edges sharp again, its line of another width."""
+    """How much ink covers each point, 0 to 1: an enlarged digit with sharp edges and another line width."""
     large = Image.fromarray(digit).rotate(random.uniform(-8, 8), Image.Resampling.BICUBIC)
     smooth = np.asarray(large.resize((size, size), Image.Resampling.BICUBIC), np.float64) / 255
     edge = random.uniform(0.35, 0.6)
@@ -140,7 +140,7 @@ def _rule(page, random):
 
 
 def _write(page, cover, ink, random):
-    """Put the digit somewhere on the page, whole."""
+    """Put the whole digit somewhere on the page."""
     height, width, _ = page.shape
     rows, columns = (np.flatnonzero((cover > 0.3).any(axis=axis)) for axis in (1, 0))
     cover = cover[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -152,7 +152,7 @@ def _write(page, cover, ink, random):
 
 
 def _lay_on_desk(page, random):
-    """The page, turned a little, on something dark that shows on all sides."""
+    """The page, slightly rotated, on something dark that is visible on all sides."""
     sheet = Image.fromarray(page.clip(0, 255).astype(np.uint8))
     whole = Image.new("L", sheet.size, 255)
     angle = random.uniform(-7, 7)

@@ -1,4 +1,4 @@
-"""How a picture becomes what a network was trained on."""
+"""How a picture is made to look like the images that a network was trained on."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from .photographs import STROKES, drawn
 
 
 def large(digit, side=280, paper=255, ink=0, place=(0, 0), page=None):
-    """A digit enlarged, dark on light, at a place on a larger page."""
+    """An enlarged digit, dark on light, at a place on a larger page."""
     height, width = page or (side, side)
     enlarged = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     cover = np.zeros((height, width))
@@ -27,7 +27,7 @@ def center_of_mass(image):
 
 
 def alike(one, two):
-    """Correlation of two images, the one moved by a pixel at most."""
+    """The correlation of two images, one of them shifted by at most a pixel."""
     moved = (np.roll(one, (y, x), (0, 1)).astype(float) for y in (-1, 0, 1) for x in (-1, 0, 1))
     return max(np.corrcoef(image.ravel(), two.ravel())[0, 1] for image in moved)
 
@@ -240,8 +240,8 @@ def test_a_sheet_on_something_darker_is_found():
 @pytest.mark.parametrize(
     "picture",
     [
-        desk_with_note(desk=200),  # paper alone
-        desk_with_note(paper=60, desk=200),  # something dark on light: no sheet
+        desk_with_note(desk=200),  # only paper
+        desk_with_note(paper=60, desk=200),  # something dark on light: not a sheet
         np.where(np.indices((90, 120)).sum(axis=0) < 105, 60, 200).astype(np.uint8),  # half of it in shadow
         np.zeros((90, 120), np.uint8),
     ],

@@ -1,4 +1,4 @@
-"""``cnn-train predict`` as a person has it: pictures in, what they show out."""
+"""``cnn-train predict`` as a user sees it: pictures go in, classes come out."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ def lines(answer):
 
 
 def test_pictures_as_people_take_them_are_read(cnn_train, digits_run, digits, tmp_path):
-    """40 of seven kinds: scans, photographs, in shadow, small on a page, on ruled paper, a blackboard, a desk."""
+    """40 pictures of seven kinds: scans, photographs, shadows, small on a page, ruled paper, a blackboard, a desk."""
     kinds = list(photographs.KINDS)
     labels = {}
     for number in range(40):
@@ -183,7 +183,7 @@ def test_more_pictures_than_fit_a_batch_stay_in_order(cnn_train, digits_run, dig
 
 
 def test_each_row_of_a_csv_file_is_answered_for(cnn_train, digits_run, digits, tmp_path):
-    """Kaggle's test.csv: pixels without labels. Rows are what the images of the data set are."""
+    """Kaggle's test.csv: pixels without labels. Rows look like the images of the data set."""
     path = tmp_path / "test.csv"
     flat = digits.images[:200].reshape(200, -1).tolist()
     text = (
@@ -206,4 +206,4 @@ def test_a_wrong_row_of_a_csv_file_is_named(cnn_train, digits_run, tmp_path):
     assert answer.code == 4
     assert f"{path}:2: column 784 holds 'x'; expected a number" in answer.err
     path.write_text("label,pixel0\n1,2\n")
-    assert "has 1 values a row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err
+    assert "has 1 value per row; an image of 28x28x1 takes 784" in cnn_train("predict", digits_run, path).err

@@ -36,7 +36,7 @@ def compact(header: object) -> bytes:
 
 
 def crafted(header: object, data: bytes = b"", header_bytes: int | None = None) -> bytes:
-    """A file with this header and the right digest: what a stranger can write."""
+    """A file with this header and the right digest, which a stranger can write."""
     text = header if isinstance(header, bytes) else compact(header)
     file = (len(text) if header_bytes is None else header_bytes).to_bytes(8, "little") + text + data
     return file.replace(b"0" * 64, hashlib.sha256(file).hexdigest().encode(), 1)
@@ -46,7 +46,7 @@ def header_with(state: str = "{}", **arrays: object) -> dict[str, object]:
     return {"__metadata__": {"checkpoint": f'{{"sha256":"{"0" * 64}","state":{state}}}'}, **arrays}
 
 
-def test_what_is_written_is_read_again_to_the_bit():
+def test_a_checkpoint_is_read_back_bit_for_bit():
     names = ["bool", "uint8", "int32", "int64", "uint32", "uint64", "float32", "float64"]
     arrays = {name: np.frombuffer(bytes(range(48)), name) for name in names[1:]}
     arrays["bool"] = np.array([True, False])
@@ -102,7 +102,7 @@ def test_every_truncation_and_extension_is_detected():
         with pytest.raises(StorageError):
             decode(data[:length], EXPECTED)
     for tail in (b"\0", b" ", data):
-        with pytest.raises(StorageError, match="does not have the digest"):
+        with pytest.raises(StorageError, match="does not match its digest"):
             decode(data + tail, EXPECTED)
 
 
@@ -111,7 +111,7 @@ NEXT = {**FLOATS, "data_offsets": [8, 16]}
 TWO = {"a": (np.dtype("float32"), (2,)), "b": (np.dtype("float32"), (2,))}
 
 
-def test_the_crafted_file_that_is_right_is_taken():
+def test_a_correct_crafted_file_is_accepted():
     assert decode(crafted(header_with(a=FLOATS, b=NEXT), bytes(16)), TWO).state == {}
 
 
@@ -123,7 +123,7 @@ def test_the_crafted_file_that_is_right_is_taken():
         (crafted(header_with(), header_bytes=2**64 - 1), "header takes"),
         (crafted(header_with(), header_bytes=0), "no digest"),
         (crafted(b"x" + compact(header_with())), "not valid JSON"),
-        (crafted(compact(header_with())[:-1] + b',"a":1,"a":2}'), "'a' stands there twice"),
+        (crafted(compact(header_with())[:-1] + b',"a":1,"a":2}'), "'a' occurs twice"),
         (crafted(header_with() | {"x": header_with()["__metadata__"]}), "no digest"),
         (crafted([header_with()]), "its header is not"),
         (crafted({"x": header_with()}), "its metadata is not"),
@@ -167,7 +167,7 @@ def test_a_crafted_file_is_refused_for_what_is_wrong_with_it(file, problem):
     ),
     st.binary(max_size=20),
 )
-def test_no_header_whatever_breaks_the_reader(entry, data):
+def test_no_header_breaks_the_reader(entry, data):
     for header in (header_with(a=FLOATS, b=entry), header_with(json.dumps(entry)), [entry, header_with()]):
         with pytest.raises(StorageError):
             decode(crafted(header, data), TWO)
@@ -176,7 +176,7 @@ def test_no_header_whatever_breaks_the_reader(entry, data):
 def test_a_header_beyond_the_bound_is_neither_read_nor_written(monkeypatch):
     data = encode(make())
     monkeypatch.setattr(checkpoint, "MAX_HEADER_BYTES", 100)
-    with pytest.raises(StorageError, match=r"header takes .* bytes, 100 allowed"):
+    with pytest.raises(StorageError, match=r"header takes .* bytes; at most 100 are allowed"):
         decode(data, EXPECTED)
     with pytest.raises(StorageError, match="train fewer epochs"):
         encode(make())
@@ -203,7 +203,7 @@ def test_the_last_two_checkpoints_are_kept(tmp_path):
     assert read_newest(tmp_path, EXPECTED, pytest.fail).state["step"] == 1_000_000_000
 
 
-def test_broken_newer_checkpoints_go_when_training_went_on_from_an_older_one(tmp_path):
+def test_broken_newer_checkpoints_are_removed_after_training_continued_from_an_older_one(tmp_path):
     write_checkpoint(tmp_path, 10, make(step=10))
     (tmp_path / "step-000000020.safetensors").write_bytes(b"broken")
     (tmp_path / "notes.txt").write_bytes(b"mine")
@@ -232,7 +232,7 @@ def test_no_checkpoint_is_removed_before_the_new_one_is_safe(tmp_path, monkeypat
     assert read_newest(tmp_path, EXPECTED, pytest.fail).state["step"] == (3 if renamed else 2)
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path):
     write_checkpoint(tmp_path, 1, make(step=1))
     newest = write_checkpoint(tmp_path, 2, make(step=2))
     good = newest.read_bytes()
@@ -246,7 +246,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path):
             assert read_newest(tmp_path, EXPECTED, warnings.append).state["step"] == 1
             assert len(warnings) == 1
             assert warnings[0].startswith(f"{newest}: ")
-            assert warnings[0].endswith("the one before it is taken")
+            assert warnings[0].endswith("using the previous checkpoint")
 
 
 def test_without_a_valid_checkpoint_the_error_says_so(tmp_path):
@@ -258,9 +258,9 @@ def test_without_a_valid_checkpoint_the_error_says_so(tmp_path):
     with (tmp_path / "step-000000004.safetensors").open("wb") as file:
         file.truncate(10 * 2**30)
     warnings: list[str] = []
-    with pytest.raises(RunDirectoryError, match="none of its 4 checkpoints can be read"):
+    with pytest.raises(RunDirectoryError, match="its 4 checkpoints cannot be read"):
         read_newest(tmp_path, EXPECTED, warnings.append)
-    for warning, problem in zip(warnings, ["larger than", "a pipe", "symbolic link", "a folder"], strict=True):
+    for warning, problem in zip(warnings, ["is too large", "a pipe", "symbolic link", "a folder"], strict=True):
         assert problem in warning
     write_checkpoint(tmp_path, 5, make(step=5))
     assert read_newest(tmp_path, EXPECTED, pytest.fail).state["step"] == 5
@@ -283,7 +283,7 @@ def test_a_vanished_folder_is_reported(tmp_path):
         write_checkpoint(tmp_path / "gone", 1, make())
 
 
-def test_weights_are_written_and_read_to_the_bit_and_checked(tmp_path):
+def test_weights_are_written_and_read_bit_for_bit_and_checked(tmp_path):
     path = tmp_path / "weights.safetensors"
     checkpoint.write_weights(path, ARRAYS)
     read = checkpoint.read_weights(path, EXPECTED)

@@ -30,10 +30,10 @@ def test_a_run_is_found_by_name_by_path_and_as_the_latest(runs_dir, tmp_path):
     for text in ("runs/mine", "./runs/mine/", str(tmp_path / "runs" / "mine"), "runs/../runs/mine"):
         assert resolve_run(text, runs_dir) == Path(text)
     (runs_dir / "link").symlink_to("mine")
-    assert resolve_run("runs/link", runs_dir) == Path("runs/link")  # a path that was asked for is followed
+    assert resolve_run("runs/link", runs_dir) == Path("runs/link")  # a path given by the user is followed
 
 
-def test_latest_passes_over_what_was_never_created_whole_and_links(runs_dir, tmp_path):
+def test_latest_skips_links_and_runs_that_were_not_fully_created(runs_dir, tmp_path):
     (runs_dir / "20260404-000000-half").mkdir()
     (runs_dir / "20260505-000000-link").symlink_to(make(tmp_path / "elsewhere"))
     assert resolve_run("latest", runs_dir).name == "20260303-000000-clothes"
@@ -65,18 +65,18 @@ def test_a_link_under_the_runs_directory_is_not_followed(runs_dir, tmp_path):
             resolve_run(name, runs_dir)
 
 
-def test_what_is_no_run_is_said_to_be_none(runs_dir, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(runs_dir, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (runs_dir / "empty").mkdir()
     for text in ("file", "empty", str(tmp_path), "runs"):
-        with pytest.raises(RunDirectoryError, match=r"is not a run directory, for it has no run\.json"):
+        with pytest.raises(RunDirectoryError, match=r"is not a run directory: it has no run\.json"):
             resolve_run(text, runs_dir)
     (runs_dir / "file").write_bytes(b"")
     with pytest.raises(RunDirectoryError, match="is a file, not a folder"):
         resolve_run("file", runs_dir)
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_ones(runs_dir):
+def test_an_unknown_name_is_answered_with_similar_ones(runs_dir):
     with pytest.raises(RunDirectoryError) as raised:
         resolve_run("digit", runs_dir)
     assert str(raised.value) == (
@@ -97,6 +97,6 @@ def test_names_for_completion_are_newest_first_and_never_fail(runs_dir, tmp_path
         assert run_names(folder) == []
 
 
-def test_completion_loads_nothing_that_takes_time():
+def test_completion_loads_nothing_slow():
     script = "import sys, cnn_trainer.runs.paths; print({'pydantic', 'yaml', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "set()\n"

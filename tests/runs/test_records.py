@@ -1,4 +1,4 @@
-"""What a score records besides what it is made from, also read from files of earlier versions."""
+"""The values that a score derives from others and records, also when read from files of earlier versions."""
 
 import json
 
@@ -36,13 +36,13 @@ def recalls(*values):
 
 
 def test_the_balanced_accuracy_is_the_mean_recall_of_the_classes_that_there_are():
-    """The example of scikit-learn's balanced_accuracy_score: y = 010010, predicted 010001, of recalls 3/4 and 1/2."""
+    """The example of scikit-learn's balanced_accuracy_score: y = 010010, predicted 010001, recalls 3/4 and 1/2."""
     assert balanced_accuracy(recalls(0.75, 0.5)) == 0.625
     assert balanced_accuracy(recalls(1.0, 0.0, None)) == 0.5
     assert balanced_accuracy(recalls(None)) == 0
 
 
-def test_confusions_are_sorted_by_how_often_they_are():
+def test_confusions_are_sorted_by_frequency():
     found = frequent_confusions([[9, 1, 4], [4, 9, 0], [7, 1, 9]], NAMES)
     assert [(each.label, each.prediction, each.count) for each in found] == [
         ("owl", "cat", 7),
@@ -63,7 +63,7 @@ def range_names(size):
     return [f"class {number}" for number in range(size)]
 
 
-def test_a_file_of_an_earlier_version_is_read_with_what_it_lacks(tmp_path):
+def test_missing_fields_of_an_earlier_version_are_computed(tmp_path):
     (tmp_path / "evaluation.json").write_text(json.dumps(FILE))
     found = store.read_evaluation(tmp_path)
     assert found.balanced_accuracy == pytest.approx((58 / 60 + 1 / 3) / 2)
@@ -91,13 +91,13 @@ def test_a_file_of_an_earlier_version_is_read_with_what_it_lacks(tmp_path):
     ],
     ids=str,
 )
-def test_a_matrix_that_does_not_fit_the_classes_is_no_traceback(tmp_path, change):
+def test_a_matrix_that_does_not_fit_the_classes_gives_no_traceback(tmp_path, change):
     (tmp_path / "evaluation.json").write_text(json.dumps(FILE | change))
     found = store.read_evaluation(tmp_path)
     assert {each.label for each in found.confusions} <= set(NAMES)
 
 
-def test_the_most_classes_that_a_run_can_have_are_read_back(tmp_path):
+def test_the_largest_number_of_classes_is_read_back(tmp_path):
     size = 1000
     matrix = [[100 + (row + column) % 900 for column in range(size)] for row in range(size)]
     classes = [

@@ -100,7 +100,7 @@ def only_summary(run: store.Run) -> details.RunSummary:
 
 
 class TestCreating:
-    def test_a_new_run_holds_config_record_and_room_for_checkpoints(self, run):
+    def test_a_new_run_has_a_config_a_record_and_a_folder_for_checkpoints(self, run):
         assert re.fullmatch(r"\d{8}-\d{6}-digits", run.dir.name)
         assert names(run.dir) == [".lock", "checkpoints", "config.yaml", "run.json"]
         again = store.open_run(run.dir)
@@ -122,8 +122,8 @@ class TestCreating:
         assert paths.run_names(tmp_path) == made[::-1]
 
     @pytest.mark.parametrize("name", ["", "..", "../up", "a/b", "/a", ".hidden", "a b", "a\n", "a\0", "é", "x" * 129])
-    def test_a_name_that_is_no_plain_file_name_is_refused(self, tmp_path, name):
-        with pytest.raises(RunDirectoryError, match="allowed are letters"):
+    def test_a_name_that_is_not_a_plain_file_name_is_refused(self, tmp_path, name):
+        with pytest.raises(RunDirectoryError, match="must have at most 128 letters"):
             store.create_run(tmp_path / "runs", name, EXPERIMENT, RECORD)
         assert names(tmp_path) == []
 
@@ -149,7 +149,7 @@ class TestCreating:
             assert names(tmp_path) == []
         assert failures >= {"open": 5, "write": 2, "fsync": 5, "rename": 2, "mkdir": 4}[call]
 
-    def test_a_file_in_the_place_of_the_runs_directory_is_reported(self, tmp_path):
+    def test_a_file_instead_of_the_runs_directory_is_reported(self, tmp_path):
         (tmp_path / "runs").write_bytes(b"")
         with pytest.raises(RunDirectoryError, match=r"runs: cannot be created: File exists"):
             store.create_run(tmp_path / "runs", "digits", EXPERIMENT, RECORD)
@@ -179,7 +179,7 @@ class TestRecord:
         assert (run.dir / "run.json").read_bytes() == before
         assert run.record == RECORD
 
-    def test_a_record_that_could_not_be_written_is_not_taken(self, run, monkeypatch):
+    def test_a_record_that_could_not_be_written_is_not_kept_in_memory(self, run, monkeypatch):
         def full(file, data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -190,7 +190,7 @@ class TestRecord:
         assert run.record == RECORD
         assert store.open_run(run.dir) == run
 
-    def test_a_link_in_the_place_of_a_file_is_not_written_through(self, run, tmp_path):
+    def test_a_link_instead_of_a_file_is_not_written_through(self, run, tmp_path):
         outside = tmp_path / "outside"
         outside.write_bytes(b"mine")
         for name in ("run.json", "metrics.jsonl", ".lock"):
@@ -212,7 +212,7 @@ BROKEN_RECORDS = {
     "not UTF-8": (b"\xff\xfe\x00", "not UTF-8"),
     "a list": (b"[]", "not a mapping of the known keys"),
     "NaN": (strict_json.to_json(RECORD).replace(b'"train_seconds": 0.0', b'"train_seconds": NaN'), "NaN"),
-    "twice": (strict_json.to_json(RECORD).replace(b'"seed": 7', b'"seed": 7, "seed": 8'), "'seed' stands there twice"),
+    "twice": (strict_json.to_json(RECORD).replace(b'"seed": 7', b'"seed": 7, "seed": 8'), "'seed' occurs twice"),
     "unknown key": (strict_json.to_json(RECORD).replace(b'"seed"', b'"s\\u001beed"'), "s..?eed: |seed: field required"),
     "another version": (strict_json.to_json(RECORD).replace(b'_version": 1', b'_version": 2'), "schema_version"),
     "text for a number": (strict_json.to_json(RECORD).replace(b'"seed": 7', b'"seed": "7"'), "seed: input should be"),
@@ -221,7 +221,7 @@ BROKEN_RECORDS = {
 }  # fmt: skip
 
 
-def test_a_run_that_cannot_be_locked_for_want_of_space_is_not_left_behind(tmp_path, monkeypatch):
+def test_a_run_that_cannot_be_locked_on_a_full_disk_is_not_left_behind(tmp_path, monkeypatch):
     def full(path, **_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -260,7 +260,7 @@ class TestOpening:
                 (os.mkdir, "a folder"),
                 (lambda path: path.symlink_to(path), "symbolic link"),
                 (lambda path: path.symlink_to("/dev/zero"), "symbolic link"),
-                (sparse, "larger than it can be"),
+                (sparse, "is too large"),
             ):
                 path = run.dir / name
                 path.rmdir() if path.is_dir() else path.unlink()
@@ -284,7 +284,7 @@ class TestLock:
                 assert holder.stdout.readline() == "held\n"
                 before = content(run.dir)
                 started = time.monotonic()
-                refused = pytest.raises(RunDirectoryError, match=f": process {holder.pid} works on this run")
+                refused = pytest.raises(RunDirectoryError, match=f": process {holder.pid} is working on this run")
                 with refused, store.lock_run(run):
                     pytest.fail("locked twice")
                 assert time.monotonic() - started < 1
@@ -300,7 +300,7 @@ class TestLock:
     def test_the_lock_is_held_against_the_same_process_too_and_is_freed_by_an_error(self, run):
         def fails() -> None:
             with store.lock_run(run):
-                refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} works on this run")
+                refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} is working on this run")
                 with refused, store.lock_run(run):
                     pytest.fail("locked twice")
                 raise ZeroDivisionError
@@ -309,7 +309,7 @@ class TestLock:
             fails()
         assert not store.is_locked(run.dir)
 
-    def test_looking_whether_a_run_is_locked_does_not_keep_others_from_locking_it(self, run, monkeypatch):
+    def test_checking_a_lock_does_not_keep_others_from_taking_it(self, run, monkeypatch):
         with store.lock_run(run):
             pass
         file = os.open(run.dir / ".lock", os.O_RDONLY)
@@ -351,7 +351,7 @@ def no_locks(*_):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
-# Another process tries to hold the run, and says how that ended: 0 for held, 6 for refused.
+# Another process tries to lock the run, and reports the outcome: 0 for locked, 6 for refused.
 TRY = """
 import sys
 from pathlib import Path
@@ -368,7 +368,7 @@ except RunDirectoryError as error:
 
 
 class TestWithoutFlock:
-    """As on NFS or Lustre, by how they are mounted."""
+    """As on NFS or Lustre, depending on how they are mounted."""
 
     @pytest.fixture
     def posix(self, monkeypatch):
@@ -382,18 +382,18 @@ class TestWithoutFlock:
     @pytest.mark.filterwarnings("error")
     def test_a_posix_lock_keeps_others_out_until_the_end_of_the_block(self, run, posix):
         with store.lock_run(run):
-            for _ in range(2):  # looking at the lock must not end it
+            for _ in range(2):  # checking the lock must not release it
                 assert store.is_locked(run.dir)
                 assert only_summary(run).status == "created"
                 refused = self.tried_elsewhere(run)
                 assert (refused.returncode, refused.stderr) == (6, "")
-                assert f"process {os.getpid()} works on this run" in refused.stdout
+                assert f"process {os.getpid()} is working on this run" in refused.stdout
         assert self.tried_elsewhere(run).returncode == 0
         assert store.is_locked(run.dir) is False
 
     def test_the_same_process_cannot_hold_a_run_twice_either(self, run, posix):
         with store.lock_run(run):
-            refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} works on this run")
+            refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} is working on this run")
             with refused, store.lock_run(run):
                 pytest.fail("locked twice")
             assert self.tried_elsewhere(run).returncode == 6, "and the attempt has not ended the lock"
@@ -405,19 +405,19 @@ class TestWithoutFlock:
         with subprocess.Popen([sys.executable, "-c", hold, str(run.dir)], stdout=subprocess.PIPE, text=True) as holder:
             assert holder.stdout.readline() == "held\n"
             assert store.is_locked(run.dir)
-            refused = pytest.raises(RunDirectoryError, match=f"process {holder.pid} works on this run")
+            refused = pytest.raises(RunDirectoryError, match=f"process {holder.pid} is working on this run")
             with refused, store.lock_run(run):
                 pytest.fail("locked twice")
             holder.kill()
         assert store.is_locked(run.dir) is False
 
-    def test_without_any_lock_a_warning_says_so_and_work_goes_on(self, run, posix, monkeypatch):
+    def test_without_any_lock_there_is_a_warning_and_work_continues(self, run, posix, monkeypatch):
         monkeypatch.setattr(fcntl, "lockf", no_locks)
         told = []
         with store.lock_run(run, told.append):
             assert run.record == RECORD
         problem = "the file system cannot lock files (No locks available)"
-        remedy = "make sure that no other process works on this run meanwhile"
+        remedy = "make sure that no other process works on this run at the same time"
         assert told == [f"{run.dir}: {problem}; {remedy}"]
         with pytest.warns(UserWarning, match="cannot lock files"), store.lock_run(run):
             pass
@@ -431,7 +431,7 @@ class TestWithoutFlock:
 
 
 class TestMetrics:
-    def test_epochs_are_read_as_they_were_added(self, run):
+    def test_epochs_are_read_as_they_were_appended(self, run):
         assert store.read_metrics(run) == []
         history = [epoch(number) for number in (1, 2, 3)]
         for metrics in history:
@@ -464,12 +464,12 @@ class TestMetrics:
     def test_a_file_beyond_the_bound_is_not_read(self, run):
         with (run.dir / "metrics.jsonl").open("wb") as file:
             file.truncate(store.MAX_METRICS_BYTES + 1)
-        with pytest.raises(RunDirectoryError, match="larger than it can be"):
+        with pytest.raises(RunDirectoryError, match="is too large"):
             store.read_metrics(run)
 
 
 class TestListing:
-    def test_no_runs_directory_is_an_empty_list_and_an_unreadable_one_an_error(self, tmp_path):
+    def test_a_missing_runs_directory_is_an_empty_list_and_an_unreadable_one_an_error(self, tmp_path):
         assert details.list_runs(tmp_path / "missing") == []
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(RunDirectoryError, match="file: cannot be read: Not a directory"):
@@ -506,7 +506,7 @@ class TestListing:
         assert summary.reason is not None
         assert summary.reason.endswith(f"cnn-train resume {run.dir.name}")
 
-    def test_a_run_that_finishes_while_it_is_looked_at_is_finished(self, run, monkeypatch):
+    def test_a_run_that_finishes_while_it_is_read_is_finished(self, run, monkeypatch):
         store.update_record(run, status="training")
 
         def finishes(run_dir):
@@ -548,7 +548,7 @@ class TestListing:
         share=st.floats(0, 1),
         whole=st.booleans(),
     )
-    def test_whatever_bytes_the_files_hold_the_run_is_listed(self, run, name, junk, share, whole):
+    def test_a_run_is_listed_whatever_bytes_its_files_contain(self, run, name, junk, share, whole):
         path = run.dir / name
         good = path.read_bytes() if path.exists() else b""
         cut = int(share * len(good))
@@ -573,6 +573,6 @@ def test_neither_numpy_nor_tensorflow_is_loaded():
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "set()\n"
 
 
-def test_text_that_is_read_is_what_was_written(run):
+def test_text_is_read_as_it_was_written(run):
     assert strict_json.parse_json(strict_json.to_json(RECORD)) == RECORD.model_dump()
     assert strict_json.to_json(RECORD).endswith(b"}\n")

@@ -1,4 +1,4 @@
-"""What a hostile client does on loopback; each attack is bounded in bytes, connections and seconds."""
+"""What hostile clients do, on loopback. Each attack is limited in bytes, connections and seconds."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import time
 import numpy as np
 from wire import GET, head
 
-SECONDS = 20.0  # no attack goes on for longer
+SECONDS = 20.0  # no attack lasts longer
 
 _IMAGES = np.zeros((300, 28, 28, 1), int).tolist()
 _BODY = json.dumps({"instances": _IMAGES}, separators=(",", ":")).encode()
@@ -17,7 +17,7 @@ LONG = head(len(_BODY)) + _BODY
 
 
 def send_until_refused(connection, part, num_bytes):
-    """Send until the other side closes the connection, or takes no more for a second."""
+    """Send until the other side closes the connection, or accepts nothing for a second."""
     connection.settimeout(1)
     end = time.monotonic() + SECONDS
     with contextlib.suppress(OSError):
@@ -28,7 +28,7 @@ def send_until_refused(connection, part, num_bytes):
 
 
 class Attack:
-    """Connections that are open, and threads that send on them, until the end of a with block."""
+    """Open connections, and threads that send on them, until the end of a with block."""
 
     def __init__(self, port):
         self.port, self.connections, self.threads, self.over = port, [], [], threading.Event()
@@ -48,7 +48,7 @@ class Attack:
         self.threads.append(thread)
 
     def drip(self, connections, content, pause):
-        """A byte on each connection, over and over."""
+        """Send a byte on each connection, over and over."""
         for place in range(len(content)):
             for connection in connections:
                 with contextlib.suppress(OSError):
@@ -68,14 +68,14 @@ class Attack:
 
 
 def trailers(attack):
-    """A chunked request that is whole but for its trailers, which go on for 64 MiB."""
+    """A chunked request that is complete except for its trailers, which go on for 64 MiB."""
     connection = attack.connect()
     connection.sendall(head(None, "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\n")
     attack.start(send_until_refused, connection, b"A: " + b"a" * 1000 + b"\r\n", 2**26)
 
 
 def heads(attack):
-    """50 heads of 60 KB in one piece, and one without end."""
+    """50 heads of 60 KB, each in one piece, and one endless head."""
     for _ in range(50):
         attack.start(send_until_refused, attack.connect(), GET + b"A: " + b"a" * 60_000 + b"\r\n", 1)
     connection = attack.connect()
@@ -84,7 +84,7 @@ def heads(attack):
 
 
 def slow_senders(attack):
-    """100 heads and 100 bodies that come a byte at a time, the bodies once 15 of 16 parts are there."""
+    """100 heads and 100 bodies that come a byte at a time; of the bodies, 15 of 16 parts are sent at once."""
     slow = []
     for number in range(200):
         connection = attack.connect()
@@ -98,7 +98,7 @@ def slow_senders(attack):
 
 
 def deaf_clients(attack):
-    """64 clients that ask for long answers, again and again, and read none of them."""
+    """64 clients that keep asking for long answers and read none of them."""
     for _ in range(64):
         attack.start(send_until_refused, attack.connect(receive_bytes=4096), LONG, 2**24)
 
@@ -110,7 +110,7 @@ def idle_connections(attack):
 
 
 def pipelining(attack):
-    """5,000 requests at once on one connection, and 50 connections with as many that read none of the answers."""
+    """5,000 requests at once on each of 50 connections, which read none of the answers."""
     for _ in range(50):
         attack.start(send_until_refused, attack.connect(), (GET + b"\r\n") * 5000, 1)
 

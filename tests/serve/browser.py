@@ -1,4 +1,4 @@
-"""Chromium on the page: opened as a person would have it, and digits drawn as a person would draw them."""
+"""Chromium on the page: opens it and draws digits as a person would."""
 
 import shutil
 from contextlib import contextmanager
@@ -32,9 +32,9 @@ def started():
 
 @contextmanager
 def opened(browser, url, expected="nothing", **kind):
-    """The page at ``url``; afterwards it is sure that no script failed, and that nothing foreign was asked for.
+    """The page at ``url``. At the end, it checks that no script failed and that no other site was asked for anything.
 
-    ``expected`` is in the words of a fault that must not count.
+    An error whose message contains ``expected`` does not count.
     """
     context = browser.new_context(**kind)
     page = context.new_page()
@@ -49,9 +49,9 @@ def opened(browser, url, expected="nothing", **kind):
 
 
 def lines_of(image):
-    """The horizontal lines that a pen fills the bright pixels of a uint8 image with: places as shares of its side.
+    """The horizontal lines with which a pen fills the bright pixels of a uint8 image, as shares of its side.
 
-    The pen is two pixels wide, so that every other row is enough.
+    The pen is two pixels wide, so every other row is enough.
     """
     side = len(image)
     for row in range(0, side, 2):
@@ -83,6 +83,6 @@ def draw_by_touch(page, lines):
 
 
 def read(page):
-    """What the page says once it has answered to all that was drawn."""
+    """What the page says once it has answered the whole drawing."""
     page.locator("#bars[aria-busy=false]").wait_for()
     return page.locator("#best").inner_text()

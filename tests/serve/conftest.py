@@ -1,4 +1,4 @@
-"""One export, and one server of it for all tests that leave it as it is."""
+"""One export, and one server of it for all tests that do not change it."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def tiny_export(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(tiny_export, tmp_path_factory):
-    """Its server, left with the options' own values."""
+    """Its server, with the options' defaults."""
     with Server(tiny_export, tmp_path_factory.mktemp("log") / "log") as server:
         yield server
 

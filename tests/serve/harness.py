@@ -1,4 +1,4 @@
-"""A small model to serve, made without TensorFlow, and servers in processes of their own."""
+"""A small model to serve, made without TensorFlow, and servers in their own processes."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ NAME = "tiny"
 
 
 def weights(shape, num_classes):
-    """Of the served model: softmax(images x weights)."""
+    """The weights of the served model, which computes softmax(images x weights)."""
     return np.random.default_rng(3).normal(0, 3e-4, (int(np.prod(shape)), num_classes)).astype(np.float32)
 
 
@@ -91,10 +91,10 @@ def write_export(folder, shape=(28, 28, 1), classes=DIGITS, source="mnist"):
 
 
 class Server:
-    """``cnn-train serve`` in a process of its own, which is stopped at the end of a with block."""
+    """``cnn-train serve`` in its own process, which is stopped at the end of a with block."""
 
     def __init__(self, export, log, *options, patch="pass"):
-        """``patch`` is Python that runs before the command, such as to make a time limit shorter."""
+        """``patch`` is Python code that runs before the command, for instance to shorten a time limit."""
         self.log_path = Path(log)
         program = f"{patch}\nfrom cnn_trainer.__main__ import main\nmain()"
         words = [sys.executable, "-c", program, "serve", export, "--port", "0", *options]
@@ -113,7 +113,7 @@ class Server:
         raise AssertionError(self.log_path.read_text())
 
     def log(self, path=None):
-        """The lines of JSON, or those about one path."""
+        """The lines of JSON, or only those about one path."""
         lines = [json.loads(line) for line in self.log_path.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if path is None or line["path"] == path]
 
@@ -129,11 +129,11 @@ class Server:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def num_files(self):
-        """Open file descriptors, connections among them."""
+        """The number of open file descriptors, including connections."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def stop(self, number=signal.SIGTERM):
-        """Exit code and seconds."""
+        """The exit code and the seconds that it took."""
         started = time.monotonic()
         self.process.send_signal(number)
         return self.process.wait(timeout=30), time.monotonic() - started

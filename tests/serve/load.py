@@ -1,10 +1,10 @@
-"""Load test: 2,000 requests of one image each from 16 connections on loopback, beside a bare application.
+"""Load test: 2,000 requests of one image each from 16 connections on loopback, next to a bare application.
 
     python tests/serve/load.py RUN_OR_EXPORT [ROUNDS]
 
 The bare application reads the same requests with the same web server, event loop and settings, parses their JSON and
-answers a constant: what is left of its rate is what everything else costs. Both take turns, so that what else the
-machine does falls on both. Each round's figures go to stdout, then the medians.
+answers a constant: the difference in rate is the cost of everything else. The two take turns, so that other load on the
+machine affects both. Each round's figures go to stdout, then the medians.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ uvloop.run(main())
 
 
 class Connection(asyncio.Protocol):
-    """One connection that asks again as soon as it is answered."""
+    """One connection that sends the next request as soon as it has an answer."""
 
     def __init__(self, load):
         self.load, self.data = load, b""
@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
 
 
 class Load:
-    """One round at one server."""
+    """One round of the load test on one server."""
 
     def __init__(self, requests):
         self.requests, self.left, self.open = requests, NUM_REQUESTS, NUM_CONNECTIONS
@@ -100,7 +100,7 @@ class Load:
 
 
 def make_requests(path, shape):
-    """64 requests, each of another image: two thirds of its pixels black, as MNIST's are."""
+    """64 requests, each with a different image. Two thirds of the pixels are black, as in MNIST."""
     random = np.random.default_rng(0)
     requests = []
     for _ in range(64):
@@ -114,7 +114,7 @@ def make_requests(path, shape):
 
 
 def start_served(export, log):
-    """The process, its port, and the path and the image's shape of its model."""
+    """The process, its port, and the path and image shape of its model."""
     words = [sys.executable, "-m", "cnn_trainer", "serve", export, "--port", "0"]
     process = subprocess.Popen(words, stderr=log.open("wb"))
     while not (found := re.search(r"^model: (\S+), (?s:.*)http://127.0.0.1:(\d+)/; stop", log.read_text())):
@@ -157,7 +157,7 @@ def main(export, num_rounds=9):
         try:
             requests = make_requests(f"{path}:predict", read_shape(port, path))
             for at in bare_port, port:
-                uvloop.run(Load(requests).run(at))  # not counted: the first round finds everything cold
+                uvloop.run(Load(requests).run(at))  # not counted: in the first round everything is cold
             for _ in range(num_rounds):
                 for name, at in (("bare", bare_port), ("serve", port)):
                     found[name].append(uvloop.run(Load(requests).run(at)))

@@ -34,7 +34,7 @@ schemathesis.openapi.media_type("application/octet-stream", st.just(json.dumps({
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Make the sizes agree that a schema cannot relate to each other: of a right tensor's shape and of its data."""
+    """Make the shape and the data of a right tensor agree in size, which a schema cannot demand."""
     if case.meta.generation.mode.is_positive and isinstance(case.body, dict) and "shape" in str(case.body):
         for tensor in case.body["inputs"]:
             data = tensor["data"]

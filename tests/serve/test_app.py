@@ -1,4 +1,4 @@
-"""The application without a network: what a defect leads to, and models of other kinds."""
+"""The application without a network: what happens on a defect, and other kinds of models."""
 
 import asyncio
 import base64
@@ -19,7 +19,7 @@ from cnn_trainer.serve.traces import Traces
 
 
 def serve(export, compute=None):
-    """A client function of an application that serves ``export``, and the lines of its log."""
+    """A function that sends a request to an application that serves ``export``, and the lines of its log."""
     served, lines = open_export(export), []
     if compute is not None:
         object.__setattr__(served, "compute", compute)

@@ -1,4 +1,4 @@
-"""Hostile clients: the server's memory stays level, it answers others meanwhile, and it stops when it is told to."""
+"""Under attack, the server's memory stays level, it still answers others, and it stops when told to."""
 
 import json
 import time
@@ -13,14 +13,14 @@ MAX_GROWTH_BYTES = 50_000_000
 
 
 def seconds_to_answer(server):
-    """How long somebody else waits for the answer to one image."""
+    """How long another client waits for the answer to one image."""
     started = time.monotonic()
     assert httpx.post(f"{server.url}{PREDICT}", content=BLACK, headers=JSON, timeout=20).status_code == 200
     return time.monotonic() - started
 
 
 def warm_up(server):
-    """Let the server reach the size that it has after requests as large as an honest client's."""
+    """Let the server grow to its size after the largest requests of an honest client."""
     for _ in range(5):
         seconds_to_answer(server)
         with connect(server) as connection:
@@ -29,7 +29,7 @@ def warm_up(server):
 
 
 def wait_until_let_go(server, num_files):
-    """Wait until the server has no more open than before, but for a few connections of its honest clients."""
+    """Wait until no more is open than before, except for a few connections of honest clients."""
     end = time.monotonic() + 20
     while server.num_files() > num_files + 5:
         assert time.monotonic() < end, (num_files, server.num_files())

@@ -1,4 +1,4 @@
-"""The quick way through a request's JSON gives what the plain way gives, or gives way to it."""
+"""The fast reader of a request's JSON gives the same as the plain reader, or leaves the work to it."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_every_pixel_value_is_read(batch):
 
 @st.composite
 def damaged(draw):
-    """The text of two images of 2x2 with some bytes put in, taken out or exchanged."""
+    """The text of two images of 2x2 with some bytes inserted, removed or replaced."""
     text = bytearray(written(np.array([[[[0], [9]], [[10], [255]]]] * 2), draw(SEPARATORS)))
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(text) - 1))

@@ -1,4 +1,4 @@
-"""The page in Chromium, from a trained run on: drawn on by mouse, finger and keys, and looked at by axe.
+"""The page in Chromium, on a trained run: drawn on by mouse, finger and keyboard, and checked by axe.
 
 The full form, with ``CNN_TRAIN_SOAK=1``, draws 50 digits; the quick form 10.
 """
@@ -175,7 +175,7 @@ def test_a_picture_that_is_dropped_is_read(page, digits):
 
 def test_what_is_no_picture_is_said_to_be_none(page):
     page.locator("#file").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello"})
-    page.locator("#problem", has_text="a.txt is no picture").wait_for()
+    page.locator("#problem", has_text="a.txt is not a picture").wait_for()
 
 
 def test_what_the_server_refuses_is_said(chromium, url):

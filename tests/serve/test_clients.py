@@ -1,4 +1,4 @@
-"""Clients of other projects work as they are, with their own defaults: binary tensors both ways."""
+"""Clients of other projects work unchanged, with their own defaults: binary tensors in both directions."""
 
 import json
 import os
@@ -81,7 +81,7 @@ asyncio.run(main())
 
 
 def test_kserve_infers_as_it_does_by_default(server, batch):
-    """kserve brings 70 packages, so it has an environment of its own, if it is there at all."""
+    """kserve brings 70 packages, so it runs in an environment of its own, if there is one."""
     python = os.environ.get("CNN_TRAIN_KSERVE_PYTHON")
     if python is None:
         pytest.skip("CNN_TRAIN_KSERVE_PYTHON names no Python that has kserve")

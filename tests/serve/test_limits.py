@@ -1,4 +1,4 @@
-"""What is too much, too slow, too many at a time or for another host is refused in JSON, and the server goes on."""
+"""Requests that are too large, slow or many, or for another host, get an error in JSON; the server goes on."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ def test_a_body_of_ten_megabytes_is_413_and_the_connection_lives_on(server):
         for _ in range(2):
             answer = client.post(PREDICT, content=b"0" * 10_000_000, headers=JSON)
             assert answer.status_code == 413
-            assert "1048576 bytes" in answer.json()["error"]
+            assert "1,048,576 bytes" in answer.json()["error"]
         assert client.post(PREDICT, content=BLACK, headers=JSON).status_code == 200
 
 
@@ -78,7 +78,7 @@ def test_a_slow_body_is_408(hasty):
 
 
 def read_answer_while_sending(connection, content):
-    """A byte every tenth of a second, until there is an answer."""
+    """Send a byte every tenth of a second until there is an answer."""
     connection.settimeout(0.1)
     for place in range(100):
         connection.sendall(content[place : place + 1])
@@ -90,7 +90,7 @@ def read_answer_while_sending(connection, content):
 
 
 def seconds_until_closed(connection, content):
-    """The same, until the other side closes the connection; it must not answer."""
+    """Send the same way until the other side closes the connection; it must not answer."""
     started = time.monotonic()
     connection.settimeout(0.1)
     for place in range(100):
@@ -254,7 +254,7 @@ def test_the_size_of_a_body_is_an_option(tiny_export, tmp_path):
             assert client.post(PREDICT, content=fitting, headers=JSON).status_code == 200
             answer = client.post(PREDICT, content=larger, headers=JSON)
         assert answer.status_code == 413
-        assert "20000000 bytes" in answer.json()["error"]
+        assert "20,000,000 bytes" in answer.json()["error"]
         assert "--max-body-bytes" in answer.json()["error"]
 
 
@@ -277,7 +277,7 @@ def test_more_requests_than_may_be_in_flight_are_503_and_the_others_are_answered
                 time.sleep(0.01)
             answer = client.post(PREDICT, content=BLACK, headers=JSON)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-            assert "2 requests are in flight" in answer.json()["error"]
+            assert "busy with 2 requests already" in answer.json()["error"]
             assert client.get("/v2/health/ready").status_code == 200, "a health check is always answered"
             for connection in first, second:
                 assert read_answer(connection)[0] == 200
@@ -340,7 +340,7 @@ def test_on_loopback_the_names_of_this_machine_are_answered(client, host):
 
 @pytest.mark.parametrize("host", ["attacker.example", "localhost.attacker.example:8501", "127.0.0.1.example", "[::2]"])
 def test_on_loopback_no_other_name_is_answered(client, host):
-    """A page could else read answers through a name that it has pointed at 127.0.0.1."""
+    """Otherwise a web page could point its own name at 127.0.0.1 and read answers."""
     for answer in client.get("/", headers={"host": host}), client.post(PREDICT, content=BLACK, headers={"host": host}):
         assert answer.status_code == 421
         assert "--allow-host" in answer.json()["error"]

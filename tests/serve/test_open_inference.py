@@ -1,4 +1,4 @@
-"""An ordinary client of the Open Inference Protocol, the package of the protocol's own project, works."""
+"""The client of the Open Inference Protocol's own project works."""
 
 import json
 
@@ -78,7 +78,7 @@ BAD = {
     "a boolean batch": ({"inputs": [tensor(ZEROS, shape=[True, 28, 28, 1])]}, "expected [n, 28, 28, 1]"),
     "an immense batch": ({"inputs": [tensor(ZEROS, shape=[10**30, 28, 28, 1])]}, "images; send 1 to 1024"),
     "too few values": ({"inputs": [tensor(ZEROS, data=[0] * 783)]}, "783 values, but the shape has 784"),
-    "too few images": ({"inputs": [tensor(ZEROS, shape=[2, 28, 28, 1], data=ZEROS.tolist())]}, "1 images, but"),
+    "too few images": ({"inputs": [tensor(ZEROS, shape=[2, 28, 28, 1], data=ZEROS.tolist())]}, "1 image, but"),
     "a value beyond": ({"inputs": [tensor(ZEROS, data=[0] * 783 + [256])]}, "got 256"),
     "an infinite value": ({"inputs": [tensor(ZEROS, data=[0] * 783 + [1e308 * 10])]}, "not a number"),
     "an unknown output": ({"inputs": [tensor(ZEROS)], "outputs": [{"name": "logits"}]}, "outputs[0].name"),
@@ -142,7 +142,7 @@ def test_bytes_that_no_tensor_names_and_tensors_twice_are_refused(client, batch)
     text = json.dumps({"inputs": [tensor(batch)]}).encode()
     headers = {"inference-header-content-length": str(len(text))}
     answer = client.post(INFER, content=text + b"x", headers=headers)
-    assert answer.json() == {"error": "inputs[0]: 1 bytes follow the JSON, but binary_data_size is missing"}
+    assert answer.json() == {"error": "inputs[0]: 1 byte after the JSON, but no binary_data_size"}
     both = json.dumps({"inputs": [tensor(batch, parameters={"binary_data_size": batch.nbytes})]}).encode()
     headers = {"inference-header-content-length": str(len(both))}
     answer = client.post(INFER, content=both + batch.tobytes(), headers=headers)

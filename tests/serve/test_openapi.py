@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the server does: schemathesis sends what it allows and what it forbids.
+"""The OpenAPI document is true: schemathesis sends what it allows and what it forbids.
 
 The full form, with ``CNN_TRAIN_SOAK=1``, makes ten times as many requests, from another seed.
 """
@@ -17,7 +17,7 @@ HOOKS = {"SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(Path(__file__)
 
 
 def check(document, folder, *options):
-    """What schemathesis says, with every check that it has."""
+    """The output of schemathesis, with all of its checks."""
     command = [Path(sys.executable).with_name("schemathesis"), "run", document, "--checks", "all"]
     bounds = ["--seed", str(SEED), "--max-examples", str(NUM_EXAMPLES)]
     words = [str(word) for word in (*command, *bounds, *options)]
@@ -47,7 +47,7 @@ def test_so_are_pictures_and_drawings_of_digits(server, tmp_path):
 
 
 def test_the_checks_would_find_a_server_that_does_otherwise(small_server, tmp_path):
-    """Against a description that promises pixels up to 300, which the server refuses."""
+    """Schemathesis gets a document that allows pixels up to 300, which the server refuses."""
     document = httpx.get(f"{small_server.url}/openapi.json").text.replace('"maximum": 255', '"maximum": 300')
     (tmp_path / "openapi.json").write_text(document)
     options = ["--url", small_server.url, "--include-path-regex", "tiny/infer"]

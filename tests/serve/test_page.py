@@ -1,4 +1,4 @@
-"""The page as it is sent: nothing foreign in it, and nothing that its own rules would forbid."""
+"""The page as it is sent: it loads nothing from elsewhere, and nothing that its own security policy forbids."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""``cnn-train serve``: what it refuses to start with, what it says, and how it ends."""
+"""``cnn-train serve``: what it refuses to serve, what it says, and how it ends."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def test_weights_beside_the_model_that_no_digest_covers_are_refused(tmp_path, mo
     }
     (export / "manifest.json").write_text(json.dumps(manifest))
     assert onnxruntime.InferenceSession(export / "model.onnx", providers=["CPUExecutionProvider"])
-    for place in tmp_path, export:  # the second is where ONNX Runtime would find them
+    for place in tmp_path, export:  # ONNX Runtime would find them at the second path
         monkeypatch.chdir(place)
         code, _, err = invoke("serve", export)
         assert code == 6
@@ -148,7 +148,7 @@ def test_neither_tensorflow_nor_keras_is_loaded(tiny_export):
 
 
 def test_no_runtime_reports_to_its_maker(tiny_export, tmp_path):
-    """ONNX Runtime would keep a number of the machine in the home folder, and send it with what it does."""
+    """By default, ONNX Runtime stores an id of the machine in the home folder, and sends it with its usage."""
     program = "import sys\nfrom pathlib import Path\nfrom cnn_trainer.serve import model\n"
     program += "model.open_export(Path(sys.argv[1]))"
     hidden = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
@@ -166,7 +166,7 @@ def test_it_says_what_it_serves_and_where(server):
 
 def test_it_warns_when_others_can_reach_it_and_answers_to_any_name(tiny_export, tmp_path):
     with Server(tiny_export, tmp_path / "log", "--host", EVERYWHERE) as server:
-        assert f"WARNING: {EVERYWHERE} is not this machine alone" in server.log_path.read_text()
+        assert f"WARNING: {EVERYWHERE} is not only this machine" in server.log_path.read_text()
         assert httpx.get(f"{server.url}/v2", headers={"host": "digits.example"}).status_code == 200
 
 
@@ -197,7 +197,7 @@ def test_every_address_of_both_ip_versions_can_be_listened_at(tiny_export, tmp_p
         pytest.skip(f"this machine has no ::1: {error}")
     with Server(tiny_export, tmp_path / "log", "--host", "::") as server:
         assert server.url == f"http://localhost:{server.port}"
-        assert "WARNING: :: is not this machine alone" in server.log_path.read_text()
+        assert "WARNING: :: is not only this machine" in server.log_path.read_text()
         for host in "127.0.0.1", "[::1]":
             assert httpx.get(f"http://{host}:{server.port}/v2").status_code == 200
 

@@ -1,4 +1,4 @@
-"""Many malformed requests from a seeded generator: each is refused, and the server is as it was.
+"""Many malformed requests from a seeded generator: each is refused, and the server still works.
 
 The full form, with ``CNN_TRAIN_SOAK=1``, sends 1,000 of them; the quick form 200.
 """
@@ -20,7 +20,7 @@ VALUES = [None, True, -1, 256, 0.5, 1e999, 10**40, "0", [], {}, [[[[]]]], {"b64"
 
 
 def value(random, depth=0):
-    """Some JSON, seldom deep."""
+    """Some JSON, rarely deep."""
     kind = random.random()
     if depth > 4 or kind < 0.5:
         return random.choice(VALUES)
@@ -46,7 +46,7 @@ def nearly_right(random):
 
 
 def malformed(random):
-    """Path, type and body of one request; about all of these must be refused."""
+    """The path, type and body of one request; nearly all of them must be refused."""
     kind = random.randrange(6)
     if kind == 0:
         body = random.randbytes(random.randrange(3000))

@@ -70,7 +70,7 @@ def test_the_column_format_gives_outputs(client, batch, named):
 
 
 def test_what_curl_sends_as_in_the_documentation_is_read(server, batch):
-    """``curl -d`` calls its body a form; urllib does so as well."""
+    """``curl -d`` declares its body as a form, and so does urllib."""
     body = json.dumps({"instances": batch.tolist()}, indent=1).encode()
     with urllib.request.urlopen(f"{server.url}{MODEL}:predict", body) as answer:  # noqa: S310 -- it is of http
         assert answer.headers["content-type"] == "application/json"
@@ -87,7 +87,7 @@ def test_a_large_batch_is_answered_image_by_image(client):
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "TIFF"])
 def test_a_picture_in_base64_stands_for_its_pixels(client, batch, kind):
     framed = batch.copy()
-    framed[:, [0, -1]], framed[:, :, [0, -1]] = 0, 0  # as MNIST's images are; others are brought to that
+    framed[:, [0, -1]], framed[:, :, [0, -1]] = 0, 0  # like MNIST's images; others are made like them
     items = [b64(picture_file(image, kind)) for image in framed]
     expected = probabilities(framed)
     for body in {"instances": items}, {"instances": [{"image": item} for item in items]}, {"inputs": {"image": items}}:
@@ -108,7 +108,7 @@ def test_a_picture_as_people_have_it_is_made_like_mnist(client):
 
 
 def framed(batch):
-    """The images as MNIST's are, with a dark frame; others would be made so."""
+    """The images with a dark frame, like MNIST's; without it they would be changed."""
     dark = batch.copy()
     dark[:, [0, -1]], dark[:, :, [0, -1]] = 0, 0
     return dark
@@ -141,7 +141,7 @@ def test_base64_is_read_as_it_is_commonly_written(client, batch, written):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
 def test_the_body_may_be_the_file_of_a_picture(client, kind):
     image = np.zeros((1, 28, 28, 1), np.uint8)
-    image[:, 4:24, 12:16] = 255  # as large as a digit of MNIST, so that it is taken as it is
+    image[:, 4:24, 12:16] = 255  # as large as a digit of MNIST, so it is not changed
     answer = client.post(
         f"{MODEL}:predict", content=picture_file(image[0], kind), headers={"content-type": f"image/{kind.lower()}"}
     )
@@ -184,7 +184,7 @@ FORMS = {
     "another boundary": (FORM, b"--y\r\n\r\n\r\n--y--\r\n", "not valid multipart/form-data"),
     "no end": (FORM, PART + b"7", "the form has no complete file"),
     "junk in a header": (FORM, PART.replace(b"\r\n\r\n", b"\r\n\r7"), "not valid multipart/form-data"),
-    "no picture": (FORM, PART + b"7\r\n--x--\r\n", "form[0]: is no PNG, JPEG, WebP, TIFF, GIF or BMP"),
+    "no picture": (FORM, PART + b"7\r\n--x--\r\n", "form[0]: is not a PNG, JPEG, WebP, TIFF, GIF or BMP"),
 }
 
 
@@ -224,7 +224,7 @@ BAD = {
     "a text": ({"instances": [[[["0"]] * 28] * 28]}, 'got "0"'),
     "another input": ({"inputs": {"images": [PIXEL]}}, "the one key image"),
     "no base64": ({"instances": [{"b64": "%"}]}, "instances[0]: expected a picture file in base64"),
-    "no picture": ({"instances": [b64(b"picture")]}, "instances[0]: is no PNG, JPEG, WebP, TIFF, GIF or BMP"),
+    "no picture": ({"instances": [b64(b"picture")]}, "instances[0]: is not a PNG, JPEG, WebP, TIFF, GIF or BMP"),
     "a blank picture": ({"instances": [b64(picture_file(np.zeros((50, 50, 1), np.uint8)))]}, "nothing stands out"),
     "pictures and pixels": ({"instances": [b64(b""), PIXEL]}, "instances[1]: expected a picture"),
     "too many": ({"instances": [{"b64": ""}] * 1025}, "1025 images; send 1 to 1024"),

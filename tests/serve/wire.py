@@ -1,4 +1,4 @@
-"""HTTP by hand, for what no client library sends."""
+"""HTTP written by hand, for requests that no client library sends."""
 
 import json
 import socket
@@ -6,7 +6,7 @@ import socket
 PREDICT = "/v1/models/tiny:predict"
 JSON = {"content-type": "application/json"}
 BLACK = json.dumps({"instances": [[[[0]] * 28] * 28]}).encode()
-GET = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n"  # without the empty line that ends a head
+GET = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n"  # without the empty line at the end of a head
 
 
 def connect(server):
@@ -19,7 +19,7 @@ def head(length, *more):
 
 
 def read_answer(connection):
-    """Status, headers and content of one answer; the content read as JSON if that is what it is."""
+    """The status, headers and content of one answer; if the content is JSON, it is parsed."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = connection.recv(65536)

@@ -14,7 +14,7 @@ from cnn_trainer.errors import StorageError
 from cnn_trainer.storage import files, strict_json
 
 CALLS = ["open", "write", "fsync", "rename"]
-# Does half of what it is asked at the wanted call, then dies as from kill -9.
+# Does half of the wanted call, then dies as from kill -9.
 DIE = """
 import os, sys
 from pathlib import Path
@@ -39,7 +39,7 @@ def names(folder: Path) -> list[str]:
 
 
 def fail_at(monkeypatch, call: str, wanted: int, error: int, part: int = 0) -> list[int]:
-    """Make the ``wanted``-th call of ``os.<call>`` fail, a write after ``part`` bytes. Returns the count of calls."""
+    """Make the ``wanted``-th call of ``os.<call>`` fail, a write after ``part`` bytes. Returns the number of calls."""
     real, made = getattr(os, call), [0]
 
     def failing(*arguments, **options):
@@ -114,7 +114,7 @@ def test_writing_replaces_a_symbolic_link_and_leaves_its_target_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "remedy"),
-    [(errno.EROFS, "use a place that can be written to"), (errno.EACCES, "permissions"), (errno.EXDEV, "try again")],
+    [(errno.EROFS, "use a writable place"), (errno.EACCES, "permissions"), (errno.EXDEV, "try again")],
 )
 def test_a_failure_to_write_names_path_cause_and_remedy(tmp_path, monkeypatch, error, remedy):
     fail_at(monkeypatch, "open", 2, error)
@@ -130,12 +130,12 @@ def test_writing_into_a_vanished_folder_or_over_a_folder_is_refused(tmp_path):
     with pytest.raises(StorageError, match=r"gone/run\.json: cannot be written: No such file.*moved or removed"):
         files.write_atomic(tmp_path / "gone" / "run.json", b"new")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StorageError, match="a folder stands in its place"):
+    with pytest.raises(StorageError, match="it is a folder; move it away"):
         files.write_atomic(tmp_path / "folder", b"new")
     assert names(tmp_path) == ["folder"]
 
 
-def test_a_folder_that_cannot_be_synced_at_all_is_no_failure(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_synced_at_all_is_not_a_failure(tmp_path, monkeypatch):
     fail_at(monkeypatch, "fsync", 2, errno.EINVAL)
     files.write_atomic(tmp_path / "run.json", b"new")
     assert (tmp_path / "run.json").read_bytes() == b"new"
@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_synced_at_all_is_no_failure(tmp_path, monkeypat
 
 @pytest.fixture
 def refuse(monkeypatch):
-    """A function that makes these calls of fcntl fail, as where a file system does not know them."""
+    """A function that makes these calls of fcntl fail, as if a file system did not support them."""
 
     def make(error, *calls):
         def refused(file, operation):
@@ -170,14 +170,14 @@ def test_a_file_system_without_locks_can_be_written_to(tmp_path, refuse, calls, 
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EAGAIN])
-def test_a_posix_lock_that_another_holds_is_told_from_none(tmp_path, refuse, error):
+def test_a_posix_lock_held_by_another_process_is_distinguished_from_none(tmp_path, refuse, error):
     refuse(errno.ENOLCK, "flock")
     refuse(error, "lockf")
     with (tmp_path / "file").open("wb") as file:
         assert not files.try_lock(file.fileno())
 
 
-def test_long_and_odd_names_can_be_written(tmp_path):
+def test_files_with_long_and_odd_names_can_be_written(tmp_path):
     for name in ("n" * 255, "é" * 120, "new\nline", os.fsdecode(b"\xff\xfe")):
         files.write_atomic(tmp_path / name, b"new")
         assert (tmp_path / name).read_bytes() == b"new"
@@ -217,7 +217,7 @@ def test_a_temporary_file_removed_before_it_was_locked_is_created_anew(tmp_path,
     assert len(calls) == 2
 
 
-def test_lines_are_added_and_a_half_line_is_cut_off_first(tmp_path):
+def test_lines_are_appended_after_an_incomplete_line_is_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
     files.append_line(path, "one")
     files.append_line(path, "two")
@@ -231,16 +231,16 @@ def test_lines_are_added_and_a_half_line_is_cut_off_first(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync"])
-def test_a_failure_to_add_a_line_leaves_the_lines_before(tmp_path, monkeypatch, call):
+def test_a_failure_to_append_a_line_leaves_the_earlier_lines(tmp_path, monkeypatch, call):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"one\n")
     fail_at(monkeypatch, call, 1, errno.ENOSPC, part=3)
-    with pytest.raises(StorageError, match=r"No space left on device.*the lines before are intact"):
+    with pytest.raises(StorageError, match=r"No space left on device.*its earlier lines are intact"):
         files.append_line(path, "two")
     assert path.read_bytes() == b"one\n"
 
 
-def test_a_kill_while_a_line_is_added_costs_no_line_before(tmp_path):
+def test_a_kill_while_a_line_is_appended_loses_no_earlier_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"one\n")
     died = subprocess.run([sys.executable, "-c", DIE, "write", "1", str(path), "append"], check=False)
@@ -250,7 +250,7 @@ def test_a_kill_while_a_line_is_added_costs_no_line_before(tmp_path):
     assert path.read_bytes() == b"one\ntwo\n"
 
 
-def test_a_line_is_not_added_through_a_symbolic_link(tmp_path):
+def test_a_line_is_not_appended_through_a_symbolic_link(tmp_path):
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_bytes(b"mine\n")
     link.symlink_to(target)
@@ -259,14 +259,14 @@ def test_a_line_is_not_added_through_a_symbolic_link(tmp_path):
     assert target.read_bytes() == b"mine\n"
 
 
-def test_reading_takes_regular_files_up_to_the_limit_alone(tmp_path):
+def test_only_regular_files_up_to_the_limit_are_read(tmp_path):
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     assert files.read_bounded(tmp_path / "file", 5) == b"12345"
     for name, problem in {
-        "file": "larger than it can be: 5 bytes, 4 allowed",
+        "file": "is too large: 5 bytes; at most 4 are allowed",
         "link": "symbolic link, which is not followed",
         "loop": "symbolic link, which is not followed",
         "pipe": "is a pipe, a socket or a device",
@@ -280,7 +280,7 @@ def test_reading_takes_regular_files_up_to_the_limit_alone(tmp_path):
         files.read_bounded(Path("/dev/zero"), 4)
 
 
-def test_a_file_that_grows_while_it_is_read_is_held_to_the_limit(tmp_path, monkeypatch):
+def test_the_limit_also_holds_for_a_file_that_grows_while_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
     real = os.fstat
@@ -291,7 +291,7 @@ def test_a_file_that_grows_while_it_is_read_is_held_to_the_limit(tmp_path, monke
         return status
 
     monkeypatch.setattr(os, "fstat", grow)
-    with pytest.raises(StorageError, match="larger"):
+    with pytest.raises(StorageError, match="is too large"):
         files.read_bounded(path, 5)
 
 
@@ -300,9 +300,9 @@ def test_a_file_that_grows_while_it_is_read_is_held_to_the_limit(tmp_path, monke
     [
         (b'{"a": NaN}', "NaN is not a number"),
         (b"[-Infinity]", "-Infinity is not a number"),
-        (b"[1e999]", "beyond 64-bit"),
+        (b"[1e999]", "too large for 64-bit"),
         (b"[123456789012345678901]", "more than 20 digits"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands there twice"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' occurs twice"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),
         (b"[" + b"[]," * 300_000 + b"1]", "more than 250000 lists"),

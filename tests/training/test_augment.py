@@ -9,7 +9,7 @@ from cnn_trainer.training.augment import build_augment, matrices, transform
 
 HEIGHT, WIDTH = 12, 15
 ALL = Augmentation(shift_pixels=2.0, rotation_radians=0.3, zoom=0.1, shear=0.2)
-SEED = np.array([3, 4], np.int32)  # no tensor: TensorFlow starts with the first test, not while tests are collected
+SEED = np.array([3, 4], np.int32)  # not a tensor, so that TensorFlow starts with the first test, not during collection
 
 
 def random_images(num=6, channels=1, dtype=np.float32):
@@ -24,7 +24,7 @@ def move(images, shift_x=0.0, shift_y=0.0, rotation=0.0, zoom=0.0, shear=0.0):
 
 
 def reference(image, shift_x, shift_y, rotation, zoom, shear):
-    """The transform as its docstring states it, pixel by pixel, in float64."""
+    """The transform as stated in its docstring, pixel by pixel, in float64."""
     cosine, sine = math.cos(rotation), math.sin(rotation)
     forward = np.array([[cosine, -sine], [sine, cosine]]) @ np.array([[1, shear], [0, 1]]) * math.exp(zoom)
     centre = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
@@ -40,7 +40,7 @@ def reference(image, shift_x, shift_y, rotation, zoom, shear):
     return result
 
 
-def test_nothing_asked_for_is_no_function():
+def test_no_augmentation_gives_no_function():
     assert build_augment(Augmentation(), HEIGHT, WIDTH) is None
 
 
@@ -86,7 +86,7 @@ def test_quarter_turn_is_clockwise():
     np.testing.assert_allclose(turned[0, ..., 0], np.rot90(images[0, ..., 0], -1), atol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_one_others():
+def test_the_same_seed_gives_the_same_bits_and_another_one_different_bits():
     augment = tf.function(build_augment(ALL, HEIGHT, WIDTH))
     images = tf.constant(random_images())
     first, again, other = augment(images, SEED), augment(images, SEED), augment(images, tf.constant([3, 5]))
@@ -94,14 +94,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others():
     assert (first.numpy() != other.numpy()).any()
 
 
-def test_every_image_gets_a_transform_of_its_own():
+def test_every_image_gets_its_own_transform():
     images = np.repeat(random_images(num=1), 8, axis=0)
     results = build_augment(ALL, HEIGHT, WIDTH)(tf.constant(images), SEED).numpy()
     assert len({result.tobytes() for result in results}) == 8
 
 
 def test_what_is_not_asked_for_does_not_happen():
-    """With a shift alone, the mean place of a single bright pixel moves, and its sum stays."""
+    """With only a shift, a single bright pixel moves on average, and its sum stays the same."""
     images = np.zeros((50, HEIGHT, WIDTH, 1), np.float32)
     images[:, 6, 7] = 1.0
     results = build_augment(Augmentation(shift_pixels=2.0), HEIGHT, WIDTH)(tf.constant(images), SEED).numpy()[..., 0]

@@ -15,13 +15,13 @@ from cnn_trainer.training.gradients import Objective
 
 SMALL = {"filters": [3, 4], "dense_units": [6]}
 COUNTS = [12, 7, 3]
-# Keras rounds its weights to float32, even where it then computes in float64.
+# Keras rounds its weights to float32, even if it then computes in float64.
 TOLERANCE = 1e-7
 
 
 @pytest.fixture(scope="module")
 def unequal(small_images):
-    """22 images of random pixels: 12, 7 and 3 of each class, mixed."""
+    """22 images of random pixels: 12, 7 and 3 of the classes, mixed."""
     labels = np.random.default_rng(2).permutation(np.repeat([0, 1, 2], COUNTS)).astype(np.int32)
     return Split(small_images.images, labels)
 
@@ -53,10 +53,10 @@ LOSSES = {
 def test_an_epoch_is_that_of_keras_fit_with_class_weight(
     loss, smoothing, towers, make_experiment, make_trainer, unequal
 ):
-    """Three steps, the last one of 6 images; the loss that is reported is that of Keras too."""
+    """Three steps, the last with 6 images; the reported loss equals that of Keras too."""
     trainer = make_trainer(weighted(make_experiment, {"loss": loss, "label_smoothing": smoothing}), unequal, towers)
     targets = np.eye(3)[unequal.labels]
-    if loss == "mean_squared_error":  # which Keras has no smoothing for
+    if loss == "mean_squared_error":  # Keras has no smoothing for it
         targets = (1 - smoothing) * targets + smoothing / 3
     model = keras.models.clone_model(trainer.model)
     model.set_weights(trainer.model.get_weights())
@@ -76,14 +76,14 @@ def test_an_epoch_is_that_of_keras_fit_with_class_weight(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_weight_multiplies_the_gradient_of_its_class(precision, make_experiment, make_trainer, unequal):
-    """One image a step, so that a step of plain gradient descent is longer by just the weight of its class."""
+    """One image per step, so that a step of plain gradient descent is multiplied by the weight of its class."""
     split = Split(unequal.images[:1].repeat(4, axis=0), np.array([0, 0, 0, 1], np.int32))
     steps = []
     for weights in (None, "balanced"):
         training = {"batch_size": 1, "learning_rate": 0.01, "class_weights": weights}
         trainer = make_trainer(weighted(make_experiment, training, precision), split)
         before = trainer.weights()
-        while np.array_equal(trainer.weights()[0], before[0]):  # float16 leaves steps out until its scale is right
+        while np.array_equal(trainer.weights()[0], before[0]):  # float16 skips steps until its scale is right
             sums = trainer.train(3, 4)
         steps.append((sums.loss, [now - was for now, was in zip(trainer.weights(), before, strict=True)]))
     (loss, plain), (weighted_loss, longer) = steps
@@ -93,8 +93,8 @@ def test_a_weight_multiplies_the_gradient_of_its_class(precision, make_experimen
         assert np.abs(two - 2 * one).max() <= tolerance * np.abs(two).max()
 
 
-def test_weights_of_one_change_no_bit(make_experiment, make_trainer, small_images):
-    """So many of each class: balanced is then what null is, although it multiplies."""
+def test_weights_of_1_change_no_bit(make_experiment, make_trainer, small_images):
+    """Classes of equal size: balanced then gives the same as null, although it multiplies."""
     split = Split(small_images.images[:21], small_images.labels[:21])
     found = []
     for weights in (None, "balanced"):
@@ -151,7 +151,7 @@ def test_the_weights_are_counted_without_the_validation_split_and_its_loss_is_no
     assert f'"validation_loss": {scores["loss"]!r}' in best
 
 
-def test_an_imbalance_is_told_in_numbers():
+def test_an_imbalance_is_described_in_numbers():
     names = ["cat", "dog", "owl"]
     assert describe_imbalance([300, 3, 20], names) == "300 images of class cat and 3 of class dog"
     assert describe_imbalance([3, 1_500, 0], names) == "1,500 images of class dog and 3 of class cat"
@@ -161,7 +161,7 @@ def test_an_imbalance_is_told_in_numbers():
 
 
 def striped(left, level):
-    """A black picture of 12x12 with a stripe of grey from column ``left`` on."""
+    """A black picture of 12x12 pixels with a grey stripe that begins in column ``left``."""
     picture = Image.new("L", (12, 12))
     picture.paste(level, (left, 0, left + 6, 12))
     return picture
@@ -169,7 +169,7 @@ def striped(left, level):
 
 @pytest.fixture
 def pets(tmp_path):
-    """A config for a folder of 30 pictures of cat and 3 of dog, and of 10 and none to test on."""
+    """A config for a folder with 30 training pictures of cat and 3 of dog, and 10 and 0 test pictures."""
     for split, name, count, left in (
         ("train", "cat", 30, 0), ("train", "dog", 3, 6), ("test", "cat", 10, 0),
     ):  # fmt: skip
@@ -189,12 +189,14 @@ training: {epochs: 1, batch_size: 11}
 
 
 IMBALANCE = "WARNING: the training split has 30 images of class cat and 3 of class dog; "
-IMBALANCE += "set training.class_weights: balanced, or the rare class may hardly ever be predicted"
+IMBALANCE += "set training.class_weights: balanced, or else the rare class may hardly ever be predicted"
 LACKS = "WARNING: the test score will not cover classes that have no test image: dog"
 
 
 @pytest.mark.parametrize("has_folder", [False, True])
-def test_unequal_classes_and_one_without_a_test_image_are_told_before_training(cnn_train, pets, tmp_path, has_folder):
+def test_warnings_of_unequal_classes_and_missing_test_images_come_before_training(
+    cnn_train, pets, tmp_path, has_folder
+):
     if has_folder:
         (tmp_path / "pets" / "test" / "dog").mkdir()
     answer = cnn_train("train", pets, "--json", cwd=tmp_path)
@@ -215,7 +217,7 @@ def test_unequal_classes_and_one_without_a_test_image_are_told_before_training(c
         assert lines[score : score + 3] == (shown.out or shown.err).splitlines()[:3]
 
 
-def test_the_warning_of_unequal_classes_ends_with_the_weights_and_the_other_without_a_test(cnn_train, pets, tmp_path):
+def test_class_weights_and_no_evaluation_each_silence_their_warning(cnn_train, pets, tmp_path):
     answer = cnn_train("train", pets, "--set", "training.class_weights=balanced", "--dry-run", cwd=tmp_path)
     assert answer.err.splitlines()[0] == LACKS
     for number in range(2):
@@ -226,7 +228,7 @@ def test_the_warning_of_unequal_classes_ends_with_the_weights_and_the_other_with
     assert "WARNING" not in answer.err
 
 
-def test_a_validation_split_that_lacks_a_class_is_told(cnn_train, pets, tmp_path):
+def test_a_validation_split_without_a_class_gives_a_warning(cnn_train, pets, tmp_path):
     shutil.copytree(tmp_path / "pets" / "test", tmp_path / "pets" / "val")
     shutil.copytree(tmp_path / "pets" / "train" / "dog", tmp_path / "pets" / "test" / "dog")
     answer = cnn_train("train", pets, "--dry-run", cwd=tmp_path)
@@ -234,7 +236,7 @@ def test_a_validation_split_that_lacks_a_class_is_told(cnn_train, pets, tmp_path
     assert answer.err.splitlines()[1] == LACKS.replace("test", "validation")
 
 
-def test_classes_that_training_does_not_know_are_refused_still(cnn_train, pets, tmp_path):
+def test_classes_unknown_to_training_are_still_refused(cnn_train, pets, tmp_path):
     (tmp_path / "pets" / "test" / "cat").rename(tmp_path / "pets" / "test" / "cow")
     answer = cnn_train("train", pets, cwd=tmp_path)
     assert answer.code == 4

@@ -1,4 +1,4 @@
-"""What the compiled step promises: the same bits however it is cut, and the meaning of every training setting."""
+"""The compiled step: the same bits however an epoch is divided, and the meaning of every training setting."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ EVERYTHING = {
     "schedule": {"name": "one-cycle"},
     "augmentation": {"shift_pixels": 1.5, "rotation_radians": 0.2, "zoom": 0.1, "shear": 0.1},
 }
-# Keras rounds its constants to float32, even where it then computes in float64.
+# Keras rounds its constants to float32, even if it then computes in float64.
 KERAS_CONSTANTS = 1e-7
 PLAIN = {"optimizer": "sgd", "batch_size": 22, "learning_rate": 0.5}
 
@@ -55,7 +55,7 @@ def assert_near(found, wanted, tolerance=1e-12):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_an_epoch_cut_at_any_step_gives_the_same_bits(precision, make_experiment, make_trainer, small_images):
+def test_an_epoch_divided_at_any_step_gives_the_same_bits(precision, make_experiment, make_trainer, small_images):
     """With Dropout, augmentation, a schedule and moving averages; the last of the five batches has 2 images."""
     trainer = everything(make_experiment, make_trainer, small_images, precision=precision)
     assert trainer.engine.steps_per_epoch == 5
@@ -73,7 +73,7 @@ def test_an_epoch_cut_at_any_step_gives_the_same_bits(precision, make_experiment
         assert same_bits(state(trainer), wanted)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(make_experiment, make_trainer, small_images):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_different_bits(make_experiment, make_trainer, small_images):
     results = []
     for seed in (1, 1, 2):
         trainer = everything(make_experiment, make_trainer, small_images, seed)
@@ -89,12 +89,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(make_experime
 def test_the_last_partial_batch_is_trained_on(
     copies, batch_size, rights, precision, tolerance, towers, make_experiment, make_trainer, small_images
 ):
-    """21 and then 1 image, of which two of three towers get none; or 15, 15 and 14. By hand: plain Keras gradients."""
+    """21 images and then 1, so that two of three towers get none; or 15, 15 and 14. Compared with plain Keras."""
     images, labels = np.tile(small_images.images, (copies, 1, 1, 1)), np.tile(small_images.labels, copies)
     training = {**PLAIN, "batch_size": batch_size, "learning_rate": 0.01}
     trainer = make_trainer(make_experiment(SMALL, training, precision), Split(images, labels), towers)
     assert trainer.engine._fills_up == (copies == 2)
-    trainer.model.trainable_variables[-1].assign([5.0, 0.0, 0.0])  # so that every image is taken for class 0
+    trainer.model.trainable_variables[-1].assign([5.0, 0.0, 0.0])  # so that every image is predicted as class 0
     sums = Sums()
     for step, right in enumerate(rights):
         chosen = slice(step * batch_size, (step + 1) * batch_size)
@@ -117,9 +117,7 @@ def keras_gradients(trainer, images, labels, loss=None):
 
 
 @pytest.mark.parametrize(("l1", "l2"), [(0.01, 0.0), (0.0, 0.02), (0.01, 0.02)])
-def test_penalties_add_the_gradient_of_keras_own_and_stay_out_of_the_sum(
-    l1, l2, make_experiment, make_trainer, small_images
-):
+def test_penalties_add_keras_gradients_and_are_not_in_the_sum(l1, l2, make_experiment, make_trainer, small_images):
     trainer = make_trainer(make_experiment({**SMALL, "l1": l1, "l2": l2}, PLAIN, "float64"), small_images, 2)
     plain = make_trainer(make_experiment(SMALL, PLAIN, "float64"), small_images)
     wanted = keras_gradients(trainer, small_images.images, small_images.labels)
@@ -155,7 +153,7 @@ def test_losses_and_label_smoothing_are_those_of_keras(
     assert sums.loss / 22 == pytest.approx(value, rel=1e-12)
 
 
-def test_losses_against_their_formulas():
+def test_losses_agree_with_their_formulas():
     logits, labels = np.array([[1.0, 2.0, 0.5], [0.0, 0.0, 3.0]]), np.array([1, 0])
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     for smoothing in (0.0, 0.3):
@@ -182,7 +180,7 @@ def test_batch_normalization_is_that_of_keras(make_experiment, make_trainer, sma
     assert_near([variable.numpy() for variable in moving], updated)
 
 
-def test_a_model_that_looks_across_the_batch_takes_one_tower(make_experiment, make_trainer, small_images):
+def test_a_model_that_depends_on_the_whole_batch_takes_one_tower(make_experiment, make_trainer, small_images):
     with pytest.raises(ValueError, match="across the batch"):
         make_trainer(make_experiment({**SMALL, "batch_normalization": True}), small_images, 2)
     asked = make_experiment({**SMALL, "batch_normalization": True}).model_dump()
@@ -190,12 +188,12 @@ def test_a_model_that_looks_across_the_batch_takes_one_tower(make_experiment, ma
         asked["runtime"]["towers"] = towers
         assert backend.resolve_threads(Experiment.model_validate(asked), cores)[0] == 1
     asked["runtime"]["towers"] = 2
-    with pytest.raises(ValueError, match=r"got 2, but model\.batch_normalization looks across the whole batch"):
+    with pytest.raises(ValueError, match=r"got 2, but model\.batch_normalization normalises over the whole batch"):
         Experiment.model_validate(asked)
 
 
 def test_moving_averages_follow_their_recurrence(make_experiment, make_trainer, small_images):
-    """a₁ = θ₁ and aₜ = d aₜ₋₁ + (1 − d) θₜ, so that nothing of the first weights is left in them."""
+    """a₁ = θ₁ and aₜ = d aₜ₋₁ + (1 − d) θₜ, so that the initial weights have no part in them."""
     trainer = make_trainer(
         make_experiment(SMALL, {"batch_size": 6, "learning_rate": 0.1, "ema_decay": 0.7}, "float64"), small_images
     )
@@ -213,7 +211,7 @@ def test_without_moving_averages_there_are_none(make_experiment, make_trainer, s
 
 
 @pytest.mark.parametrize("bound", [0.01, 1e6])
-def test_gradients_are_clipped_by_their_norm_taken_together(bound, make_experiment, make_trainer, small_images):
+def test_gradients_are_clipped_by_their_global_norm(bound, make_experiment, make_trainer, small_images):
     trainer = make_trainer(make_experiment(SMALL, {**PLAIN, "gradient_clip_norm": bound}, "float64"), small_images, 2)
     gradients = keras_gradients(trainer, small_images.images, small_images.labels)
     norm = np.sqrt(sum(np.square(gradient).sum() for gradient in gradients))
@@ -223,7 +221,7 @@ def test_gradients_are_clipped_by_their_norm_taken_together(bound, make_experime
 
 
 def first_steps(optimizer, rate, weights, gradients):
-    """Weights after two steps with these two gradients, from the formulas of the papers, with Keras' constants."""
+    """Weights after two steps with these two gradients, by the formulas of the papers, with Keras' constants."""
     m, v = np.zeros_like(weights), np.zeros_like(weights)
     for t, g in enumerate(gradients, start=1):
         match optimizer:
@@ -247,7 +245,7 @@ def first_steps(optimizer, rate, weights, gradients):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"])
 def test_each_optimizer_takes_the_steps_of_its_formula(optimizer, make_experiment, make_trainer, small_images):
-    """Two steps, so that what is kept from the first one shows in the second."""
+    """Two steps, so that state kept from the first one shows in the second."""
     rate = 0.01
     training = {"optimizer": optimizer, "batch_size": 11, "learning_rate": rate}
     model = {"builder": "mlp", "hidden_units": [4], "activation": "tanh"}
@@ -264,8 +262,8 @@ def test_each_optimizer_takes_the_steps_of_its_formula(optimizer, make_experimen
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_weight_decay_shrinks_kernels_alone(optimizer, make_experiment, make_trainer, small_images):
-    """θ ← θ (1 − η λ) before the step, for convolution and dense kernels; no bias, and nothing of normalisation."""
+def test_weight_decay_shrinks_only_kernels(optimizer, make_experiment, make_trainer, small_images):
+    """θ ← θ (1 − η λ) before the step, for convolution and dense kernels, not for biases or normalisation."""
     rate, decay = 0.01, 0.3
     model = {"filters": [3], "dense_units": [], "batch_normalization": True}
     training = {"optimizer": optimizer, "learning_rate": rate}
@@ -276,7 +274,7 @@ def test_weight_decay_shrinks_kernels_alone(optimizer, make_experiment, make_tra
     start = trainers[0].weights()
     for trainer in trainers:
         for variable, weight in zip(trainer.model.trainable_variables, start, strict=True):
-            variable.assign(weight + 0.1)  # biases that a decay would change
+            variable.assign(weight + 0.1)  # biases that are not 0, so that a decay would change them
         trainer.train()
     names = [variable.name for variable in trainers[0].model.trainable_variables]
     assert {"kernel", "bias", "gamma", "beta"} == set(names)
@@ -285,7 +283,7 @@ def test_weight_decay_shrinks_kernels_alone(optimizer, make_experiment, make_tra
         assert np.abs(without - decayed - taken).max() <= 2 * KERAS_CONSTANTS * np.abs(taken).max()
 
 
-def test_learning_that_runs_away_gives_a_sum_that_is_not_finite(make_experiment, make_trainer, small_images):
+def test_diverging_training_gives_a_sum_that_is_not_finite(make_experiment, make_trainer, small_images):
     training = {"optimizer": "sgd", "learning_rate": 1000.0, "batch_size": 2, "loss": "cross_entropy"}
     trainer = make_trainer(make_experiment({**SMALL, "activation": "linear", "l2": 1000.0}, training), small_images)
     assert not np.isfinite(trainer.train().loss)

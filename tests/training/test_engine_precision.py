@@ -1,4 +1,4 @@
-"""Training in 16 bits: near float32, on weights of 32 bits, and evaluated in 32 bits."""
+"""Training in 16 bits: close to float32, with 32-bit weights, and evaluated in 32 bits."""
 
 import numpy as np
 import pytest
@@ -26,11 +26,11 @@ def test_16_bits_compute_near_float32_and_keep_float32_weights(
     assert all(weight.dtype == np.float32 for weight in short.weights())
     assert short_sums.loss == pytest.approx(sums.loss, rel=0.01)
     assert short_sums.loss != sums.loss
-    for one, two in zip(found, wanted, strict=True):  # 8 bits of mantissa: 0.4 % a value
+    for one, two in zip(found, wanted, strict=True):  # 8 bits of mantissa: 0.4 % per value
         assert np.linalg.norm(one - two) < 0.1 * np.linalg.norm(two)
 
 
-def test_float16_leaves_out_a_step_whose_scaled_gradients_are_not_finite(make_experiment, make_trainer, digits):
+def test_float16_skips_a_step_whose_scaled_gradients_are_not_finite(make_experiment, make_trainer, digits):
     trainer = make_trainer(make_experiment(SMALL, {"batch_size": 10}, "float16"), digits)
     trainer.optimizer.dynamic_scale.assign(2.0**100)
     before = trainer.weights()

@@ -1,4 +1,4 @@
-"""The program as a library, in a process like that of a notebook."""
+"""The program as a library, in a process like a notebook's."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import cnn_trainer
 from cnn_trainer.errors import ConfigError, DataError, RunDirectoryError
 from cnn_trainer.runs import store
 
-# No terminal, an event loop that runs, two runs one after another, and what a person asks of a run.
+# No terminal, a running event loop, two runs one after another, and what a user asks of a run.
 NOTEBOOK = """
 import asyncio, json, sys
 import numpy as np
@@ -85,7 +85,7 @@ def test_a_notebook_trains_scores_and_predicts_to_the_bits_of_the_command_line(f
     assert found["again"]
 
 
-def test_a_tensorflow_with_settings_of_the_callers_own_is_one_clear_error(folder):
+def test_a_tensorflow_with_the_callers_own_settings_is_one_clear_error(folder):
     done = run_in_notebook(OWN_SETTINGS, folder)
     assert done.returncode == 0, done.stderr
     assert "TensorFlow" in done.stdout
@@ -107,28 +107,28 @@ def test_images_that_do_not_fit_are_refused(finished_run):
     shape = tuple(run.record.data.image_shape)
     with pytest.raises(DataError, match="got float64"):
         run.predict(np.zeros((1, *shape)))
-    with pytest.raises(DataError, match="and the run takes uint8"):
+    with pytest.raises(DataError, match="but the run takes uint8"):
         run.predict(np.zeros((1, 3, 3, 1), np.uint8))
 
 
-def test_no_images_have_no_probabilities(finished_run):
+def test_no_images_give_an_empty_result(finished_run):
     run = cnn_trainer.load_run(finished_run)
     assert run.predict(np.zeros((0, *run.record.data.image_shape), np.uint8)).shape == (0, len(run.class_names))
 
 
-def test_a_score_of_weights_that_the_run_no_longer_has_is_not_written(run_copy):
-    """Another process, or another object, trained the run further since these were loaded."""
+def test_a_score_of_outdated_weights_is_not_written(run_copy):
+    """Another process, or another object, has trained the run further since these weights were loaded."""
     run = cnn_trainer.load_run(run_copy)
     assert run.evaluate().accuracy > 0
     before = (run_copy / "evaluation.json").read_bytes()
     store.update_record(store.open_run(run_copy), weights_sha256="b" * 64, epochs_done=7)
-    with pytest.raises(RunDirectoryError, match="was trained further since its weights were loaded"):
+    with pytest.raises(RunDirectoryError, match="has been trained further since its weights were loaded"):
         run.evaluate()
     assert (run_copy / "evaluation.json").read_bytes() == before
     assert store.open_run(run_copy).record.epochs_done == 7
 
 
-def test_a_run_that_could_not_be_resumed_is_resumed_when_it_is_tried_again(run_copy):
+def test_a_run_can_be_resumed_after_a_failed_attempt(run_copy):
     data = Path(store.open_run(run_copy).record.data.location)
     data = data.rename(data.with_name("away.npz"))
     run = cnn_trainer.load_run(run_copy)

@@ -1,7 +1,7 @@
-"""Forward propagation, back-propagation and gradient descent, written out in NumPy and held against the compiled step.
+"""Forward propagation, back-propagation and gradient descent, written out in NumPy and compared with the compiled step.
 
-Everything below the line of imports and above the tests is the theory: float64, from the equations, without TensorFlow.
-A gradient ∂L/∂A is written dA. n counts the images of a batch of N, and the loss L is the mean over the batch.
+Everything between the imports and the tests is the theory: float64, from the equations, without TensorFlow.
+A gradient ∂L/∂A is written dA. n is the index of an image in a batch of N, and the loss L is the batch mean.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from cnn_trainer.data import Split
 from cnn_trainer.network.logits import build_logits
 
-# Differences are relative to the largest entry of the array that they stand in.
+# Differences are relative to the largest entry of their array.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
@@ -150,7 +150,7 @@ def mlp(images, labels, weights, activation, loss):
 
 
 def cnn(images, labels, weights, activation="relu", loss="cross_entropy"):
-    """The documented network, one line a layer, forward and back."""
+    """The documented network, one line per layer, forward and back."""
     w1, b1, w2, b2, w3, b3, w4, b4 = weights
     f, f_backward = ACTIVATIONS[activation]
     x = images / 255
@@ -187,7 +187,7 @@ def theory_of(network, weights, images, labels):
 
 @pytest.fixture
 def start(make_experiment, make_trainer):
-    """A function that starts a network of NETWORKS with biases that are not 0, as they would be at first."""
+    """A function that builds one of NETWORKS with biases that are not 0, unlike initial ones."""
 
     def make(network, split, precision, towers, learning_rate, batch_size):
         settings, _, loss = NETWORKS[network]
@@ -231,7 +231,7 @@ def test_the_compiled_step_is_the_mathematics(network, precision, towers, start,
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_an_epoch_of_gradient_descent_is_the_mathematics(network, start, digits):
-    """Three steps with the last batch a partial one, of 6 images; three towers divide none of the batches of 32."""
+    """Three steps, the last with a partial batch of 6 images; batches of 32 do not divide evenly by three towers."""
     rate = 0.5
     trainer = start(network, digits, "float64", 3, rate, 32)
     weights = trainer.weights()
@@ -249,7 +249,7 @@ def test_an_epoch_of_gradient_descent_is_the_mathematics(network, start, digits)
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_written_out_gradients_are_the_slopes_of_the_loss(network, start, digits):
-    """Central differences, (L(w + h) − L(w − h)) / 2h, for the two weights of largest gradient in each array."""
+    """Central differences, (L(w + h) − L(w − h)) / 2h, for the two weights with the largest gradient in each array."""
     batch = digits.images[:4], digits.labels[:4]
     weights = start(network, Split(*batch), "float64", 1, 1.0, 4).weights()
     h = 1e-6
@@ -265,7 +265,7 @@ def test_the_written_out_gradients_are_the_slopes_of_the_loss(network, start, di
 
 
 def test_one_and_two_towers_agree(start, digits):
-    """To rounding: the sums over a batch are taken in another order."""
+    """Up to rounding: the sums over a batch are taken in another order."""
     one, two = (start("documented cnn", digits, "float64", towers, 0.5, 33) for towers in (1, 2))
     sums = [trainer.train() for trainer in (one, two)]
     assert sums[0].loss == pytest.approx(sums[1].loss, rel=1e-12)

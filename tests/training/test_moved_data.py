@@ -1,4 +1,4 @@
-"""``resume --data``: a run whose data has moved goes on to the same bits, and records where the data is now."""
+"""``resume --data``: a run whose data has moved resumes bit for bit, and records where the data is now."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from cnn_trainer.runs import store
 
 @pytest.fixture
 def half(cnn_train, small_config, tmp_path):
-    """The directory of a run of two epochs of four, whose data is no longer where it was, and where it is now."""
+    """The directory of a run of two epochs of four, whose data has moved, and the new place of the data."""
     answer = cnn_train("train", small_config, "--json", cwd=tmp_path)
     assert answer.code == 0, answer.err
     moved = tmp_path / "elsewhere" / "arrays.npz"
@@ -26,7 +26,7 @@ def half(cnn_train, small_config, tmp_path):
 
 @pytest.fixture
 def expected(cnn_train, small_config, half, tmp_path):
-    """The digest of the weights that four epochs without a pause lead to."""
+    """The digest of the weights after four uninterrupted epochs."""
     words = settings("training.epochs=4", f"data.path={half[1]}")
     answer = cnn_train("train", small_config, *words, "--runs-dir", tmp_path / "whole", "--json")
     assert answer.code == 0, answer.err
@@ -38,7 +38,7 @@ def files(run_dir):
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_the_run_goes_on_to_the_same_bits_and_records_the_new_place(cnn_train, half, expected, relative):
+def test_the_run_continues_with_the_same_bits_and_records_the_new_place(cnn_train, half, expected, relative):
     run_dir, moved = half
     words = ("--data", moved.name if relative else moved, "--json")
     answer = cnn_train("resume", run_dir, "--epochs", "4", *words, cwd=moved.parent)
@@ -47,7 +47,7 @@ def test_the_run_goes_on_to_the_same_bits_and_records_the_new_place(cnn_train, h
     assert read_json(run_dir / "run.json")["data"]["location"] == str(moved)
     assert load_config(run_dir / "config.yaml").experiment.data.path == str(moved)
     assert read_json(run_dir / "evaluation.json")["location"] == str(moved)
-    for words in ("evaluate", run_dir), ("resume", run_dir, "--epochs", "5"):  # which find it without --data
+    for words in ("evaluate", run_dir), ("resume", run_dir, "--epochs", "5"):  # they find it without --data
         assert cnn_train(*words).code == 0
 
 
@@ -63,7 +63,7 @@ def test_without_data_the_message_names_the_option(cnn_train, half):
     assert files(run_dir) == before
 
 
-def test_other_data_is_refused_and_the_run_is_as_it_was(cnn_train, half, strokes, tmp_path):
+def test_other_data_is_refused_and_the_run_does_not_change(cnn_train, half, strokes, tmp_path):
     run_dir, moved = half
     before = files(run_dir)
     other = tmp_path / "other.npz"
@@ -84,7 +84,7 @@ def test_other_data_is_refused_and_the_run_is_as_it_was(cnn_train, half, strokes
     assert moved.exists()
 
 
-def test_a_finished_run_is_left_as_it_is(cnn_train, half):
+def test_a_finished_run_does_not_change(cnn_train, half):
     run_dir, moved = half
     before = files(run_dir)
     answer = cnn_train("resume", run_dir, "--data", moved, "--json")
@@ -105,17 +105,17 @@ def test_an_interrupted_run_needs_no_epochs(cnn_train, half, tmp_path):
     assert (answer.json["weights_sha256"], answer.json["status"]) == (digest, "finished")
 
 
-def test_data_that_comes_with_a_package_has_no_place(cnn_train, tmp_path):
+def test_data_from_a_package_takes_no_path(cnn_train, tmp_path):
     (tmp_path / "digits.yaml").write_text(
         "data: {source: mnist-5k}\nmodel: {builder: mlp, hidden_units: []}\ntraining: {epochs: 1, batch_size: 500}\n"
     )
     run_dir = tmp_path / cnn_train("train", "digits.yaml", "--json", cwd=tmp_path).run
     answer = cnn_train("resume", run_dir, "--epochs", "2", "--data", tmp_path)
-    problem = "mnist-5k comes with a package and is not looked for elsewhere"
+    problem = "mnist-5k comes with a package and cannot be read from elsewhere"
     assert (answer.code, answer.err) == (4, f"error: {tmp_path}: {problem}\n")
 
 
-def test_nor_does_a_message_name_an_option_for_it(cnn_train, tmp_path):
+def test_no_message_names_an_option_for_such_data(cnn_train, tmp_path):
     config = "data: {source: mnist-5k}\nmodel: {builder: mlp, hidden_units: []}\ntraining: {epochs: 1}\n"
     (tmp_path / "digits.yaml").write_text(config)
     run_dir = tmp_path / cnn_train("train", "digits.yaml", "--json", cwd=tmp_path).run

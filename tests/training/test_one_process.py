@@ -1,4 +1,4 @@
-"""Several runs one after another in one process: each as if it had a process of its own."""
+"""Several runs, one after another, in one process: each as if it had its own process."""
 
 import json
 import os
@@ -25,7 +25,7 @@ PLAIN = [
     "seed=5",
 ]
 
-# As in a notebook: an event loop runs, and nothing is a terminal. Keras counts what it has made in this process.
+# As in a notebook: an event loop runs, and there is no terminal. Keras counts the objects of this process.
 SEVERAL = """
 import asyncio, json, sys
 from pathlib import Path
@@ -53,7 +53,7 @@ def checkpoint(run_dir):
     return {name: array.tobytes() for name, array in safetensors.numpy.load_file(newest).items()}
 
 
-def test_runs_in_one_process_have_the_bits_of_runs_in_processes_of_their_own(small_config, cnn_train):
+def test_runs_in_one_process_have_the_same_bits_as_runs_in_separate_processes(small_config, cnn_train):
     folder = small_config.parent
     words = [sys.executable, "-W", "ignore", "-c", SEVERAL, json.dumps([RANDOM, PLAIN, RANDOM])]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}

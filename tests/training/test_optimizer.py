@@ -1,4 +1,4 @@
-"""Learning-rate schedules against formulas written once more, in NumPy and step by step."""
+"""Learning-rate schedules compared with formulas written again in NumPy, step by step."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ TOTAL = STEPS_PER_EPOCH * EPOCHS
 
 @pytest.fixture
 def rates(make_experiment):
-    """A function of a schedule that gives the learning rate of every step of a run, and of 20 more."""
+    """A function of a schedule that returns the learning rate of every step of a run, and of 20 more."""
 
     def all_rates(precision="float64", **schedule):
         training = {"learning_rate": PEAK, "epochs": EPOCHS, "schedule": schedule}
         experiment = make_experiment({"filters": [1]}, training, precision)
-        build_model(experiment, (8, 8, 1), 2)  # sets the precision that schedules are computed in
+        build_model(experiment, (8, 8, 1), 2)  # sets the precision in which schedules are computed
         rate = learning_rate(experiment.training, STEPS_PER_EPOCH)
         if not callable(rate):
             return np.full(TOTAL + 20, rate)
@@ -34,7 +34,7 @@ def half_wave(start, end, share):
 
 
 def written_out(name, step, **settings):
-    """The rate of a step as a share of the peak, without a warm-up."""
+    """The rate of a step as a fraction of the peak, without a warm-up."""
     epoch = step / STEPS_PER_EPOCH
     match name:
         case "constant":
@@ -143,13 +143,13 @@ def test_a_constant_rate_is_a_number_and_others_are_functions(make_experiment):
 def test_the_engine_uses_and_reports_the_rate_of_each_step(
     schedule, shares, make_experiment, make_trainer, small_images
 ):
-    """A dead network with an L2 penalty: each step takes the share of the learning rate off the first kernel."""
+    """A dead network with an L2 penalty: each step shrinks the first kernel in proportion to the learning rate."""
     training = {"optimizer": "sgd", "learning_rate": 0.3, "batch_size": 6, "epochs": 1, "schedule": schedule}
     model = {"builder": "mlp", "hidden_units": [4], "l2": 0.5}
     trainer = make_trainer(make_experiment(model, training, "float64"), small_images)
     for variable in trainer.model.trainable_variables:
         if variable.path.endswith("dense_1/bias"):
-            variable.assign(np.full(4, -1e6))  # ReLU never fires, so the penalty alone moves the first kernel
+            variable.assign(np.full(4, -1e6))  # ReLU never fires, so only the penalty moves the first kernel
     for step, share in enumerate(shares):
         before = trainer.weights()[0]
         trainer.train(step, step + 1)
@@ -157,14 +157,14 @@ def test_the_engine_uses_and_reports_the_rate_of_each_step(
         assert last_learning_rate(trainer.optimizer) == pytest.approx(0.3 * share, rel=1e-6)
 
 
-def test_the_reported_rate_has_no_digits_that_float32_made_up(make_experiment, make_trainer, small_images):
+def test_the_reported_rate_has_no_digits_beyond_float32(make_experiment, make_trainer, small_images):
     trainer = make_trainer(make_experiment({"filters": [2], "dense_units": []}, {"batch_size": 22}), small_images)
     trainer.train()
     assert last_learning_rate(trainer.optimizer) == 0.001
 
 
 def test_every_trainable_variable_has_its_slots_before_the_first_step(make_experiment):
-    """So that a checkpoint of step 0 has the arrays of every other."""
+    """So that a checkpoint of step 0 has the same arrays as any other."""
     for name, slots in [("sgd", 0), ("momentum", 1), ("nesterov", 1), ("rmsprop", 1), ("adam", 2), ("adamw", 2)]:
         experiment = make_experiment({}, {"optimizer": name, "ema_decay": 0.9})
         model = build_model(experiment, (28, 28, 1), 10)

@@ -1,4 +1,4 @@
-"""``cnn-train train`` as a person has it: from a config to a run directory."""
+"""``cnn-train train`` as a user sees it: from a config to a run directory."""
 
 import csv
 import json
@@ -62,7 +62,7 @@ def run_dirs(folder):
 
 @pytest.fixture(scope="module")
 def fallback_run(cnn_train, tmp_path_factory):
-    """configs/mnist.yaml where there is no MNIST, with fewer filters and two epochs: the answer and the folder."""
+    """configs/mnist.yaml without MNIST, with fewer filters and two epochs: the answer and the folder."""
     folder = tmp_path_factory.mktemp("fallback")
     overrides = settings("training.epochs=2", "model.filters=[4, 8]", "model.dense_units=[16]")
     return cnn_train("train", ROOT / "configs/mnist.yaml", *overrides, "--json", cwd=folder), folder
@@ -79,11 +79,11 @@ def test_a_run_directory_holds_the_documented_files_and_no_others(fallback_run):
     assert checkpoints == ["step-000000032.safetensors", "step-000000064.safetensors"]
 
 
-def test_the_fallback_is_said_loudly_and_stands_in_every_record(cnn_train, fallback_run):
+def test_the_fallback_is_announced_and_in_every_record(cnn_train, fallback_run):
     answer, folder = fallback_run
     run_dir = folder / answer.run
     assert answer.err.startswith("WARNING: mnist is not at hand; looked at: CNN_TRAIN_DATA_DIR (not set)")
-    assert "\nWARNING: using the 5,000 images of mnist-5k in place of MNIST" in answer.err
+    assert "\nWARNING: using the 5,000 images of mnist-5k instead of MNIST" in answer.err
     assert "on 1,000 test images of mnist-5k (the fallback: mnist was not at hand)" in answer.err
     assert (answer.json["data"], answer.json["requested_data"]) == ("mnist-5k", "mnist")
     record, scores = read_json(run_dir / "run.json"), read_json(run_dir / "evaluation.json")
@@ -109,7 +109,7 @@ def test_run_json_says_what_was_run_and_how_it_ended(fallback_run):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time)
 
 
-def test_metrics_have_a_line_an_epoch_with_the_documented_keys(fallback_run):
+def test_metrics_have_one_line_per_epoch_with_the_documented_keys(fallback_run):
     answer, folder = fallback_run
     first, second = read_metrics(folder / answer.run)
     assert list(first) == list(second) == METRICS_KEYS
@@ -147,7 +147,7 @@ def test_predictions_and_evaluation_agree(fallback_run):
             assert score["f1"] == pytest.approx(2 * right / (100 + predicted))
 
 
-def test_json_is_one_object_on_stdout_and_words_are_on_stderr(fallback_run):
+def test_json_is_one_object_on_stdout_and_text_is_on_stderr(fallback_run):
     answer, _ = fallback_run
     assert answer.out.startswith("{\n")
     assert answer.out.endswith("}\n")
@@ -172,7 +172,7 @@ def test_json_is_one_object_on_stdout_and_words_are_on_stderr(fallback_run):
     assert f"weights sha256 {answer.json['weights_sha256']}" in answer.err
 
 
-def test_piped_words_have_a_line_an_epoch_no_control_codes_and_end_with_the_next_command(cnn_train, fallback_run):
+def test_piped_text_has_one_line_per_epoch_no_control_codes_and_ends_with_the_next_command(cnn_train, fallback_run):
     answer, folder = fallback_run
     assert not re.search(r"[^\n -~]", answer.err)
     epochs = [line for line in answer.err.splitlines() if line.startswith("epoch ")]
@@ -201,7 +201,7 @@ def test_the_config_of_a_run_repeats_it_to_the_bit(cnn_train, small_config, tmp_
         assert [one[key] for key in METRICS_KEYS[:7]] == [two[key] for key in METRICS_KEYS[:7]]
 
 
-def test_quiet_says_nothing_where_all_goes_well(cnn_train, small_config, tmp_path):
+def test_quiet_says_nothing_if_all_goes_well(cnn_train, small_config, tmp_path):
     answer = cnn_train("train", small_config, "--quiet", "--set", "training.epochs=1", cwd=tmp_path)
     assert (answer.code, answer.out, answer.err) == (0, "", "")
     assert len(run_dirs(tmp_path)) == 1
@@ -241,7 +241,7 @@ def test_a_dry_run_shows_the_layers_and_writes_nothing(cnn_train, tmp_path):
 
 def test_a_runs_directory_that_cannot_be_written_is_refused_before_tensorflow_starts(small_config, tmp_path):
     if os.geteuid() == 0 and os.access("/proc", os.W_OK):
-        place = tmp_path / "file"  # root may write everywhere
+        place = tmp_path / "file"  # root may write anywhere
         place.write_text("")
     else:
         place = tmp_path / "closed"
@@ -253,7 +253,7 @@ def test_a_runs_directory_that_cannot_be_written_is_refused_before_tensorflow_st
     assert " tensorflow\n" not in done.stderr
 
 
-def test_name_device_and_runs_dir_go_over_the_config(cnn_train, small_config, tmp_path):
+def test_name_device_and_runs_dir_override_the_config(cnn_train, small_config, tmp_path):
     words = ["--name", "my-run.2", "--device", "cpu", "--runs-dir", tmp_path / "with a space", "--json"]
     answer = cnn_train("train", small_config, *words, "--set", "training.epochs=1", cwd=tmp_path)
     assert answer.code == 0, answer.err
@@ -268,7 +268,7 @@ def test_name_device_and_runs_dir_go_over_the_config(cnn_train, small_config, tm
 
 
 def test_a_small_network_learns_digits(cnn_train, tmp_path):
-    """A fixed recipe that plain Keras takes to 0.95 or so: a wrong gradient does not get there."""
+    """A fixed recipe with which plain Keras reaches about 0.95; a wrong gradient does not get there."""
     (tmp_path / "digits.yaml").write_text(
         """\
 data: {source: mnist-5k}
@@ -357,7 +357,7 @@ def test_every_option_trains_better_than_chance(cnn_train, small_config, tmp_pat
     assert answer.json["test_accuracy"] > 0.6  # chance is 1/3, with a standard deviation of 0.05
 
 
-def test_every_option_that_names_a_choice_is_trained_with(cnn_train):
+def test_every_choice_of_an_option_is_trained(cnn_train):
     schema = cnn_train("config", "schema").json
     trained = " ".join(" ".join(overrides) for overrides in OPTIONS.values()) + " relu adam cross_entropy constant cnn"
     definitions = schema["$defs"]
@@ -376,20 +376,20 @@ def test_early_stopping_ends_training_and_the_best_epoch_is_the_result(cnn_train
     answer = cnn_train("train", small_config, *words, "--set", "training.epochs=9", "--json", cwd=tmp_path)
     assert answer.code == 0, answer.err
     metrics = read_metrics(tmp_path / answer.run)
-    assert [epoch["epoch"] for epoch in metrics] == [1, 2, 3]  # the first is the lowest, two more are waited for
+    assert [epoch["epoch"] for epoch in metrics] == [1, 2, 3]  # the first is the lowest, and the patience is two more
     losses = [epoch["validation_loss"] for epoch in metrics]
     assert answer.json["best_epoch"] == 1 + losses.index(min(losses))
     assert f"result of epoch {answer.json['best_epoch']} (lowest validation loss)" in answer.err
     assert read_json(tmp_path / answer.run / "run.json")["data"]["num_validation"] == 48
 
 
-def test_training_that_diverges_stops_with_its_own_exit_code(cnn_train, small_config, tmp_path):
+def test_diverged_training_stops_with_its_own_exit_code(cnn_train, small_config, tmp_path):
     words = settings("training.optimizer=sgd", "training.learning_rate=1000", "model.activation=linear")
     answer = cnn_train("train", small_config, *words, "--json", cwd=tmp_path)
     assert (answer.code, answer.out) == (8, "")
     last = answer.err.splitlines()[-1]
     assert re.match(
-        r"error: the training loss is no longer finite, between steps \d+ and \d+ of epoch \d+; lower", last
+        r"error: the training loss became infinite or NaN between steps \d+ and \d+ of epoch \d+; lower", last
     )
     assert "Traceback" not in answer.err
     (run_dir,) = run_dirs(tmp_path)
@@ -403,8 +403,8 @@ def test_training_that_diverges_stops_with_its_own_exit_code(cnn_train, small_co
         assert "diverged" in answer.err
 
 
-def test_a_last_step_that_ruins_the_weights_is_no_result(cnn_train, small_config, tmp_path):
-    """The loss of each of the three steps is finite, and only the evaluation sees what the third one did."""
+def test_a_last_step_that_ruins_the_weights_gives_no_result(cnn_train, small_config, tmp_path):
+    """The loss of each of the three steps is finite; only the evaluation sees the effect of the third."""
     words = settings("training.optimizer=sgd", "training.learning_rate=1000", "model.activation=linear")
     words += settings("training.batch_size=64", "training.epochs=1")
     answer = cnn_train("train", small_config, *words, "--json", cwd=tmp_path)
@@ -429,7 +429,7 @@ def test_a_broken_test_split_is_found_before_the_first_step(cnn_train, small_con
     assert run_dirs(tmp_path) == []
 
 
-def test_the_test_split_decides_nothing_of_training(cnn_train, small_config, strokes, tmp_path):
+def test_the_test_split_does_not_affect_training(cnn_train, small_config, strokes, tmp_path):
     words = ["--set", "data.validation_fraction=0.25", "--json"]
     answers = []
     for images in strokes["x_test"], strokes["x_test"][::-1] // 2:
@@ -449,7 +449,7 @@ def test_a_test_split_that_breaks_while_a_run_trains_leaves_the_result(small_con
     (run_dir,) = run_dirs(tmp_path)
     assert caught.value.place == f"{path}: x_test"
     assert caught.value.remedy.endswith(
-        f"the run keeps its result; once that is repaired, score it with: cnn-train resume {run_dir}"
+        f"the run keeps its result; once the data is repaired, score it with: cnn-train resume {run_dir}"
     )
     record = read_json(run_dir / "run.json")
     assert (record["status"], record["epochs_done"]) == ("failed", 2)
@@ -466,13 +466,13 @@ def test_a_test_split_that_breaks_while_a_run_trains_leaves_the_result(small_con
 
 
 def with_own_validation(strokes):
-    """The arrays with the last 20 training examples as a validation split of their own."""
+    """The arrays, with the last 20 training examples as a separate validation split."""
     parts = {name: (strokes[name][:-20], strokes[name][-20:]) for name in ("x_train", "y_train")}
     own = {"x_val": parts["x_train"][1], "y_val": parts["y_train"][1]}
     return {**strokes, **{name: part[0] for name, part in parts.items()}, **own}
 
 
-def test_the_sources_own_validation_split_chooses_the_result(cnn_train, small_config, strokes, tmp_path):
+def test_the_sources_own_validation_split_determines_the_result(cnn_train, small_config, strokes, tmp_path):
     path = tmp_path / "strokes.npz"
     arrays = with_own_validation(strokes)
     np.savez(path, **arrays)
@@ -492,10 +492,16 @@ def test_the_sources_own_validation_split_chooses_the_result(cnn_train, small_co
     assert (scored["num_examples"], scored["images_sha256"]) == (20, data["validation_sha256"])
     assert scored["loss"] == pytest.approx(min(losses), rel=1e-6)
     assert cnn_train("evaluate", run, "--split", "train", "--json").json["images_sha256"] == data["train_sha256"]
+    asked = cnn_train("train", small_config, *words, *settings("data.validation_fraction=0.25"), "--json", cwd=tmp_path)
+    assert f"data.validation_fraction is not used: {path} has its own validation split of 20 images" in asked.err
+    assert asked.json["weights_sha256"] == trained.json["weights_sha256"]
+    repeated = cnn_train("train", tmp_path / asked.run / "config.yaml", "--json", cwd=tmp_path)
+    assert "WARNING" not in repeated.err
+    assert repeated.json["weights_sha256"] == trained.json["weights_sha256"]
 
     for other, problem in (
         ({**arrays, "x_val": arrays["x_val"][::-1]}, "not the images that the run was validated on"),
-        ({name: array for name, array in arrays.items() if "val" not in name}, "has no validation split any more"),
+        ({name: array for name, array in arrays.items() if "val" not in name}, "no longer has a validation split"),
     ):
         np.savez(path, **other)
         resumed = cnn_train("resume", run, "--epochs", "6", cwd=tmp_path)
@@ -503,7 +509,7 @@ def test_the_sources_own_validation_split_chooses_the_result(cnn_train, small_co
         assert problem in resumed.err.splitlines()[-1]
 
 
-def test_what_needs_a_validation_split_says_so_once_the_data_has_none(cnn_train, small_config, tmp_path):
+def test_settings_that_need_a_validation_split_say_so_if_there_is_none(cnn_train, small_config, tmp_path):
     words = settings("training.early_stopping={patience: 1}", "training.schedule={name: plateau}")
     answer = cnn_train("train", small_config, *words, cwd=tmp_path)
     assert answer.code == 3
@@ -513,7 +519,7 @@ def test_what_needs_a_validation_split_says_so_once_the_data_has_none(cnn_train,
 
 
 def as_before(run):
-    """Write the run's record as it was before a source could have a validation split, and pixels a scale."""
+    """Write the run's record as in versions without validation splits in sources or a recorded pixel scale."""
     record = read_json(run / "run.json")
     for name in ("validation_from", "validation_sha256", "pixel_dtype", "white"):
         del record["data"][name]
@@ -521,7 +527,7 @@ def as_before(run):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25])
-def test_a_run_from_before_resumes_with_the_validation_split_that_it_had(
+def test_a_run_of_an_earlier_version_resumes_with_its_validation_split(
     cnn_train, small_config, strokes, tmp_path, fraction
 ):
     words = ["--set", f"data.validation_fraction={fraction}", "--json"]
@@ -529,7 +535,7 @@ def test_a_run_from_before_resumes_with_the_validation_split_that_it_had(
     whole = cnn_train("train", small_config, *words, "--set", "training.epochs=3", cwd=tmp_path).json
     as_before(run)
     own = {"x_val": strokes["x_test"], "y_val": strokes["y_test"]}
-    np.savez(tmp_path / "strokes.npz", **strokes, **own)  # which was passed over
+    np.savez(tmp_path / "strokes.npz", **strokes, **own)  # it was skipped
     scored = cnn_train("evaluate", run, "--split", "validation")
     assert scored.code == (0 if fraction else 4)
     resumed = cnn_train("resume", run, "--epochs", "3", "--json")
@@ -537,7 +543,7 @@ def test_a_run_from_before_resumes_with_the_validation_split_that_it_had(
     assert resumed.json["weights_sha256"] == whole["weights_sha256"]
 
 
-def test_a_run_from_before_with_pixels_on_a_wrong_scale_is_still_scored_and_resumed(
+def test_a_run_of_an_earlier_version_with_wrongly_scaled_pixels_is_still_scored_and_resumed(
     cnn_train, small_config, strokes, tmp_path
 ):
     run = tmp_path / cnn_train("train", small_config, "--json", cwd=tmp_path).run
@@ -556,7 +562,7 @@ def test_a_run_from_before_with_pixels_on_a_wrong_scale_is_still_scored_and_resu
 
 
 def test_a_run_from_before_keeps_the_order_of_its_classes(cnn_train, tmp_path):
-    """Its classes 10 and 2 were sorted by code point; a new run sorts them by number."""
+    """Its classes 10 and 2 were sorted by code point; a new run sorts them as numbers."""
     random = np.random.default_rng(3)
     for name in ("2", "10"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
@@ -588,7 +594,7 @@ def test_a_run_from_before_keeps_the_order_of_its_classes(cnn_train, tmp_path):
     assert read_json(old / "run.json")["data"]["class_names"] == ["10", "2"]
 
 
-def test_pictures_that_are_broken_are_all_named_before_training(cnn_train, tmp_path):
+def test_all_broken_pictures_are_named_before_training(cnn_train, tmp_path):
     """Whichever split they fall into."""
     for name in ("ant", "bee"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
@@ -615,7 +621,7 @@ def real_mnist():
     return pytest.skip("MNIST is neither in CNN_TRAIN_DATA_DIR nor in ../shared/data")
 
 
-def test_the_full_mnist_is_used_where_a_folder_is_named(cnn_train, real_mnist, tmp_path):
+def test_the_full_mnist_is_used_if_its_folder_is_named(cnn_train, real_mnist, tmp_path):
     words = settings("training.epochs=1", "model.filters=[2]", "model.pool_size=4", "model.dense_units=[]")
     answer = cnn_train(
         "train", ROOT / "configs/mnist.yaml", *words, "--json", cwd=tmp_path, env={"CNN_TRAIN_DATA_DIR": real_mnist}
@@ -639,7 +645,7 @@ def test_without_a_fallback_missing_data_is_an_error_with_the_remedy(cnn_train, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(cnn_train, small_config, tmp_path):
+def test_a_missing_gpu_is_refused_before_anything_is_written(cnn_train, small_config, tmp_path):
     before = set(tmp_path.iterdir())
     answer = cnn_train("train", small_config, "--device", "gpu", cwd=tmp_path, env={"CUDA_VISIBLE_DEVICES": "-1"})
     assert answer.code == 5
@@ -656,14 +662,14 @@ def started_anew(tmp_path, config, level):
     return done.stderr
 
 
-def test_tensorflow_starts_without_a_word(small_config, tmp_path):
+def test_tensorflow_starts_silently(small_config, tmp_path):
     lines = started_anew(tmp_path, small_config, {}).splitlines()
     assert lines[0].startswith("experiment: small")
     assert lines[-1].startswith("next: cnn-train train")
     assert not [line for line in lines if re.search(r"TensorFlow binary|oneDNN|absl|[IWE]0000|cuda", line)]
 
 
-def test_tensorflow_is_heard_by_who_asks_for_it(small_config, tmp_path):
+def test_tensorflow_messages_are_shown_on_request(small_config, tmp_path):
     assert "TensorFlow binary" in started_anew(tmp_path, small_config, {"TF_CPP_MIN_LOG_LEVEL": "0"})
 
 
@@ -674,7 +680,7 @@ def test_tensorflow_is_heard_by_who_asks_for_it(small_config, tmp_path):
         ("0", "Invalid value for '--epochs'"),
     ],
 )
-def test_epochs_that_a_config_cannot_have_are_refused_and_the_run_is_as_it_was(
+def test_epochs_that_the_config_cannot_have_are_refused_and_the_run_does_not_change(
     cnn_train, small_config, tmp_path, epochs, words
 ):
     run = tmp_path / cnn_train("train", small_config, "--json", cwd=tmp_path).run
@@ -689,7 +695,7 @@ def test_epochs_that_a_config_cannot_have_are_refused_and_the_run_is_as_it_was(
 
 
 def test_a_run_can_be_trained_without_opening_the_test_split(small_config, strokes, tmp_path):
-    """There is no readable test image at all; scoring it later says so, and repairs nothing by itself."""
+    """No test image is readable. Scoring the run later says so, and repairs nothing by itself."""
     np.savez(tmp_path / "strokes.npz", **{**strokes, "x_test": "broken", "y_test": "broken"})
     outcome = train_config(load_checked(small_config, THREADS), tmp_path / "runs", evaluate=False)
     assert (outcome.status, outcome.test_accuracy, outcome.test_images_sha256) == ("trained", None, None)

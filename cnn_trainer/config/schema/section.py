@@ -2,14 +2,22 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 Item = TypeVar("Item")
 
 
-class KeyProblem(ValueError):  # noqa: N818 -- no error of its own: pydantic collects it
-    """A rule over several sections does not hold; ``key`` is the dotted key to change."""
+class KeyProblem(ValueError):  # noqa: N818 -- pydantic collects it with its own errors
+    """A rule that involves several sections is broken; ``key`` is the dotted key to change."""
 
     def __init__(self, key: str, problem: str, remedy: str) -> None:
         super().__init__(problem)
@@ -17,7 +25,10 @@ class KeyProblem(ValueError):  # noqa: N818 -- no error of its own: pydantic col
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, strict, without unknown keys, without NaN or infinity."""
+    """Base of all sections: frozen, strict, without unknown keys, without NaN or infinity.
+
+    Null, which YAML gives for a heading with nothing under it, leaves every key at its default.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, defer_build=True
@@ -25,24 +36,22 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_sections(cls, tree: Any) -> Any:
-        """Give a section that is left empty, as in ``training:``, its defaults, and one without its kind the default kind."""
-        if not isinstance(tree, dict):
-            return tree
-        completed = dict(tree)
-        for name, field in cls.model_fields.items():
-            if not isinstance(field.default, Section) or name not in tree:
-                continue
-            section, tag = tree[name], field.discriminator
-            if section is None:
-                del completed[name]
-            elif isinstance(section, dict) and isinstance(tag, str) and tag not in section:
-                completed[name] = {tag: getattr(field.default, tag), **section}
-        return completed
+    def _nothing_written(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+
+def default_kind(key: str, kind: str) -> BeforeValidator:
+    """Makes ``kind`` the kind of a section that leaves out ``key``, which names its kind."""
+
+    def chosen(value: Any) -> Any:
+        section = {} if value is None else value
+        return {key: kind, **section} if isinstance(section, dict) else section
+
+    return BeforeValidator(chosen)
 
 
 class _OneForAll:
-    """Lets a single value stand for a list of one; Cnn and Mlp then repeat a list of one to the length they need."""
+    """Reads a single value as a list of one; Cnn and Mlp then repeat a list of one to the length that they need."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(
@@ -57,7 +66,7 @@ class _OneForAll:
 
 
 OneOrMore = Annotated[list[Item], _OneForAll(), Field(min_length=1, max_length=16)]
-AnyNumber = Annotated[list[Item], _OneForAll(), Field(max_length=16)]  # empty if there is nothing to give one for
+AnyNumber = Annotated[list[Item], _OneForAll(), Field(max_length=16)]  # empty if there is no layer to give one for
 
 
 def one_for_all(section: type[Section]) -> list[str]:

@@ -1,10 +1,10 @@
 """How to train, and how to use the machine."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cnn_trainer.config.schema.section import Section
+from cnn_trainer.config.schema.section import Section, default_kind
 
 OptimizerName = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
 DeviceName = Literal["auto", "cpu", "gpu"]
@@ -12,7 +12,7 @@ Precision = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 class _Schedule(Section):
-    name: str  # each kind narrows it; it stands here to be the first key of all
+    name: str  # narrowed by each kind; declared here so that it is the first key
     warmup_epochs: float = Field(
         0.0,
         ge=0,
@@ -22,28 +22,28 @@ class _Schedule(Section):
 
 
 class Constant(_Schedule):
-    """The learning rate stays as it is."""
+    """The learning rate stays the same."""
 
     name: Literal["constant"] = "constant"
 
 
 class Step(_Schedule):
-    """The learning rate is multiplied by factor every so many epochs."""
+    """The learning rate is multiplied by factor at regular intervals."""
 
     name: Literal["step"]
-    epochs: float = Field(5.0, gt=0, le=10_000, description="Epochs between two steps.")
-    factor: float = Field(0.5, gt=0, le=1, description="What the learning rate is multiplied by at each step.")
+    epochs: float = Field(5.0, gt=0, le=10_000, description="Epochs from one change to the next.")
+    factor: float = Field(0.5, gt=0, le=1, description="What the learning rate is multiplied by at each change.")
 
 
 class Exponential(_Schedule):
-    """The learning rate is multiplied by factor once an epoch, smoothly, step by step."""
+    """The learning rate falls smoothly, at every step; over each epoch it is multiplied by factor."""
 
     name: Literal["exponential"]
-    factor: float = Field(0.9, gt=0, le=1, description="What the learning rate is multiplied by over one epoch.")
+    factor: float = Field(0.9, gt=0, le=1, description="What the learning rate is multiplied by over each epoch.")
 
 
 class Cosine(_Schedule):
-    """The learning rate falls along half a cosine wave to final_fraction of itself at the end of training."""
+    """The learning rate falls along half a cosine wave, to final_fraction of learning_rate at the end of training."""
 
     name: Literal["cosine"]
     final_fraction: float = Field(
@@ -65,7 +65,7 @@ class OneCycle(Section):
 
 
 class Plateau(Section):
-    """The learning rate is multiplied by factor if the validation loss no longer falls; needs a validation split."""
+    """The learning rate is multiplied by factor when the validation loss stops falling; needs a validation split."""
 
     name: Literal["plateau"]
     factor: float = Field(0.5, gt=0, lt=1, description="What the learning rate is multiplied by.")
@@ -73,35 +73,47 @@ class Plateau(Section):
         3,
         ge=1,
         le=10_000,
-        description="Epochs without a new lowest validation loss, and without a change, after which it is multiplied.",
+        description="The learning rate changes after this many epochs with neither a new lowest validation loss nor a change.",
     )
 
 
 class Augmentation(Section):
-    """Random changes of every training image at every step. All zero: none, and no time spent."""
+    """Random changes to every training image at every step. If all are zero, images stay the same and no time is lost."""
 
     shift_pixels: float = Field(
-        0.0, ge=0, le=64, description="Shift along each axis, uniform in plus or minus so many pixels."
+        0.0, ge=0, le=64, description="Shift along each axis in pixels, uniform between minus this and plus this."
     )
     rotation_radians: float = Field(
-        0.0, ge=0, le=3.1416, description="Rotation about the centre, uniform in plus or minus so many radians."
+        0.0,
+        ge=0,
+        le=3.1416,
+        description="Rotation about the centre in radians, uniform between minus this and plus this.",
     )
     zoom: float = Field(
-        0.0, ge=0, le=1, description="Scale exp(z), z uniform in plus or minus this, the same for both axes."
+        0.0,
+        ge=0,
+        le=1,
+        description="Scale by exp(z), the same for both axes; z is uniform between minus this and plus this.",
     )
     shear: float = Field(
-        0.0, ge=0, le=1, description="Shear, uniform in plus or minus this: pixels along a row per pixel of height."
+        0.0,
+        ge=0,
+        le=1,
+        description="Shear in pixels along a row per pixel of height, uniform between minus this and plus this.",
     )
 
 
 class EarlyStopping(Section):
-    """Stop when the validation loss no longer falls."""
+    """Stop when the validation loss stops falling."""
 
     patience: int = Field(
-        ge=1, le=10_000, examples=[5], description="Epochs without a new lowest validation loss until training stops."
+        ge=1,
+        le=10_000,
+        examples=[5],
+        description="Training stops after this many epochs without a new lowest validation loss.",
     )
     min_delta: float = Field(
-        0.0, ge=0, le=1e6, description="By how much, in nats per example, the loss must fall to count as lower."
+        0.0, ge=0, le=1e6, description="How much the loss must fall to count as lower, in nats per example."
     )
 
 
@@ -110,74 +122,81 @@ class Training(Section):
 
     epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training split.")
     batch_size: int = Field(
-        128, ge=1, le=65_536, description="Examples of one step; the last step of an epoch takes what is left."
+        128, ge=1, le=65_536, description="Examples per step; the last step of an epoch takes what is left."
     )
     loss: Literal["cross_entropy", "mean_squared_error"] = Field(
         "cross_entropy",
-        description="cross_entropy of the softmax with the label, in nats; or the mean over classes of the squared differences.",
+        description="cross_entropy between the softmax and the label, in nats; or mean_squared_error, averaged over the classes.",
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label's probability that is spread evenly over all classes."
     )
     class_weights: Literal["balanced"] | None = Field(
         None,
-        description="balanced: the loss of an example is multiplied by n / (k n_c), for n_c of n examples in its class of k, so that a rare class counts as much as a frequent one. null: it is not.",
+        description="balanced: the loss of each example is multiplied by n / (k n_c), with n examples in k classes and n_c of them in its class, so that a rare class counts as much as a frequent one. null: all examples count the same.",
     )
     optimizer: OptimizerName = Field(
         "adam",
-        description="sgd is plain gradient descent; momentum and nesterov add momentum to it; adamw is adam with decoupled decay.",
+        description="sgd is plain gradient descent; momentum and nesterov add momentum to it; adamw is adam with decoupled weight decay.",
     )
-    learning_rate: float = Field(0.001, gt=0, le=1000, description="Step length; with a schedule, its highest value.")
+    learning_rate: float = Field(0.001, gt=0, le=1000, description="Step size; with a schedule, its highest value.")
     momentum: float = Field(
-        0.9, ge=0, lt=1, description="Momentum of the optimizers momentum and nesterov; the others do not read it."
+        0.9, ge=0, lt=1, description="Momentum of the optimizers momentum and nesterov; the others ignore it."
     )
     weight_decay: float = Field(
         0.0,
         ge=0,
         le=100,
-        description="Decoupled weight decay: each step also takes learning rate times this share off every kernel.",
+        description="Decoupled weight decay: each step also shrinks every kernel by this share of it times the learning rate.",
     )
     gradient_clip_norm: float | None = Field(
-        None, gt=0, le=1e9, description="Upper bound of the norm of all gradients taken together. null: none."
+        None, gt=0, le=1e9, description="Upper bound on the norm of all gradients taken together. null: no bound."
     )
     ema_decay: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="Keep an exponential moving average of the weights with this decay, and make it the result. null: none.",
+        description="Keep an exponential moving average of the weights with this decay, and make it the result. null: no average.",
     )
-    schedule: Constant | Step | Exponential | Cosine | OneCycle | Plateau = Field(
-        Constant(), discriminator="name", description="How the learning rate changes from step to step."
+    schedule: Annotated[
+        Constant | Step | Exponential | Cosine | OneCycle | Plateau,
+        Field(discriminator="name"),
+        default_kind("name", "constant"),
+    ] = Field(default_factory=Constant, description="How the learning rate changes from step to step.")
+    augmentation: Augmentation = Field(Augmentation(), description="Random changes to the training images.")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="When to stop early; needs a validation split. null: train all epochs."
     )
-    augmentation: Augmentation = Field(Augmentation(), description="More data from the data there is.")
-    early_stopping: EarlyStopping | None = Field(None, description="Needs a validation split. null: train all epochs.")
 
 
 class Runtime(Section):
-    """How the machine is used. These keys change the speed of a run, and its results only by rounding."""
+    """How the machine is used. These keys change the speed of a run; its results change only by rounding."""
 
-    device: DeviceName = Field("auto", description="auto takes a GPU if TensorFlow finds one.")
+    device: DeviceName = Field("auto", description="auto uses a GPU if TensorFlow finds one.")
     precision: Precision = Field(
         "float32",
-        description="Arithmetic of the training step; weights are float32 (float64 with float64) whatever is chosen. float16 scales the loss.",
+        description="Precision of the arithmetic in a training step. Weights are always float32 (with float64: float64). float16 scales the loss.",
     )
     towers: int | None = Field(
         None,
         ge=1,
         le=1024,
-        description="Equal parts of a batch that run side by side. null: one for each core, if the model and the batch allow it.",
+        description="Number of equal parts of a batch that run in parallel. null: one per core, if the model and the batch allow it.",
     )
     intra_op_threads: int | None = Field(
-        None, ge=1, le=1024, description="Threads inside one TensorFlow operation. null: chosen with towers."
+        None, ge=1, le=1024, description="Threads inside one TensorFlow operation. null: chosen together with towers."
     )
     inter_op_threads: int | None = Field(
-        None, ge=1, le=1024, description="TensorFlow operations that run at the same time. null: chosen with towers."
+        None,
+        ge=1,
+        le=1024,
+        description="TensorFlow operations that run at the same time. null: chosen together with towers.",
     )
     checkpoint_seconds: float = Field(
         60.0,
         ge=1,
         le=86_400,
-        description="Longest time between two checkpoints; there is always one at the end of an epoch.",
+        description="Longest time between two checkpoints, in seconds; one is always written at the end of an epoch.",
     )
     tensorboard: bool = Field(
         False, description="Also write TensorBoard events into the run directory; needs the extra tensorboard."

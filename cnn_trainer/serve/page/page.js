@@ -1,17 +1,17 @@
-// The page's whole behaviour: what is drawn or dropped goes to the server, and what the network makes of it comes back.
+// Everything that the page does: it sends what you draw or drop to the server, and shows how the network classifies it.
 
 const $ = (id) => document.getElementById(id);
 const classes = JSON.parse(document.body.dataset.classes);
 const draws = document.body.dataset.draws === "true";
 const canvas = $("canvas");
 const paper = canvas.parentElement;
-const SIDE = 280; // pixels of the drawing as it is sent
-const PEN = 1 / 13; // width of a stroke, as a share of the paper: about that of MNIST's where a digit fills it
-const SHOWN = 12; // classes; of more, the likeliest
+const SIDE = 280; // pixels per side of the drawing that is sent
+const PEN = 1 / 13; // width of a stroke, as a share of the paper: about that of MNIST's digits if the digit fills the paper
+const SHOWN = 12; // classes; if there are more, the most likely ones
 const SENT_AS_IT_IS = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"];
 const MAX_BYTES = 2 ** 20;
 
-// The drawing. Coordinates are shares of the paper's side. A state is never changed but replaced, so undo is a stack.
+// The drawing. Coordinates are shares of the paper's side. A state is never changed, only replaced, so undo is a stack.
 let state = { strokes: [], picture: null };
 const past = [];
 
@@ -123,12 +123,12 @@ if (draws) {
     canvas.addEventListener(end, (event) => {
       if (event.pointerId !== pointer) return;
       pointer = stroke = null;
-      ask(); // what was no digit yet was not complained of while it was being drawn
+      ask(); // while the digit was being drawn, no problem was reported
     });
   }
 }
 
-// Keyboard: the arrows move a pen that the space bar puts down and lifts.
+// Keyboard: the arrow keys move a pen; the space bar lowers and lifts it.
 
 const cursor = { x: 0.5, y: 0.25, down: false, shown: false };
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -189,7 +189,7 @@ async function take(file) {
     stroke = null;
     change({ strokes: [], picture: { bitmap, blob } });
   } catch {
-    $("problem").textContent = `${file.name} is no picture that this browser can read.`;
+    $("problem").textContent = `${file.name} is not a picture that this browser can read.`;
   }
 }
 
@@ -209,7 +209,7 @@ function shrink(bitmap) {
 $("choose").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => {
   if ($("file").files.length) take($("file").files[0]);
-  $("file").value = ""; // so that the same file can be chosen again
+  $("file").value = ""; // so that you can choose the same file again
 });
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
@@ -219,7 +219,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   });
 }
 
-// Asking the network: one question at a time, and then the newest.
+// Asking the network: one question at a time; the next one is about the newest state.
 
 let isAsking = false;
 let isChanged = false;
@@ -297,7 +297,7 @@ function show(answer) {
   } else say("", 0);
 }
 
-// For screen readers: what was said last, once the drawing rests.
+// For screen readers: speaks the last message once the drawing has stopped.
 let speaking = 0;
 function say(words, delay = 0) {
   clearTimeout(speaking);
