@@ -39,7 +39,13 @@ app = typer.Typer(
 DEFAULT_SEARCHES_DIR = Path("searches")
 
 SearchesDir: TypeAlias = Annotated[
-    Path, typer.Option("--searches-dir", envvar="CNN_TRAIN_SEARCHES_DIR", help="The folder that holds the searches.")
+    Path,
+    typer.Option(
+        "--searches-dir",
+        metavar="FOLDER",
+        envvar="CNN_TRAIN_SEARCHES_DIR",
+        help="The folder that holds the searches.",
+    ),
 ]
 SearchArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="SEARCH", help="A search's folder, a name under the searches directory, or latest.")
