@@ -42,7 +42,7 @@ SearchesDir: TypeAlias = Annotated[
     Path,
     typer.Option(
         "--searches-dir",
-        metavar="FOLDER",
+        metavar="DIR",
         envvar="CNN_TRAIN_SEARCHES_DIR",
         help="The folder that holds the searches.",
     ),
