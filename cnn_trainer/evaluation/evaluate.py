@@ -125,7 +125,7 @@ def score_split(
 ) -> tuple[EvaluationRecord, Score, Split]:
     """Score the result of a run on one split of its data, read at ``path`` or from the place in the run's config.
 
-    ``warn`` is told if the images at ``path`` are dark.
+    ``warn`` is called if the images at ``path`` are dark.
 
     Returns:
         The record for evaluation.json, the score with its values for every example, and the split.

@@ -1,4 +1,4 @@
-"""The terminal, which a process shares with the shell that started it: what it can draw, its cursor, Ctrl-Z."""
+"""The terminal, which a process shares with the shell that started it: what can be drawn, the cursor, and Ctrl-Z."""
 
 import os
 import signal
@@ -31,10 +31,10 @@ def takes_colour(stream: TextIO | None) -> bool:
 
 
 def progress_bar(stream: TextIO, *middle: "str | ProgressColumn") -> "Progress":
-    """A bar of Rich's for the terminal ``stream``, which goes away in the end: description, bar, ``middle``, time left.
+    """Rich's progress bar on the terminal ``stream``, removed at the end: description, bar, ``middle``, time left.
 
-    What others write to the terminal meanwhile appears above it. Only the bar itself, of 40 columns, gives way if there
-    is no room; its colours are seen on any background.
+    Output of others to the terminal appears above it. Only the bar itself, 40 columns wide, shrinks if there is not
+    enough room. Its colours are visible on any background.
     """
     from rich.console import Console  # 60 ms
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
@@ -53,25 +53,25 @@ def progress_bar(stream: TextIO, *middle: "str | ProgressColumn") -> "Progress":
         console=Console(file=stream, theme=Theme(styles)),
         transient=True,
         refresh_per_second=5,
-        redirect_stdout=can_draw(sys.stdout),  # else a result on its way to a file would be drawn instead
+        redirect_stdout=can_draw(sys.stdout),  # otherwise a result meant for a file would be drawn
     )
 
 
 def in_foreground(stream: IO[str]) -> bool:
-    """Whether this process has the terminal, and not the shell that put the process into the background."""
+    """Whether this process has the terminal, rather than the shell that put it into the background."""
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except OSError:  # not the terminal that controls this process
+    except OSError:  # not the controlling terminal of this process
         return True
 
 
 @contextmanager
 def cursor_shown_when_stopped(stream: TextIO) -> Iterator[None]:
-    """Use around what draws on ``stream`` and hides the cursor: Ctrl-Z shows the cursor before it stops the process.
+    """Use around code that draws on ``stream`` and hides the cursor: Ctrl-Z shows it before it stops the process.
 
     When the process continues in the foreground, the cursor is hidden again.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()  # only there can a handler be set
+    in_main_thread = threading.current_thread() is threading.main_thread()  # handlers can be set only there
     is_heard = signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN  # what the parent ignores stays ignored
     if not (can_draw(stream) and in_main_thread and is_heard):
         yield

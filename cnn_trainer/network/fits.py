@@ -44,7 +44,7 @@ def load_checked(path: Path, overrides: Overrides = ()) -> Config:
 
 
 def _paths_not_known(config: Config) -> Iterator[_Problem]:
-    """The paths that cannot be filled in: a variable is not set, or there is no such home folder."""
+    """Paths that cannot be expanded, because a variable is not set or there is no such home folder."""
     for name, text in vars(config.experiment.data).items():
         if name.endswith("path") and text is not None:
             try:
@@ -87,7 +87,7 @@ def _misfits(config: Config, shape: ImageShape, num_examples: int, own_validatio
 
 
 def _refuse(config: Config, found: Sequence[_Problem]) -> None:
-    """Raise ConfigError with all that was found, in the order of the file, if anything was."""
+    """Raise ConfigError with all problems found, if any, in the order of the file."""
     faults: list[tuple[KeyPath, Fault]] = [(tuple(problem[0].split(".")), config.fault(*problem)) for problem in found]
     if faults:
         raise ConfigError(*(fault for _, fault in in_order(faults, config.places)))

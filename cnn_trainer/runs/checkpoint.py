@@ -215,7 +215,8 @@ def read_newest(folder: Path, expected: ExpectedArrays, warn: Callable[[str], No
         try:
             return _read(path, expected)
         except StorageError as error:
-            warn(f"{error}; {'using the one before it' if number < len(paths) else 'there is none before it'}")
+            left = "using the previous checkpoint" if number < len(paths) else "there is no earlier checkpoint"
+            warn(f"{error}; {left}")
     problem = f"its {count(len(paths), 'checkpoint')} cannot be read" if paths else "there is no checkpoint"
     remedy = "repeat the run from its config: cnn-train train RUN/config.yaml"
     raise StorageError(problem, place=folder, remedy=remedy)

@@ -99,7 +99,7 @@ def find_export(text: str, runs_dir: Path) -> Path:
     if os.path.lexists(place / MANIFEST_FILE):
         return place
     if place.is_dir() and not any(os.path.lexists(folder / RECORD_FILE) for folder in (place, runs_dir / text)):
-        problem = f"is neither an export, for it has no {MANIFEST_FILE}, nor a run, for it has no {RECORD_FILE}"
+        problem = f"is neither an export (it has no {MANIFEST_FILE}) nor a run (it has no {RECORD_FILE})"
         raise RunDirectoryError(problem, place=place, remedy="see: cnn-train runs list")
     run_dir = resolve_run(text, runs_dir)
     export_dir = run_dir / EXPORT_DIR

@@ -227,8 +227,9 @@ def read_bounded(path: Path, limit: int) -> bytes:
         if size <= limit:
             with os.fdopen(file, "rb", closefd=False) as stream:
                 data = stream.read(size + 1)  # one byte more shows that the file has grown
-    if max(size, len(data)) > limit:
-        raise StorageError(f"is too large: {size} bytes; at most {limit} are allowed", place=path)
+    found = max(size, len(data))
+    if found > limit:
+        raise StorageError(f"is too large: {found} bytes; at most {limit} are allowed", place=path)
     return data
 
 

@@ -16,9 +16,9 @@ class Display:
     """Shows the progress of training. Epochs and steps count from 1; rates are those of the last half minute.
 
     Args:
-        say: Called with a line of words for each epoch that is done.
-        drawn_on: The terminal, ``sys.stderr``, that the live line is drawn on; None for none. What ``say`` and others
-            write to ``sys.stderr`` meanwhile appears above the line.
+        say: Called with one line of text for each finished epoch.
+        drawn_on: The terminal, ``sys.stderr``, on which the live line is drawn; None for none. What ``say`` and others
+            write to ``sys.stderr`` in the meantime appears above the line.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda _: None, drawn_on: TextIO | None = None) -> None:
@@ -40,7 +40,7 @@ class Display:
             _draw_in_foreground(self._line)
 
     def step(self, epoch: int, step: int, loss: float, accuracy: float) -> None:
-        """``step`` steps of ``epoch`` are done; ``loss`` and ``accuracy`` are means over them."""
+        """``step`` steps of ``epoch`` are done; ``loss`` and ``accuracy`` are their means."""
         if self._line is None:
             return
         width, speed = self._line.console.width, self._line.tasks[0].speed
@@ -54,11 +54,11 @@ class Display:
         _draw_in_foreground(self._line)
 
     def epoch(self, epoch: int, words: str) -> None:
-        """``epoch`` is done; ``words`` sums it up."""
+        """``epoch`` is done; ``words`` summarizes it."""
         self._say(f"epoch {epoch}/{self._epochs}  {words}")
 
     def end(self) -> None:
-        """Training has ended, however it did; the live line goes away."""
+        """Training has ended, in whatever way; remove the live line."""
         if self._line is not None:
             with suppress(OSError):  # the terminal is gone
                 self._line.stop()

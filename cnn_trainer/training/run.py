@@ -193,8 +193,8 @@ def _class_warnings(experiment: Experiment, found: data.TrainingData) -> Iterato
 def with_data_used(experiment: Experiment, record: DataRecord) -> Experiment:
     """The experiment as it is actually run, valid whatever the working folder of the next command.
 
-    Paths are absolute; if the fallback was taken, data and name say so. No share of the training split validates if
-    the data has its own validation split.
+    Paths are absolute; if the fallback was used, the data and the name say so. If the data has its own validation
+    split, no fraction of the training split is set aside.
     """
     if record.source == record.requested:
         section = experiment.data.model_dump(exclude_none=True)

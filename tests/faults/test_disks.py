@@ -53,8 +53,10 @@ def test_a_place_that_cannot_be_written_to_is_named_and_does_not_change(zygote, 
 
 
 def test_a_read_only_run_is_scored_and_used_and_says_what_is_not_saved(zygote, reference, tmp_path):
-    picture = tmp_path / "black.png"
-    Image.new("L", (28, 28)).save(picture)
+    picture = tmp_path / "stroke.png"
+    stroke = Image.new("L", (28, 28))
+    stroke.paste(255, (12, 4, 16, 24))
+    stroke.save(picture)
     with small_disk(tmp_path / "disk", 2000) as disk:
         run_dir = reference.copy(disk)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
