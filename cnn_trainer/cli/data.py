@@ -128,23 +128,24 @@ def data_check(
     if _is_wrong(report):
         found = count(len(report.problems), "problem")
         raise DataError(f"{found}, see above", place=subject, remedy="correct the data, or the config")
-    next_step("train", *(_NAMED[subject] if subject in _NAMED else (subject, *with_overrides(overrides))))
+    is_data_set = subject in _NAMED and not overrides
+    next_step("train", *(_NAMED[subject] if is_data_set else (subject, *with_overrides(overrides))))
 
 
 def _experiment(subject: str, overrides: list[str] | None) -> "Experiment":
-    """What ``subject`` names: a data set, a file, or a shipped config."""
+    """What ``subject`` names: a data set, a file, or a shipped config. With keys to set, mnist is the config."""
     from cnn_trainer.config.load import documented_config
     from cnn_trainer.config.nearest import did_you_mean
     from cnn_trainer.config.shipped import shipped_names
     from cnn_trainer.network.fits import load_checked
 
-    if subject in _NAMED:
+    shipped = shipped_names()
+    if subject in _NAMED and not (overrides and subject in shipped):
         if overrides:
             problem = f"changes a config, and {subject} is not one"
             raise UsageError(problem, place=f"--set {overrides[0]}", remedy="give a YAML file")
         return documented_config({"data": {"source": subject}}).experiment
-    if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped_names():
-        shipped = shipped_names()
+    if not Path(subject).suffix and not Path(subject).exists() and subject not in shipped:
         remedy = f"the data sets are {', '.join(_NAMED)}; the shipped configs are {', '.join(shipped)}"
         remedy += did_you_mean(subject, [*_NAMED, *shipped])
         raise UsageError("no such file, shipped config or data set", place=subject, remedy=remedy)

@@ -46,7 +46,7 @@ def predict_command(
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line with a JSON object for each picture.")] = False,
 ) -> None:
-    """Say what pictures show: of any size, grey or colour, dark on light or light on dark.
+    """Say what pictures of any size show, grey or colour, dark on light or light on dark.
 
     A picture that cannot be read is named, the others are still predicted, and the exit code is 4. Rows of CSV files
     are used as they are, and labels in them are ignored.

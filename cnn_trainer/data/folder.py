@@ -1,4 +1,4 @@
-"""Reads a folder of pictures, with one sub-folder per class, as a split.
+"""Reads a folder of pictures, with one subfolder per class, as a split.
 
 The format of a picture is recognised by its content, not its name. Each picture is turned upright by its EXIF
 orientation, laid on white if it is transparent (as a web page shows it), converted to grey (ITU-R 601 luma) or rgb, and
@@ -49,8 +49,8 @@ def list_pictures(
 ) -> Listing | None:
     """The pictures of a split; None for validation if there is no folder for it.
 
-    If ``folder`` has sub-folders train and test, they are the splits, and val is the validation split; other usual
-    names work too. Otherwise the sub-folders are the classes, and ``test_fraction`` of each class, chosen by ``seed``,
+    If ``folder`` has subfolders train and test, they are the splits, and val is the validation split; other usual
+    names work too. Otherwise the subfolders are the classes, and ``test_fraction`` of each class, chosen by ``seed``,
     is the test split. If a folder holds only one folder of folders, as archives do, the inner one is used.
 
     Args:
@@ -84,7 +84,7 @@ def list_pictures(
 
 
 def _find_splits(folder: Path) -> dict[SplitName, Path]:
-    """The folders of the splits; empty if the sub-folders are classes, which may be named like a split."""
+    """The folders of the splits; empty if the subfolders are classes, which may be named like a split."""
     found: dict[SplitName, list[Path]] = {}
     folders = _folders(folder)
     for path in folders:
@@ -119,7 +119,7 @@ def _inner(folder: Path, in_split: bool = False) -> Path:
     """
     if not arrays.is_folder(folder):
         problem = "is a file, not a folder" if arrays.is_file(folder) else "no such folder"
-        remedy = f"expected one with a sub-folder of pictures for each class{did_you_mean_file(folder)}"
+        remedy = f"expected one with a subfolder of pictures for each class{did_you_mean_file(folder)}"
         raise DataError(problem, place=folder, remedy=remedy)
     inner = folder
     for _ in range(_MAX_NESTED):
@@ -164,8 +164,8 @@ def _visible(folder: Path) -> list[Path]:
 def _class_folders(folder: Path, least: int) -> list[Path]:
     classes = _folders(folder)
     if not least <= len(classes) <= arrays.MAX_CLASSES:
-        found = f"has {len(classes)} sub-folders" if len(classes) != 1 else f"has the one sub-folder {classes[0].name}"
-        wanted = f"expected one sub-folder per class, {least} to {arrays.MAX_CLASSES} of them"
+        found = f"has {len(classes)} subfolders" if len(classes) != 1 else f"has the one subfolder {classes[0].name}"
+        wanted = f"expected one subfolder per class, {least} to {arrays.MAX_CLASSES} of them"
         raise DataError(found, place=folder, remedy=wanted)
     for path in classes:
         if (inside := _folders(path)) and len(inside) == len(_visible(path)):

@@ -84,7 +84,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _search(folder: Path) -> list[IdxFile]:
-    """The idx files in ``folder``, or else in its sub-folders and their sub-folders, as in MNIST/raw."""
+    """The idx files in ``folder``, or else in its subfolders and their subfolders, as in MNIST/raw."""
     level = [folder]
     for _ in range(3):
         if found := [file for place in level for file in list_idx_files(place)]:
@@ -109,7 +109,7 @@ def _choose(found: Iterable[IdxFile], folder: Path, split: SplitName, kind: Kind
 def read_idx(folder: Path, split: SplitName) -> Split | None:
     """The images of a split with their labels, from its two files in ``folder``; the other files are not opened.
 
-    The files are found under all usual names, and in sub-folders if there are none in ``folder`` itself. None if
+    The files are found under all usual names, and in subfolders if there are none in ``folder`` itself. None if
     ``split`` is the validation split and has no files.
 
     Raises DataError if a file is missing, is there more than once, is broken, or does not hold what it should.

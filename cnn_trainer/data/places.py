@@ -93,7 +93,7 @@ def locate(source: NamedSource) -> tuple[Path | None, list[str]]:
 def find_in(source: DownloadedSource, folder: Path, *, is_shared: bool = False) -> Path | None:
     """What in ``folder`` seems to be the data set: the npz file, or the folder that has its idx files.
 
-    These may also be in sub-folders, as torchvision (``MNIST/raw``) and EMNIST's archive (``gzip``) create them. For
+    These may also be in subfolders, as torchvision (``MNIST/raw``) and EMNIST's archive (``gzip``) create them. For
     MNIST, one idx file is enough, so that missing ones are reported; for the others, whose files are downloaded one
     after the other, all four must be there.
 

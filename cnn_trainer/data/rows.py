@@ -91,7 +91,7 @@ def read_csv(path: Path, label: str | None, image_shape: Sequence[int] | None) -
             images.append(pixels)
             labels.append(chunk_labels)
     if not images:
-        raise DataError("holds no row of an image", place=path, remedy=f"expected {_EXPECTED}")
+        raise DataError("holds no images", place=path, remedy=f"expected {_EXPECTED}")
     return tables.Table(tables.shaped(np.concatenate(images), shape), _join(labels))
 
 
@@ -190,7 +190,7 @@ def _start(path: Path, lines: Iterator[_Line], label: str | None) -> tuple[Layou
     """The layout, and the lines after the header."""
     head = list(islice(lines, _LOOKED_AT))
     if not head:
-        raise DataError("holds no row of an image", place=path, remedy=f"expected {_EXPECTED}")
+        raise DataError("holds no images", place=path, remedy=f"expected {_EXPECTED}")
     first = head[0][1]
     delimiter = max(",;\t|", key=first.count)
     delimiter = delimiter if delimiter in first else " "  # as numpy.savetxt writes

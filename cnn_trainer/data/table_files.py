@@ -123,7 +123,7 @@ def _all_of(place: Path, data: Csv | Parquet) -> list[Path]:
 
 
 def _list(folder: Path, data: Csv | Parquet) -> list[Path]:
-    """The files of the format in ``folder``, or else in its sub-folders and their sub-folders, sorted by name."""
+    """The files of the format in ``folder``, or else in its subfolders and their subfolders, sorted by name."""
     level = [folder]
     for _ in range(3):
         paths = (path for place in level for path in idx.files_in(place))

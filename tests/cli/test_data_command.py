@@ -309,9 +309,17 @@ class TestCheck:
         assert meant is None or err.endswith(f"; did you mean {meant}?\n")
 
     def test_a_name_takes_no_settings(self):
-        code, _, err = invoke("data", "check", "mnist", "--set", "seed=3")
+        code, _, err = invoke("data", "check", "kmnist", "--set", "seed=3")
         assert code == 2
         assert "--set seed=3" in err
+
+    def test_with_settings_the_shipped_config_of_that_name_is_meant(self, tmp_path, strokes):
+        np.savez(tmp_path / "strokes.npz", **strokes)
+        words = ["--set", "data.source=npz", "--set", f"data.path={tmp_path / 'strokes.npz'}"]
+        code, out, err = invoke("data", "check", "mnist", *words)
+        assert code == 0, err
+        assert out.startswith(f"npz, from {tmp_path / 'strokes.npz'}\n")
+        assert err.splitlines()[-1].startswith("next: cnn-train train mnist --set data.source=npz --set data.path=")
 
 
 def test_names_of_data_sets_are_completed():

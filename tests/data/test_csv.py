@@ -194,8 +194,8 @@ def test_other_wrong_files_are_refused(tmp_path, write, small_arrays):
     assert "no such file" in refused(path)
     for content, problem in (
         (b"", "is empty"),
-        (b"\n\n", "holds no row of an image"),
-        (b"label,pixel0\n", "has 1 value per row|holds no row"),
+        (b"\n\n", "holds no images"),
+        (b"label,pixel0\n", "has 1 value per row|holds no images"),
         (b"<html>", "looks like a web page"),
         (bytes(range(256)) * 100, "a.csv"),
         (gzip.compress(b"1,2\n" * 100)[:-10], "broken file"),

@@ -265,7 +265,7 @@ def test_missing_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("names", [(), ("ant",)])
 def test_fewer_than_two_classes_are_refused(tmp_path, names):
     make_classes(tmp_path, names)
-    with pytest.raises(DataError, match="expected one sub-folder per class"):
+    with pytest.raises(DataError, match="expected one subfolder per class"):
         listed(tmp_path, "train")
 
 

@@ -196,7 +196,7 @@ def test_images_elsewhere_on_a_wrong_scale_are_refused_and_dark_ones_warned_of(c
     np.savez(other, **(strokes | {"x_test": (strokes["x_test"] > 100).astype(np.uint8)}))
     answer = cnn_train("evaluate", plain, "--data", other)
     assert (answer.code, answer.out) == (4, "")
-    assert re.search(r"of the \d+ test images is 1 of 255, which is a wrong scale; multiply by 255", answer.err)
+    assert re.search(r"of the \d+ test images is 1 of 255, so the scale is wrong; multiply by 255", answer.err)
     np.savez(other, **(strokes | {"x_test": strokes["x_test"] // 4}))
     answer = cnn_train("evaluate", plain, "--data", other)
     assert answer.code == 0

@@ -78,7 +78,7 @@ class Npz(_Data):
 
 
 class Idx(_Data):
-    """Your own images in four files of MNIST's idx format, plain or gzipped, in a folder or its sub-folders."""
+    """Your own images in four files of MNIST's idx format, plain or gzipped, in a folder or its subfolders."""
 
     source: Literal["idx"]
     path: str = Field(
@@ -140,12 +140,12 @@ class Parquet(_Tables):
 
 
 class Folder(_Data):
-    """Your own pictures (PNG, JPEG, WebP, TIFF, GIF, BMP), in one sub-folder per class."""
+    """Your own pictures (PNG, JPEG, WebP, TIFF, GIF, BMP), in one subfolder per class."""
 
     source: Literal["folder"]
     path: str = Field(
         min_length=1,
-        description="Folder with one sub-folder per class; or with sub-folders train, test and optionally val, each with one sub-folder per class.",
+        description="Folder with one subfolder per class; or with subfolders train, test and optionally val, each with one subfolder per class.",
     )
     image_size: int = Field(
         28, ge=8, le=512, description="Height and width in pixels that every picture is resized to."
@@ -157,5 +157,5 @@ class Folder(_Data):
         0.2,
         gt=0,
         le=0.5,
-        description="Share of each class that becomes the test split if there are no sub-folders train and test; chosen by split_seed.",
+        description="Share of each class that becomes the test split if there are no subfolders train and test; chosen by split_seed.",
     )
