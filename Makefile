@@ -51,7 +51,7 @@ NO_TENSORFLOW_CPU := tensorflow>=2.21,<2.22; sys_platform != 'linux' or platform
 lock: .venv-lock/.uv-$(UV_VERSION)  ## renew requirements/*.txt from pyproject.toml, with the newest versions
 	echo "$(NO_TENSORFLOW_CPU)" | $(UV_COMPILE) pyproject.toml --overrides - --group cpu $(EXTRAS) -o requirements/cpu.txt
 	$(UV_COMPILE) pyproject.toml --extra gpu $(EXTRAS) -c requirements/cpu.txt -o requirements/gpu.txt
-	printf 'keras\ntensorflow\n' | $(UV_COMPILE) pyproject.toml --excludes - --extra serve --group build \
+	printf 'keras\noptuna\ntensorflow\n' | $(UV_COMPILE) pyproject.toml --excludes - --extra serve --group build \
 	  -c requirements/cpu.txt -o requirements/serve.txt
 	$(UV_COMPILE) --group dev -c requirements/cpu.txt -o requirements/dev.txt
 
