@@ -19,7 +19,7 @@ def benchmark_command(
         typer.Argument(metavar="CONFIG", help="The experiment to train; by default the documented network on MNIST."),
     ] = None,
     overrides: OverrideOptions = None,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How often each program runs.")] = 3,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many times each program runs.")] = 3,
     epochs: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Epochs that each program trains.")] = 3,
     device: DeviceOption = None,
     as_json: AsJson = False,
@@ -71,7 +71,7 @@ def _words(found: "BenchmarkRecord") -> list[str]:
         "",
         f"An image takes {found.flop_per_image / 1e6:.2f} MFLOP to train on, "
         f"{found.flop_per_image_cropped / 1e6:.2f} without pixels that no layer reads.",
-        f"Matrix products reach {products}; the limit is what that rate allows.",
+        f"Matrix products reach {products}; the limit is what they allow.",
     ]
 
 

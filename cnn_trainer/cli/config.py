@@ -21,7 +21,7 @@ def config_check(
     overrides: OverrideOptions = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find every fault in experiments.
+    """Find every fault in configs.
 
     All faults of all files are listed at once, without loading TensorFlow.
     """

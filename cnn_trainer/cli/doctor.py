@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: AsJson = False) -> None:
     """Examine this machine, and say what is wrong with it.
 
-    Shows versions, devices, threads, processor and data, and tries a short training. The exit code is 0 if training on
-    the CPU would work.
+    Shows versions, devices, threads, processor and data, and tries a short training run. The exit code is 0 if training
+    on the CPU would work.
     """
     from cnn_trainer.doctor.examine import examine
 

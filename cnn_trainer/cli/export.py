@@ -84,7 +84,7 @@ def _table(manifest: "Manifest") -> list[str]:
         speed = (f"{parity.latency_seconds * 1000:.3f}", f"{parity.images_per_second:,.0f}")
         rows.append((name, model.path, *cells, f"{parity.max_difference:.1e}", *speed))
     right = f"the run itself gets {manifest.test_accuracy:.4f} of {count(manifest.test_examples, 'test image')} right"
-    legend = "equal: share of equal predictions; difference: the largest in a probability; times: with one thread"
+    legend = "equal: predictions that match the run's; difference: the largest in any probability; with one thread"
     micro = ["litert-micro: an input is pixel - 128, a probability is (output + 128) / 256"]
     return [
         *table(heading, rows, stdout_width()),

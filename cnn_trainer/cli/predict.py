@@ -46,9 +46,9 @@ def predict_command(
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line with a JSON object for each picture.")] = False,
 ) -> None:
-    """Say what pictures of any size show, grey or colour, dark on light or light on dark.
+    """Classify pictures of any size, in grey or colour, dark on light or light on dark.
 
-    A picture that cannot be read is named, the others are still predicted, and the exit code is 4. Rows of CSV files
+    A picture that cannot be read is named, the others are still classified, and the exit code is 4. Rows of CSV files
     are used as they are, and labels in them are ignored.
     """
     from cnn_trainer.config.schema.data import Csv

@@ -131,7 +131,7 @@ def _find_problems(name: SplitName, report: SplitReport, class_names: list[str])
     if report.num_repeated:
         problems.append(f"the {name} split holds {count(report.num_repeated, 'repeated image')}")
     if report.num_contradicting:
-        problems.append(f"repeated with another label than the first: {count(report.num_contradicting, 'image')}")
+        problems.append(f"repeated with a different label: {count(report.num_contradicting, 'image')}")
     if report.num_blank:
         problems.append(f"the {name} split holds {count(report.num_blank, 'blank image')}, all values the same")
     return problems

@@ -136,7 +136,7 @@ def _to_uint8(where: str, pixels: NDArray[np.generic], white: int) -> NDArray[np
     """Converts pixels whose scale is known. Raises DataError if they are outside it."""
     lowest, highest = float(pixels.min()), float(pixels.max())
     if not -0.5 / 255 < lowest / white <= highest / white < 1 + 0.5 / 255:
-        problem = f"has pixels from {lowest:g} to {highest:g} in the rows from here on"
+        problem = f"has pixels from {lowest:g} to {highest:g} in the rows that start here"
         raise DataError(problem, place=where, remedy=f"expected 0 to {white}, as in the training images")
     return np.rint(pixels.astype(np.float64) * (255 / white)).astype(np.uint8)
 

@@ -115,9 +115,7 @@ def image_shape(num_values: int, given: Sequence[int] | None, where: object) -> 
         side = math.isqrt(num_values // channels)
         if side and side * side * channels == num_values:
             return side, side, channels
-    problem = (
-        f"has {count(num_values, 'value')} per row, which is not a square image, neither grey nor in three colours"
-    )
+    problem = f"has {count(num_values, 'value')} per row, which make no square image, either grey or in colour"
     remedy = "set data.image_shape: [height, width, 1 or 3], or remove columns that are neither pixels nor the label"
     raise DataError(problem, place=where, remedy=remedy)
 

@@ -52,7 +52,7 @@ def slow_warning(precision: str, gain: float) -> str | None:
     """A warning for the user of ``precision``, given the result of ``measure_gain``; None if it is worthwhile."""
     if gain >= _NOTICEABLE:
         return None
-    measured = f"but here the products of this network take {1 / gain:.1f} times as long in it as in float32"
+    measured = f"but here the products of this network take {1 / gain:.1f} times as long as in float32"
     return f"runtime.precision is {precision}, {measured}; compare whole runs with: cnn-train benchmark"
 
 

@@ -62,7 +62,7 @@ def parse_object(body: bytes, image_shape: Sequence[int] | None = None) -> dict[
 
 
 def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is not a number of JSON")
+    raise ValueError(f"{word} is not a valid JSON number")
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def to_images(value: object, image_shape: Sequence[int], where: str) -> _Batch:
     values = value
     for size in image_shape:
         if set(map(type, values)) != {list} or set(map(len, values)) != {size}:
-            raise RefusedError(400, f"{where}: expected images of {_words(image_shape)}, as lists in lists")
+            raise RefusedError(400, f"{where}: expected images of {_words(image_shape)}, as nested lists")
         values = list(chain.from_iterable(values))
     return to_pixels(values, where).reshape(-1, *image_shape)
 

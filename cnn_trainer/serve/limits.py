@@ -188,8 +188,8 @@ class Guard:
         if self._end < float("inf"):
             return stopping()
         if timeout not in self._arriving:
-            return _busy("other requests fill the memory for bodies", connection="close")
-        problem = f"the body was not there within {BODY_SECONDS:g} seconds"
+            return _busy("too many request bodies are in memory; try again later", connection="close")
+        problem = f"the body did not arrive within {BODY_SECONDS:g} seconds"
         return RefusedError(408, f"{problem}; send a smaller one", connection="close")
 
 

@@ -126,7 +126,7 @@ def test_shape_can_be_given_and_planes_are_put_together(tmp_path):
     assert (rows.read_csv(path, None, [8, 5, 3]).images == values).all()
     path.write_text(text_of(values.transpose(0, 3, 1, 2), [0, 1]))
     assert (rows.read_csv(path, None, [3, 8, 5]).images == values).all()
-    assert "a.csv: has 120 values per row, which is not a square image" in refused(path)
+    assert "a.csv: has 120 values per row, which make no square image" in refused(path)
     assert "set data.image_shape: [height, width, 1 or 3]" in refused(path)
     assert "has 120 values per row, but data.image_shape 8x8x1 takes 64" in refused(path, image_shape=[8, 8, 1])
 
@@ -219,7 +219,7 @@ def test_the_scale_of_the_pixels_is_decided_as_for_arrays(tmp_path, small_arrays
     for line, image in rows.iterate_images(path, (28, 28, 1), 1):
         assert (image[..., 0] == images[line - 2]).all()
     path.write_text(text_of(images, labels))
-    with pytest.raises(DataError, match=r"a\.csv:2: has pixels from 0 to 255 in the rows from here on"):
+    with pytest.raises(DataError, match=r"a\.csv:2: has pixels from 0 to 255 in the rows that start here"):
         next(rows.iterate_images(path, (28, 28, 1), 1))
     path.write_text(text_of(images.astype(int) * 2, labels))
     assert "the pixels are int64 from 0 to 510; expected 0 to 255" in refused(path)

@@ -91,7 +91,7 @@ def test_measuring_neither_reads_nor_changes_the_model_and_draws_no_random_numbe
 
 @pytest.mark.parametrize(("gain", "times"), [(0.2, "5.0"), (0.5, "2.0"), (1.0, "1.0"), (1.049, "1.0")])
 def test_a_slow_precision_gives_a_warning_with_the_measurement(gain, times):
-    measured = f"here the products of this network take {times} times as long in it as in float32"
+    measured = f"here the products of this network take {times} times as long as in float32"
     words = f"runtime.precision is bfloat16, but {measured}; compare whole runs with: cnn-train benchmark"
     assert precision.slow_warning("bfloat16", gain) == words
 

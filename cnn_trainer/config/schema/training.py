@@ -99,7 +99,7 @@ class Augmentation(Section):
         0.0,
         ge=0,
         le=1,
-        description="Shear in pixels along a row per pixel of height, uniform between minus this and plus this.",
+        description="Horizontal shear in pixels per pixel of height, drawn uniformly between minus this and plus this.",
     )
 
 
@@ -147,7 +147,7 @@ class Training(Section):
         0.0,
         ge=0,
         le=100,
-        description="Decoupled weight decay: each step also shrinks every kernel by this share of it times the learning rate.",
+        description="Decoupled weight decay: each step also multiplies every kernel by 1 - learning_rate * weight_decay.",
     )
     gradient_clip_norm: float | None = Field(
         None, gt=0, le=1e9, description="Upper bound on the norm of all gradients taken together. null: no bound."
@@ -175,7 +175,7 @@ class Runtime(Section):
     device: DeviceName = Field("auto", description="auto uses a GPU if TensorFlow finds one.")
     precision: Precision = Field(
         "float32",
-        description="Precision of the arithmetic in a training step. Weights are always float32 (with float64: float64). float16 scales the loss.",
+        description="Precision of the arithmetic in a training step. Weights are always float32 (with float64: float64). With float16, the loss is scaled.",
     )
     towers: int | None = Field(
         None,
