@@ -7,7 +7,7 @@ from support import read_json
 
 from cnn_trainer.export.manifest import PATHS
 
-HEADING = ["format", "file", "bytes", "accuracy", "equal", "difference", "ms", "an", "image", "images/s"]
+HEADING = ["format", "file", "bytes", "accuracy", "equal", "difference", "ms", "per", "image", "images/s"]
 
 
 def test_all_formats_have_the_accuracy_of_the_run(exported, finished_run):

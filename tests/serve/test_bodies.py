@@ -70,8 +70,8 @@ def test_a_damaged_text_is_read_as_the_plain_way_reads_it(text):
     [
         (b"", "not valid JSON"),
         (b"\xff", "not UTF-8"),
-        (b'{"a": NaN}', "NaN is not a number"),
-        (b'{"a": -Infinity}', "-Infinity is not a number"),
+        (b'{"a": NaN}', "NaN is not a valid JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is not a valid JSON number"),
         (b'{"a": 1, "a": 2}', "an object repeats a key"),
         (b'{"a": ' + b"1" * 5000 + b"}", "not valid JSON"),
         (b'{"a": ' + b"[" * 500_000, "nested too deeply"),
