@@ -12,6 +12,20 @@ __main__._exit_code = lambda: os.kill(os.getpid(), signal.SIGTERM) or 0
 __main__.main()
 """
 
+# The callback of a weak reference runs while the interpreter ignores exceptions, and so may be when a signal arrives.
+UNRAISABLE = """
+import os, signal, time, weakref
+from cnn_trainer import __main__
+def lose_the_exit():
+    thing = type("Thing", (), {})()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing
+    time.sleep(30)
+    return 0
+__main__._exit_code = lose_the_exit
+__main__.main()
+"""
+
 # As some supervisors start it: if SIGCHLD is ignored, no process learns how its children end.
 CHILDLESS = """
 import signal
@@ -25,6 +39,11 @@ __main__.main()
 
 def test_sigterm_is_heard_from_the_start_on() -> None:
     done = subprocess.run([sys.executable, "-c", DEAF_AND_TERMINATED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+
+
+def test_sigterm_ends_the_process_even_if_it_arrives_while_exceptions_are_ignored() -> None:
+    done = subprocess.run([sys.executable, "-c", UNRAISABLE], capture_output=True, text=True, check=False, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
 
 

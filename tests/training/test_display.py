@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from support import signals_heard
 
 from cnn_trainer.training.display import Display, format_seconds
 
@@ -209,7 +210,8 @@ def shell():
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 50, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "PS1": "ready> ", "COLUMNS": ""}
     command = ["setsid", "--ctty", "bash", "--norc", "--noediting", "-i"]
-    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+    with signals_heard():
+        process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
     os.close(terminal)
     os.set_blocking(primary, False)
 

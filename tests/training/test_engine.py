@@ -181,7 +181,7 @@ def test_batch_normalization_is_that_of_keras(make_experiment, make_trainer, sma
 
 
 def test_a_model_that_depends_on_the_whole_batch_takes_one_tower(make_experiment, make_trainer, small_images):
-    with pytest.raises(ValueError, match="across the batch"):
+    with pytest.raises(ValueError, match="needs the whole batch in one tower"):
         make_trainer(make_experiment({**SMALL, "batch_normalization": True}), small_images, 2)
     asked = make_experiment({**SMALL, "batch_normalization": True}).model_dump()
     for towers, cores in [(None, 8), (1, 8)]:
