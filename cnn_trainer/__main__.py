@@ -36,8 +36,8 @@ def main() -> None:
 
 
 def _leave(number: int, _: FrameType | None) -> None:
-    # Python ignores exceptions in some places, such as the callback of a weak reference. There, it would report the exit
-    # as an error, and only a timer ends the process.
+    # Python ignores exceptions in some places, such as the callback of a weak reference. There, it would report the
+    # exit as an error, and only a timer ends the process.
     sys.unraisablehook = lambda _: None
     last_resort = threading.Timer(1.0, os._exit, (128 + number,))
     last_resort.daemon = True
