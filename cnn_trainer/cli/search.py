@@ -1,4 +1,4 @@
-"""``cnn-train search``: the settings that generalise best, from one space file; and what searches came to."""
+"""``cnn-train search``: finds the settings that generalise best from a space file, and lists and shows searches."""
 
 import shlex
 import sys
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _StartIsMeant(PlainGroup):
-    """Takes ``search FILE`` and ``search --resume latest`` for ``search start …``."""
+    """Treats ``search FILE`` and ``search --resume latest`` as ``search start …``."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
@@ -33,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     subcommand_metavar="FILE | COMMAND [ARGS]...",
     help="Find the settings that generalise best: cnn-train search FILE.",
-    epilog="An example of FILE is configs/searches/mnist.yaml. Its options: cnn-train search start --help",
+    epilog="An example of FILE is configs/searches/mnist.yaml. For its options, see: cnn-train search start --help",
 )
 
 DEFAULT_SEARCHES_DIR = Path("searches")
@@ -54,10 +54,10 @@ SearchArgument: TypeAlias = Annotated[
 
 @app.command("start")
 def search_start(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The space file, YAML.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The space file (YAML).")] = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="SEARCH", help="Go on with a search that was stopped: its folder, its name, or latest."),
+        typer.Option(metavar="SEARCH", help="Continue a search that was stopped: its folder, its name, or latest."),
     ] = None,
     searches_dir: SearchesDir = DEFAULT_SEARCHES_DIR,
     workers: Annotated[
@@ -66,16 +66,16 @@ def search_start(
             min=1,
             max=1024,
             metavar="N",
-            help="Trials trained at a time; the result is the same. By default one for each core.",
+            help="Number of trials to train at a time, by default one per core. It does not change the result.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, then stop.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")] = False,
 ) -> None:
-    """Search the space of a file, retrain the best on fresh seeds, and score the winner on the test split.
+    """Search the space in FILE, retrain the best trials on fresh seeds, and score the winner on the test split.
 
-    The same file gives the same trials and the same weights. Stop with Ctrl-C; go on with --resume.
+    The same file gives the same trials and the same weights. Stop with Ctrl-C; continue with --resume.
     """
     from cnn_trainer.cli import search_words
     from cnn_trainer.runs.paths import require_writable
@@ -85,7 +85,7 @@ def search_start(
     if (file is None) == (resume is None):
         raise UsageError("give either a space file, or --resume SEARCH")
     if resume is not None and dry_run:
-        raise UsageError("--dry-run checks a space file, and does not go with --resume")
+        raise UsageError("--dry-run checks a space file and cannot be combined with --resume")
     if resume is not None:
         opened = _resumed(resume, searches_dir, quiet)
         if not quiet:
@@ -114,7 +114,7 @@ def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
 
     opened = journal.open_search(paths.resolve_search(text, searches_dir))
     for difference in journal.version_differences(opened.record):
-        warn(f"{difference}; the search may come to something else than one that was not stopped")
+        warn(f"{difference}; results may differ from those of an uninterrupted search")
     with shown_download(quiet) as progress:
         run.require_same_data(opened, warn, progress)
     return opened
@@ -132,12 +132,12 @@ def _search(opened: "OpenSearch", workers: int | None, quiet: bool, as_json: boo
     spec = opened.search.spec
     num_workers = workers or min(spec.lanes, max(1, facts.available_cores() // spec.trial_towers))
     carry_out = partial(supervise, num_workers=num_workers)
-    go_on = f"go on with: cnn-train search --resume {shlex.quote(str(opened.dir))}"
+    go_on = f"continue with: cnn-train search --resume {shlex.quote(str(opened.dir))}"
     try:
         summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out)
     except StoppedError as error:
         raise StoppedError("the search was stopped", error.exit_code - 128, remedy=go_on) from None
-    except CheckFailedError:  # which it would come to again
+    except CheckFailedError:  # resuming would end the same way
         raise
     except CnnTrainError:
         say(f"nothing is lost; {go_on}")
@@ -152,7 +152,7 @@ def _search(opened: "OpenSearch", workers: int | None, quiet: bool, as_json: boo
 
 @app.command("list")
 def search_list(searches_dir: SearchesDir = DEFAULT_SEARCHES_DIR, as_json: AsJson = False) -> None:
-    """List searches: what became of each, and its best trial."""
+    """List searches with their status and best trial."""
     from cnn_trainer.cli import search_words
     from cnn_trainer.search import paths
 
@@ -189,7 +189,7 @@ def _summary(search_dir: Path) -> "SearchSummary":
 def search_show(
     search: SearchArgument, searches_dir: SearchesDir = DEFAULT_SEARCHES_DIR, as_json: AsJson = False
 ) -> None:
-    """Show a search: its trials, the best on fresh seeds, and which keys mattered."""
+    """Show a search: its trials, the best ones on fresh seeds, and which keys mattered."""
     from cnn_trainer.cli import search_words
     from cnn_trainer.search import journal, paths
     from cnn_trainer.search.results import summarize_search

@@ -1,4 +1,4 @@
-"""What people read about a search: sentences and tables made from its records."""
+"""Text about a search for people to read: sentences and tables made from its records."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _MAX_TRIALS = 50
 
 
 def search_preparation(search: "Search") -> list[str]:
-    """What is about to be searched, and how."""
+    """Describes the search that is about to begin."""
     from cnn_trainer.search.display import expected_epochs
     from cnn_trainer.search.spec import num_proposals, rung_epochs
 
@@ -28,12 +28,12 @@ def search_preparation(search: "Search") -> list[str]:
         f"space: {', '.join(search.space)}",
         f"data: {data.source}, {search.num_train:,} training images; goal: {_goal(spec.goal)}",
         f"trials: {num_proposals(search)} by {spec.method}, {spec.lanes} at a time, compared after {epochs} epochs; "
-        f"{finals}; about {expected_epochs(search):,} epochs in all",
+        f"{finals}; about {expected_epochs(search):,} epochs in total",
     ]
 
 
 def search_outcome(summary: SearchSummary) -> list[str]:
-    """The end of a search: the honest figure beside the optimistic one, then the test split."""
+    """The outcome of a search: the honest figure beside the optimistic one, then the test accuracy."""
     lines = []
     if summary.finalists and summary.finalists[0].mean is not None:
         winner = summary.finalists[0]
@@ -58,7 +58,7 @@ def search_outcome(summary: SearchSummary) -> list[str]:
 
 
 def list_row(summary: SearchSummary) -> tuple[str, ...]:
-    """One search, under ``LIST_HEADING``."""
+    """The table row for one search, under ``LIST_HEADING``."""
     winner = summary.finalists[0] if summary.finalists else None
     return (
         summary.search.rpartition("/")[2],
@@ -72,7 +72,7 @@ def list_row(summary: SearchSummary) -> tuple[str, ...]:
 
 
 def details(opened: "OpenSearch", results: Sequence[JobResult], summary: SearchSummary) -> list[str]:
-    """All that ``search show`` prints."""
+    """Everything that ``search show`` prints."""
     record = opened.record
     rows = [
         ("search", summary.search),
@@ -118,7 +118,7 @@ def details(opened: "OpenSearch", results: Sequence[JobResult], summary: SearchS
 
 
 def _trials(opened: "OpenSearch", results: Sequence[JobResult]) -> list[str]:
-    """The trials, best first, each with its value at every rung."""
+    """A table of the trials, best first, each with its value at every rung."""
     from cnn_trainer.search.results import seen_trials, value_of
     from cnn_trainer.search.schedule import ranking
     from cnn_trainer.search.spec import rung_epochs

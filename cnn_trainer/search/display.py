@@ -1,4 +1,4 @@
-"""What a person sees while a search runs: a live table on a terminal, one plain line a job elsewhere."""
+"""Progress of a running search: a live table on a terminal, or else one plain line per job."""
 
 import math
 import sys
@@ -17,7 +17,7 @@ Mode = Literal["quiet", "lines", "live"]
 
 
 class SearchDisplay:
-    """Shows how a search goes on ``stream``. The time left is judged by the epochs of this session."""
+    """Shows the progress of a search on ``stream``. The time left is estimated from the epochs of this session."""
 
     def __init__(self, search: Search, stream: TextIO = sys.stderr, mode: Mode = "quiet") -> None:
         self._search, self._stream, self._mode = search, stream, mode
@@ -26,11 +26,11 @@ class SearchDisplay:
         self._running: dict[str, Job] = {}
 
     def begin(self, results: Iterable[JobResult]) -> None:
-        """Work begins; ``results`` are those that are there already."""
+        """Work begins; ``results`` are the results so far."""
         self._results = list(results)
         self._began, self._epochs_before = time.monotonic(), epochs_spent(self._results)
         if self._mode == "live":
-            from rich.console import Console  # takes 60 ms
+            from rich.console import Console  # importing it takes 60 ms
             from rich.live import Live
 
             console = Console(file=self._stream)
@@ -40,14 +40,14 @@ class SearchDisplay:
 
     @contextmanager
     def _unless_nobody_looks(self) -> Iterator[None]:
-        """Fall silent if the stream cannot be written to: that is no reason to stop searching."""
+        """Stop showing progress if the stream cannot be written to; the search continues."""
         try:
             yield
         except OSError:
             self._live, self._mode = None, "quiet"
 
     def start(self, job: Job) -> None:
-        """A worker has begun with ``job``."""
+        """A worker has started ``job``."""
         self._running[job.label] = job
         if self._live is not None:
             with self._unless_nobody_looks():
@@ -65,14 +65,14 @@ class SearchDisplay:
                 print("  ".join([words, *self._figures()[1:]]), file=self._stream, flush=True)
 
     def end(self) -> None:
-        """Work has ended, however it did; the live table goes away."""
+        """Work has ended, with or without an error; the live table is removed."""
         if self._live is not None:
             with self._unless_nobody_looks():
                 self._live.stop()
             self._live = None
 
     def _figures(self) -> list[str]:
-        """A few words each: trials by state, the best so far, epochs, time left."""
+        """Short texts: trials by state, the best so far, epochs, time left."""
         trials = seen_trials(self._search, self._results)
         last = len(rung_epochs(self._search))
         running = {job.trial for job in self._running.values() if job.final is None}
@@ -112,7 +112,7 @@ class SearchDisplay:
 
 
 def value_words(search: Search, found: float) -> str:
-    """A score as people read it: ``validation loss 0.0412``."""
+    """A score in words, such as ``validation loss 0.0412``."""
     value = value_of(search, found)
     name = search.spec.goal.replace("_", " ")
     if value is None:
@@ -121,14 +121,14 @@ def value_words(search: Search, found: float) -> str:
 
 
 def job_words(result: JobResult, search: Search) -> str:
-    """One finished job in words."""
+    """A line about one finished job."""
     who = f"trial {result.trial}" + (f", fresh seed {result.final}" if result.final else "")
     epochs = f"{result.epochs} epoch" + ("" if result.epochs == 1 else "s")
     return f"{who}  {epochs}  {value_words(search, score(search, result))}"
 
 
 def expected_epochs(search: Search) -> int:
-    """Epochs of a whole search, if each rung promotes its share and no trial stops early."""
+    """The number of epochs in a whole search, if each rung promotes its share and no trial stops early."""
     epochs, number = rung_epochs(search), num_proposals(search)
     factor = search.spec.rungs.factor if search.spec.rungs else 1
     total = 0

@@ -1,14 +1,14 @@
-"""The folder of a search: created once, locked while a process works on it, read without trusting what it holds.
+"""The folder of a search: created once, locked while a process works on it, and read without trusting its contents.
 
     searches/20261125-081500-mnist/
       search.yaml        the space file as it was given
-      experiment.yaml    the experiment that trials change, every default written out
+      experiment.yaml    the experiment that trials change, with all defaults written out
       search.json        status, versions, data, times
-      journal.jsonl      one line for each finished job; all else follows from this and the two files above
+      journal.jsonl      one line for each finished job; the rest follows from it and the files above
       trials/            ordinary run directories, 0007-… for trial 7 and 0007-final-2-… for its second fresh seed
       best.yaml          the winner's config
 
-A search.json is the last file that creation writes: a folder that has one is a search.
+search.json is the last file written when a search is created: a folder that has one is a search.
 """
 
 import os
@@ -35,12 +35,12 @@ from cnn_trainer.search.spec import Search
 from cnn_trainer.storage import files, strict_json
 from cnn_trainer.storage.strict_json import utc_now
 
-MAX_JOURNAL_BYTES = 64 * 1024 * 1024  # 10,000 trials with four rungs take half of it
+MAX_JOURNAL_BYTES = 64 * 1024 * 1024  # 10,000 trials with four rungs need half of it
 
 
 @dataclass
 class OpenSearch:
-    """One search: its folder, what it was asked to do, and its record as it was last read or written."""
+    """One search: its folder, its settings, and its record as last read or written."""
 
     dir: Path
     search: Search
@@ -52,13 +52,13 @@ def create_search(searches_dir: Path, space_file: Path, search: Search, data: Da
     """Create the folder of a new search, ``searches_dir/<UTC time>-<name>``.
 
     Args:
-        searches_dir: Is created if it is missing.
-        space_file: What ``search`` was loaded from.
-        search: What was loaded.
-        data: The data that it is about.
+        searches_dir: Created if it is missing.
+        space_file: The file that ``search`` was loaded from.
+        search: The loaded search.
+        data: The data that its trials use.
 
     Raises:
-        RunDirectoryError: if the system refuses; nothing of the search is left behind then.
+        RunDirectoryError: if the folder cannot be created; nothing of the search is left behind.
     """
     text = files.read_bounded(space_file.resolve(), strict_yaml.MAX_BYTES)
     with files.reported(searches_dir, "created"):
@@ -68,7 +68,7 @@ def create_search(searches_dir: Path, space_file: Path, search: Search, data: Da
     record = SearchRecord(
         status="interrupted", name=name, created_at=now, updated_at=now, versions=_versions(), data=data
     )
-    header = "# The experiment that the trials of this search change, every default written out.\n"
+    header = "# The experiment that the trials of this search change, with all defaults written out.\n"
     try:
         with files.reported(search_dir, "created"):
             (search_dir / TRIALS_DIR).mkdir()
@@ -83,7 +83,7 @@ def create_search(searches_dir: Path, space_file: Path, search: Search, data: Da
 
 
 def open_search(search_dir: Path) -> OpenSearch:
-    """Read a search's folder, which a stranger may have written. Raises RunDirectoryError naming the fault."""
+    """Read a search's folder, which may come from an untrusted source. Raises RunDirectoryError naming the fault."""
     record = read_search_record(search_dir)
     try:
         search = restore_search(search_dir / SPACE_FILE, search_dir / EXPERIMENT_FILE, record.data)
@@ -94,10 +94,10 @@ def open_search(search_dir: Path) -> OpenSearch:
 
 @raised_as(RunDirectoryError)
 def read_search_record(search_dir: Path) -> SearchRecord:
-    """What search.json says; a search that no living process works on is not searching. Raises RunDirectoryError."""
+    """The contents of search.json; ``interrupted`` if no process works on it any more. Raises RunDirectoryError."""
     record = strict_json.read_record(SearchRecord, search_dir / SEARCH_FILE)
     if record.status == "searching" and not is_locked(search_dir):
-        record = strict_json.read_record(SearchRecord, search_dir / SEARCH_FILE)  # or it has ended since
+        record = strict_json.read_record(SearchRecord, search_dir / SEARCH_FILE)  # it may have ended in between
         if record.status == "searching":
             return strict_json.changed(record, status="interrupted")
     return record
@@ -105,7 +105,7 @@ def read_search_record(search_dir: Path) -> SearchRecord:
 
 @raised_as(RunDirectoryError)
 def update_search_record(opened: OpenSearch, **changes: Any) -> None:
-    """Rewrite search.json atomically with ``changes`` and the time now. Raises RunDirectoryError."""
+    """Rewrite search.json atomically with ``changes`` and the current time. Raises RunDirectoryError."""
     record = strict_json.changed(opened.record, **{"updated_at": utc_now(), **changes})
     files.write_atomic(opened.dir / SEARCH_FILE, strict_json.to_json(record))
     opened.record = record
@@ -113,12 +113,12 @@ def update_search_record(opened: OpenSearch, **changes: Any) -> None:
 
 @contextmanager
 def lock_search(opened: OpenSearch) -> Iterator[None]:
-    """Hold the search for this process only, until the block ends or the process dies; its status is ``searching``.
+    """Lock the search for this process until the block ends or the process dies. The status becomes ``searching``.
 
-    What the block raises is recorded: a stop by a signal leaves the search ``interrupted``, all else ``failed``.
+    If the block raises, that is recorded: a stop by a signal as ``interrupted``, anything else as ``failed``.
 
     Raises:
-        RunDirectoryError: if another process holds the search; nothing was written then.
+        RunDirectoryError: if another process holds the lock; nothing was written.
     """
     path = opened.dir / LOCK_FILE
     with raised_as(RunDirectoryError), files.reported(path, "opened"):
@@ -153,10 +153,10 @@ def _note_end(opened: OpenSearch, error: BaseException) -> None:
 
 @raised_as(RunDirectoryError)
 def read_results(search_dir: Path) -> list[JobResult]:
-    """The results in journal.jsonl, none if it is missing. What stands after the last end of a line is dropped.
+    """The results in journal.jsonl; none if it is missing. An unfinished last line is dropped.
 
     Raises:
-        RunDirectoryError: for a journal of more than ``MAX_JOURNAL_BYTES``, or naming the first line that is wrong.
+        RunDirectoryError: if the journal is larger than ``MAX_JOURNAL_BYTES``, or a line is wrong.
     """
     path = search_dir / JOURNAL_FILE
     if not os.path.lexists(path):
@@ -168,20 +168,20 @@ def read_results(search_dir: Path) -> list[JobResult]:
         result = strict_json.validated(JobResult, strict_json.parse_json(line, place), place)
         key = result.trial, result.final, result.rung
         if key in found:
-            remedy = "take out one of the two lines"
-            raise RunDirectoryError("this job has a result in an earlier line", place=place, remedy=remedy)
+            remedy = "remove one of the two lines"
+            raise RunDirectoryError("this job already has a result in an earlier line", place=place, remedy=remedy)
         found[key] = result
     return list(found.values())
 
 
 @raised_as(RunDirectoryError)
 def add_result(search_dir: Path, result: JobResult) -> None:
-    """Add the line of one job to journal.jsonl, on the disk when this returns. Raises RunDirectoryError."""
+    """Add the line of one job to journal.jsonl and flush it to disk. Raises RunDirectoryError."""
     files.append_line(search_dir / JOURNAL_FILE, strict_json.format_json(result.model_dump()))
 
 
 def trial_dir(search_dir: Path, search: Search, job: Job | JobResult) -> Path:
-    """The run directory of a trial or a final, whether it is there yet or not."""
+    """The run directory of a trial or a final, whether or not it exists yet."""
     return search_dir / TRIALS_DIR / f"{label(job.trial, job.final)}-{search.base.experiment.name}"
 
 
@@ -190,7 +190,7 @@ def _versions() -> dict[str, str]:
 
 
 def version_differences(record: SearchRecord) -> list[str]:
-    """What decides a search and is of another version now, one line each."""
+    """One line for each version that affects a search and has changed since it was created."""
     now = _versions()
     names = sorted(record.versions.keys() | now.keys())
     sides = [{name: side[name] if name in side else "not there" for name in names} for side in (record.versions, now)]

@@ -1,4 +1,4 @@
-"""From a space file to a checked search, or to the list of all that is wrong with it."""
+"""Turns a space file into a checked search, or reports everything that is wrong with it."""
 
 import itertools
 import math
@@ -20,17 +20,17 @@ from cnn_trainer.runs.records import DataRecord
 from cnn_trainer.search.spec import Dimension, Search, SearchSpec
 from cnn_trainer.storage import strict_json
 
-MAX_CORNERS = 20_000  # 0.1 ms each
+MAX_CORNERS = 20_000  # checking one takes 0.1 ms
 
-# What trials cannot differ in, by key or by its first word: the problem and the remedy.
+# Keys, or first words of keys, that are the same in all trials, with the problem and the remedy to report.
 _SAME_FOR_ALL = {
-    "name": ("is not searched over", "take it out"),
-    "seed": ("is not searched over", "final.seeds says on how many fresh seeds the best are retrained"),
-    "data": ("all trials learn from and validate on the same images", "set it in the experiment"),
+    "name": ("cannot be searched", "remove it"),
+    "seed": ("cannot be searched", "set final.seeds to retrain the best trials on fresh seeds"),
+    "data": ("all trials train and validate on the same images", "set it in the experiment"),
     "runtime": ("changes how fast a trial is, not what it learns", "set it in the experiment"),
     "training.epochs": ("trials are compared after the same epochs", "set rungs.last, or set it in the experiment"),
 }
-# Keys of a space file that decide a key of the experiment, for messages.
+# Keys of the experiment that the space file sets, each with its key there, for messages.
 _DECIDES: dict[str, KeyPath] = {
     "data.validation_fraction": ("validation_fraction",),
     "training.epochs": ("rungs", "last"),
@@ -38,9 +38,9 @@ _DECIDES: dict[str, KeyPath] = {
 }
 
 _Corner = Mapping[str, tuple[KeyPath, Value]]
-"""A value for some keys of the experiment, each with where the space file gives it."""
+"""Values for some keys of the experiment, each with its place in the space file."""
 _Size = tuple[ImageShape, int]
-"""The shape of the images, and how many there are to train and validate on."""
+"""The shape of the images, and the number of images to train and validate on."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _SpaceFile:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a space file says, as far as it is right, with all that is wrong with it."""
+    """The valid parts of a space file, with all its faults."""
 
     spec: SearchSpec | None
     space: dict[str, Dimension]
@@ -66,12 +66,12 @@ class _Parts:
 def load_search(
     path: Path, warn: Callable[[str], None], progress: Callable[[int, int | None], None]
 ) -> tuple[Search, DataRecord]:
-    """The search that the space file at ``path`` describes, and the data that it is about.
+    """The search that the space file at ``path`` describes, and its data.
 
     Args:
         path: The space file.
-        warn: Gets what a person should know, such as a fallback that was taken.
-        progress: Told of a download, in bytes done and bytes in all.
+        warn: Called with each warning, such as that a fallback was used.
+        progress: Called during a download with the bytes done and the bytes in total.
 
     Raises:
         ConfigError: with every fault of the file, of its experiment, and of every corner of the space.
@@ -101,7 +101,7 @@ def load_search(
 
 
 def restore_search(space_path: Path, experiment_path: Path, data: DataRecord) -> Search:
-    """The search that was begun with a space file, an experiment resolved for it, and this data. Raises ConfigError."""
+    """The search that was begun with this space file, resolved experiment and data. Raises ConfigError."""
     file = _read(space_path)
     parts = _parts(file)
     return _search(_require(file, parts, []), parts.space, load_config(experiment_path), data)
@@ -121,7 +121,7 @@ def _read(path: Path) -> _SpaceFile:
 
 
 def _parts(file: _SpaceFile) -> _Parts:
-    """Every part of the file that is right by itself."""
+    """The valid parts of the file, each checked on its own."""
     found: list[Fault] = []
     spec: SearchSpec | None = _validated(file, SearchSpec, (), file.tree, found)
     given = file.tree["space"] if "space" in file.tree else None
@@ -138,7 +138,7 @@ def _parts(file: _SpaceFile) -> _Parts:
 
 
 def _validated(file: _SpaceFile, kind: type[BaseModel], key: KeyPath, value: Value, found: list[Fault]) -> Any:
-    """``value``, which stands at ``key``, as a section of this kind, or None, with its faults in ``found``."""
+    """The value at ``key`` as a section of this kind; or None, and its faults are added to ``found``."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -150,7 +150,7 @@ def _validated(file: _SpaceFile, kind: type[BaseModel], key: KeyPath, value: Val
 
 
 def _key_faults(file: _SpaceFile, key: str, space: Iterable[str]) -> list[Fault]:
-    """Why trials cannot differ in ``key``, whatever its values are."""
+    """The reasons why ``key`` cannot be searched, whatever its values are."""
     place = ("space", key)
     found = [
         file.fault(place, problem, remedy)
@@ -158,12 +158,12 @@ def _key_faults(file: _SpaceFile, key: str, space: Iterable[str]) -> list[Fault]
         if fixed in (key, key.partition(".")[0])
     ]
     found += [
-        file.fault(place, f"{fixed} is a part of it, and is the same for all trials", "name its other parts instead")
+        file.fault(place, f"{fixed} is a part of it and is the same for all trials", "name its other parts instead")
         for fixed in _SAME_FOR_ALL
         if fixed.startswith(f"{key}.")
     ]
     found += [
-        file.fault(place, f"{other} is a part of it, and is in the space too", "take one of them out")
+        file.fault(place, f"{other} is a part of it and is also in the space", "remove one of them")
         for other in space
         if other.startswith(f"{key}.")
     ]
@@ -171,10 +171,10 @@ def _key_faults(file: _SpaceFile, key: str, space: Iterable[str]) -> list[Fault]
 
 
 def _spec_faults(file: _SpaceFile, spec: SearchSpec, space: Mapping[str, Dimension]) -> list[Fault]:
-    """What does not go together."""
+    """Settings that contradict each other."""
     found = []
     if spec.goal == "validation_loss" and "training.loss" in space:
-        remedy = "take it out, or set goal: validation_accuracy"
+        remedy = "remove it, or set goal: validation_accuracy"
         found.append(file.fault(("space", "training.loss"), "values of different losses cannot be compared", remedy))
     if spec.final.trials > spec.trials:
         remedy = f"must be at most trials, {spec.trials}"
@@ -182,22 +182,24 @@ def _spec_faults(file: _SpaceFile, spec: SearchSpec, space: Mapping[str, Dimensi
     if spec.method == "grid":
         for key, dimension in space.items():
             if dimension.choices is None:
-                found.append(file.fault(("space", key), "a grid has no ranges", "give choices, or set method: tpe"))
+                found.append(
+                    file.fault(("space", key), "a grid cannot have a range", "give choices, or set method: tpe")
+                )
         size = math.prod(len(dimension.choices or [None]) for dimension in space.values())
         if size > spec.trials:
             remedy = f"set trials: {size}, or method: random"
-            found.append(file.fault(("trials",), f"got {spec.trials}, and the grid has {size:,} points", remedy))
+            found.append(file.fault(("trials",), f"got {spec.trials}, but the grid has {size:,} points", remedy))
     return found
 
 
 def _base(file: _SpaceFile, spec: SearchSpec | None) -> Config:
-    """The experiment that the space file names, with what the space file decides. Raises ConfigError."""
+    """The experiment that the space file names, with the keys that the space file sets. Raises ConfigError."""
     named = file.tree["experiment"] if "experiment" in file.tree else None
     if not isinstance(named, str):
-        raise ConfigError()  # a fault of the file, which is told as such
+        raise ConfigError()  # reported as a fault of the file itself
     path = file.path.parent / named
     if not path.is_file():
-        remedy = "give a path from the folder of this file"
+        remedy = "give a path relative to the folder of this file"
         raise ConfigError(file.fault(("experiment",), f"there is no file {path}", remedy))
     base = load_config(path)
     if spec is None:
@@ -219,7 +221,7 @@ def _base(file: _SpaceFile, spec: SearchSpec | None) -> Config:
 
 
 def _validating(base: Config, spec: SearchSpec | None) -> Config:
-    """``base`` with a share of the training split set aside, if it sets none aside itself."""
+    """``base``, with a share of the training split set aside for validation if it sets none aside itself."""
     if spec is None or base.experiment.data.validation_fraction:
         return base
     changes = {"data.validation_fraction": spec.validation_fraction}
@@ -237,7 +239,7 @@ def _takes_whole_numbers(key: str, experiment: Experiment) -> bool:
 
 
 def _corner_faults(file: _SpaceFile, base: Config, parts: _Parts, size: _Size | None) -> list[Fault]:
-    """What ``config check`` would say about the corners of the space: each value by itself, else all together."""
+    """What ``config check`` would report for the corners of the space: first each value alone, then combinations."""
     ends: dict[str, list[tuple[KeyPath, Value]]] = {}
     found: list[Fault] = []
     for key, dimension in parts.space.items():
@@ -248,8 +250,8 @@ def _corner_faults(file: _SpaceFile, base: Config, parts: _Parts, size: _Size | 
         return found
     for corners in _products(ends):
         if (number := math.prod(map(len, corners.values()))) > MAX_CORNERS:
-            problem = f"has {number:,} corners to check, and at most {MAX_CORNERS:,} are"
-            return [file.fault(("space",), problem, "give fewer keys or fewer choices")]
+            problem = f"has {number:,} corners to check, more than the limit of {MAX_CORNERS:,}"
+            return [file.fault(("space",), problem, "use fewer keys or fewer choices")]
         for values in itertools.product(*corners.values()):
             if found := _faults_at(file, base, dict(zip(corners, values, strict=True)), size):
                 return found
@@ -259,7 +261,7 @@ def _corner_faults(file: _SpaceFile, base: Config, parts: _Parts, size: _Size | 
 def _ends(
     file: _SpaceFile, base: Config, key: str, dimension: Dimension, found: list[Fault]
 ) -> list[tuple[KeyPath, Value]]:
-    """The choices, or the two ends of a range, each with where it stands."""
+    """The choices, or the two ends of a range, each with its place in the file."""
     if dimension.choices is not None:
         return [(("space", key, "choices", number), value) for number, value in enumerate(dimension.choices)]
     ends: list[tuple[KeyPath, Value]] = []
@@ -275,9 +277,9 @@ def _ends(
 
 
 def _products(ends: dict[str, list[tuple[KeyPath, Value]]]) -> list[dict[str, list[tuple[KeyPath, Value]]]]:
-    """Which keys are looked at together: all, or if that is too many, those of model and of training, each for itself.
+    """The groups of keys to check together: all keys, or one group per section if those are too many.
 
-    What has to fit together stands in the same section, or in one that trials cannot change.
+    Keys that must fit together are in the same section, or in one that trials cannot change.
     """
     if math.prod(map(len, ends.values())) <= MAX_CORNERS:
         return [ends]
@@ -286,7 +288,7 @@ def _products(ends: dict[str, list[tuple[KeyPath, Value]]]) -> list[dict[str, li
 
 
 def _faults_at(file: _SpaceFile, base: Config, corner: _Corner, size: _Size | None) -> list[Fault]:
-    """What is wrong with one corner, at the place in the space file that gives the value."""
+    """The faults of one corner, each at the place in the space file that gives the value."""
     changes = {key: value for key, (_, value) in corner.items()}
     try:
         experiment = change_experiment(base.experiment, changes)
@@ -306,13 +308,13 @@ def _faults_at(file: _SpaceFile, base: Config, corner: _Corner, size: _Size | No
 
 
 def _in_order(file: _SpaceFile, found: Iterable[Fault]) -> list[Fault]:
-    """Each fault once, in the order of the file, those of other files last."""
+    """The faults without repetitions, in the order of the file, with those of other files last."""
     positions = {place: position for position, place in enumerate(dict.fromkeys(file.places.values()))}
     return sorted(dict.fromkeys(found), key=lambda fault: positions.get(fault.place, len(positions)))
 
 
 def _require(file: _SpaceFile, parts: _Parts, more: list[Fault]) -> SearchSpec:
-    """What the file says, if nothing is wrong with it. Raises ConfigError."""
+    """The contents of the file if it has no faults. Raises ConfigError if it has any."""
     found = _in_order(file, [*parts.found, *more])
     if parts.spec is None or found:
         raise ConfigError(*found)

@@ -1,4 +1,4 @@
-"""Where searches are: finding and naming their folders without reading them."""
+"""Finds and names the folders of searches without reading them."""
 
 import difflib
 import os
@@ -24,10 +24,10 @@ _SEE = "see: cnn-train search list"
 def resolve_search(text: str, searches_dir: Path) -> Path:
     """The search that ``text`` means: a path, a name under ``searches_dir``, or ``latest``.
 
-    What has a slash in it is a path, and symbolic links under ``searches_dir`` are not followed.
+    Text with a slash in it is a path. Symbolic links under ``searches_dir`` are not followed.
 
     Raises:
-        RunDirectoryError: if there is no such search, with the nearest names.
+        RunDirectoryError: if there is no such search; the message suggests the nearest names.
     """
     found = search_dirs(searches_dir)
     if text == "latest":
@@ -41,7 +41,7 @@ def resolve_search(text: str, searches_dir: Path) -> Path:
     if os.path.lexists(Path(text, SEARCH_FILE)):
         return Path(text)
     if os.path.lexists(text):
-        raise RunDirectoryError(f"is not a search, for it has no {SEARCH_FILE}", place=text, remedy=_SEE)
+        raise RunDirectoryError(f"is not a search, because it has no {SEARCH_FILE}", place=text, remedy=_SEE)
     near = difflib.get_close_matches(text, [path.name for path in found], n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     problem = f"no such path, and no such search under {searches_dir}{hint}"
@@ -50,7 +50,7 @@ def resolve_search(text: str, searches_dir: Path) -> Path:
 
 @raised_as(RunDirectoryError)
 def search_dirs(searches_dir: Path) -> list[Path]:
-    """The searches under ``searches_dir``, newest first, links left out; none if there is no such folder.
+    """The searches under ``searches_dir``, newest first, without links; none if there is no such folder.
 
     Raises:
         RunDirectoryError: if it cannot be read.
@@ -61,5 +61,5 @@ def search_dirs(searches_dir: Path) -> list[Path]:
             is_search = _STAMPED.fullmatch(entry.name) and os.path.lexists(Path(entry.path, SEARCH_FILE))
             if is_search and entry.is_dir(follow_symlinks=False):
                 found.append(searches_dir / entry.name)
-    # The time, then the length: of one second name, name-2, …, name-10.
+    # By time, then by length, so that name, name-2, …, name-10 of the same second are in order.
     return sorted(found, key=lambda path: (path.name[:15], len(path.name), path.name), reverse=True)

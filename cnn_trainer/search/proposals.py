@@ -1,7 +1,7 @@
-"""What a trial changes: Optuna's proposals, made a pure function of the search and of what it has seen.
+"""Proposes the changes of each trial: Optuna's proposals, made a pure function of the search and its history.
 
-A sampler keeps a random state, which a kill loses. So every proposal has a sampler of its own, seeded by the search's
-seed and the trial's number, and is shown the history anew.
+A sampler keeps a random state, which is lost when the process is killed. So every proposal uses a new sampler, seeded
+with the search's seed and the trial's number, and gives it the whole history.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ try:
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
     from optuna.samplers import BaseSampler, RandomSampler, TPESampler
     from optuna.trial import FrozenTrial, TrialState
-except ModuleNotFoundError as error:  # where this program only serves
+except ModuleNotFoundError as error:  # an installation that only serves
     raise CnnTrainError("Optuna is not installed", remedy="run: pip install 'cnn-trainer[cpu]'") from error
 
-_MAX_REPEATS = 10  # how often a sampler is asked again if it proposes a point that was proposed before
+_MAX_REPEATS = 10  # attempts to get a point that was not proposed before
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -34,12 +34,12 @@ def new_schedule(search: Search) -> Schedule:
 
 
 def propose(search: Search, number: int, history: Sequence[Seen]) -> Changes:
-    """What the trial of this number changes: a point of the space that no trial before it has.
+    """The changes of the trial with this number: a point of the space that no trial before it has.
 
     Args:
-        search: What decides.
-        number: Counted from 1, at most ``num_proposals``.
-        history: All trials before it, in order, as this decision sees them.
+        search: The search.
+        number: Number of the trial, from 1 to ``num_proposals``.
+        history: All trials before it, in order, with the scores known at this point.
     """
     if search.spec.method == "grid":
         return _grid_point(search, number - 1)
@@ -49,7 +49,7 @@ def propose(search: Search, number: int, history: Sequence[Seen]) -> Changes:
         changes = _ask(search, trials, _seed(search, number, repeat))
         if _point(search, changes) not in before:
             return changes
-    # Only a space of few points is hit so often. What is left of it is searched from a place of the seed's choice on.
+    # Only a space of few points gets here. Take the first unused point, starting at a place that depends on the seed.
     size = int(num_points(search))
     first = _seed(search, number, _MAX_REPEATS) % size
     points = (_grid_point(search, (first + offset) % size) for offset in range(size))
@@ -57,7 +57,7 @@ def propose(search: Search, number: int, history: Sequence[Seen]) -> Changes:
 
 
 def frozen_trials(search: Search, history: Sequence[Seen]) -> list[FrozenTrial]:
-    """The trials as Optuna knows them: complete at the last rung, pruned before it, running without any result."""
+    """The trials for Optuna: complete at the last rung, pruned before it, and running if they have no result."""
     space, epochs = distributions(search), rung_epochs(search)
     return [_frozen(search, seen, space, epochs) for seen in history]
 
@@ -76,7 +76,7 @@ def _frozen(search: Search, seen: Seen, space: dict[str, BaseDistribution], epoc
 
 
 def distributions(search: Search) -> dict[str, BaseDistribution]:
-    """The space as Optuna knows it; of choices, which may be lists, it gets the positions."""
+    """The space for Optuna. Choices are passed by position, because they may be lists."""
     found: dict[str, BaseDistribution] = {}
     for key, dimension in search.space.items():
         if dimension.choices is not None:
@@ -91,7 +91,7 @@ def distributions(search: Search) -> dict[str, BaseDistribution]:
 
 
 def importances(search: Search, trials: Sequence[Seen]) -> dict[str, float]:
-    """The share that each key has in whether a trial is among the better ones at the first rung."""
+    """The share of each key in determining whether a trial is among the better ones at the first rung."""
     space = distributions(search)
     study = optuna.create_study(direction="minimize")
     for seen in trials:
@@ -107,7 +107,7 @@ def _parameter(search: Search, key: str, value: Value) -> int | float:
     if choices is not None:
         return list(map(canonical, choices)).index(canonical(value))
     if not isinstance(value, int | float):
-        raise AssertionError(f"{key}: a range has numbers")
+        raise AssertionError(f"{key}: the values of a range are numbers")
     return value
 
 
@@ -116,7 +116,7 @@ def _ask(search: Search, trials: Sequence[FrozenTrial], seed: int) -> Changes:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler: BaseSampler = RandomSampler(seed)
         if search.spec.method == "tpe":
-            # Each trial that has no result yet is a point to keep away from, so that lanes do not crowd.
+            # The sampler avoids points near trials that have no result yet, so that lanes do not try the same thing.
             sampler = TPESampler(multivariate=True, constant_liar=True, seed=seed)
         study = optuna.create_study(sampler=sampler, direction="minimize")
         study.add_trials(trials)
@@ -128,7 +128,7 @@ def _ask(search: Search, trials: Sequence[FrozenTrial], seed: int) -> Changes:
 
 
 def _grid_point(search: Search, index: int) -> Changes:
-    """One of all points of a finite space, counted from 0; the last key changes first."""
+    """The point with this index in a finite space, counted from 0. The last key changes fastest."""
     changes: dict[str, Value] = {}
     for key, dimension in reversed(list(search.space.items())):
         if dimension.choices is not None:
@@ -146,6 +146,6 @@ def _point(search: Search, changes: Changes) -> str:
 
 
 def _seed(search: Search, number: int, repeat: int) -> int:
-    """Of one sampler, 32 bits: a hash, so that neighbouring seeds and numbers have nothing in common."""
+    """A 32-bit seed for one sampler. It is a hash, so that neighbouring seeds and numbers are unrelated."""
     text = f"proposal {search.spec.seed} {number} {repeat}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

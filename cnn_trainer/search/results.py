@@ -1,4 +1,4 @@
-"""What a search has come to: the best trials, what they are worth on fresh seeds, and what decided it."""
+"""The results of a search: the best trials, their values on fresh seeds, and which keys mattered."""
 
 import math
 import statistics
@@ -15,9 +15,9 @@ from cnn_trainer.search.schedule import Seen, ranking
 from cnn_trainer.search.spec import Search, num_proposals, rung_epochs, score
 from cnn_trainer.storage import files
 
-MIN_TRIALS_FOR_IMPORTANCE = 10  # fewer say nothing
+MIN_TRIALS_FOR_IMPORTANCE = 10  # with fewer, the shares mean nothing
 
-# Quantiles 0.975 of Student's t with 1, 2, … 19 degrees of freedom: any table of it.
+# The 0.975 quantiles of Student's t with 1, 2, … 19 degrees of freedom, found in any table of it.
 _T_975 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
@@ -25,7 +25,7 @@ _T_975 = (
 
 
 def seen_trials(search: Search, results: Sequence[JobResult]) -> list[Seen]:
-    """Every trial that has a result, by number, with its scores at the rungs."""
+    """Every trial that has a result, in order of its number, with its scores at the rungs."""
     trials: dict[int, Seen] = {}
     for result in sorted(results, key=lambda one: (one.trial, one.rung)):
         if result.final is None:
@@ -35,14 +35,14 @@ def seen_trials(search: Search, results: Sequence[JobResult]) -> list[Seen]:
 
 
 def value_of(search: Search, found: float) -> float | None:
-    """The goal's value of a score: a loss, or an accuracy as a fraction; None if the job diverged."""
+    """The value of the goal for a score: a loss, or an accuracy as a fraction; None if the job diverged."""
     if not math.isfinite(found):
         return None
     return found if search.spec.goal == "validation_loss" else -found
 
 
 def summarize_search(opened: OpenSearch, results: Sequence[JobResult]) -> SearchSummary:
-    """All that can be said so far. Raises RunDirectoryError if the winner's evaluation cannot be read."""
+    """The state of a search so far. Raises RunDirectoryError if the winner's evaluation cannot be read."""
     search = opened.search
     trials = seen_trials(search, results)
     best = ranking(trials)[:1]
@@ -71,7 +71,7 @@ def summarize_search(opened: OpenSearch, results: Sequence[JobResult]) -> Search
 
 
 def epochs_spent(results: Sequence[JobResult]) -> int:
-    """Epochs trained in all: a trial counts with the last of its rungs."""
+    """The number of epochs trained in total. A trial counts up to its last rung."""
     last: dict[tuple[int, int | None], int] = {}
     for result in results:
         key = result.trial, result.final
@@ -80,7 +80,7 @@ def epochs_spent(results: Sequence[JobResult]) -> int:
 
 
 def finalists(search: Search, results: Sequence[JobResult]) -> list[Finalist]:
-    """The retrained trials, the best mean first, those with a diverged seed last."""
+    """The retrained trials, best mean first, with those that diverged on any seed last."""
     scores: dict[int, list[float]] = {}
     for result in sorted(results, key=lambda one: (one.trial, one.final or 0)):
         if result.final is not None:
@@ -100,7 +100,7 @@ def _finalist(search: Search, trial: int, scores: Sequence[float]) -> Finalist:
 
 
 def winning_final(search: Search, results: Sequence[JobResult]) -> JobResult | None:
-    """Of the trial with the best mean over the fresh seeds, the seed that validates best; None if all diverged."""
+    """The best run of the trial with the best mean over the fresh seeds; None if all its runs diverged."""
     ordered = finalists(search, results)
     if not ordered or not ordered[0].values:
         return None
@@ -109,7 +109,7 @@ def winning_final(search: Search, results: Sequence[JobResult]) -> JobResult | N
 
 
 def rank_agreement(search: Search, trials: Sequence[Seen]) -> list[RankAgreement]:
-    """For each two rungs that 3 or more trials reached: whether the lower one can be trusted to judge the upper."""
+    """How well the lower rung predicts the upper one, for each pair of rungs that 3 or more trials reached."""
     epochs = rung_epochs(search)
     found = []
     for lower, upper in combinations(range(len(epochs)), 2):
@@ -123,7 +123,7 @@ def rank_agreement(search: Search, trials: Sequence[Seen]) -> list[RankAgreement
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Kendall's tau-b of paired values: 1 for the same order, -1 for the reverse; None if either has all equal.
+    """Kendall's tau-b of paired values: 1 for the same order, -1 for the reverse; None if either is all ties.
 
     M. G. Kendall, "The treatment of ties in ranking problems" (1945).
     """
@@ -139,7 +139,7 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def importance(search: Search, trials: Sequence[Seen]) -> Importance | None:
-    """PED-ANOVA by Optuna, at the first rung, which all trials reach; None if there are too few.
+    """Optuna's PED-ANOVA at the first rung, which all trials reach; None if there are too few trials.
 
     Watanabe and others, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces" (2023).
     """
@@ -157,14 +157,14 @@ def write_best(opened: OpenSearch, results: Sequence[JobResult]) -> None:
     """Write best.yaml, which repeats the winning run. Raises CheckFailedError if every final diverged."""
     search, winner = opened.search, winning_final(opened.search, results)
     if winner is None:
-        problem = "every trial diverged, or diverged when it was retrained"
+        problem = "every trial diverged, in the search or when it was retrained"
         raise CheckFailedError(problem, place=opened.dir, remedy="search lower learning rates")
     name = "validation loss" if search.spec.goal == "validation_loss" else "validation accuracy"
     best = finalists(search, results)[0]
     seeds = f"{len(best.values)} fresh seeds"
     comment = [
         f"The best of {num_proposals(search)} trials of the search {opened.dir.name}: trial {winner.trial}.",
-        f"Mean {name} on {seeds}: {best.mean:.4f}. This is the one of them that validates best.",
+        f"Mean {name} on {seeds}: {best.mean:.4f}. This is the seed with the best validation result.",
         f"It changes {', '.join(search.space)} in the search's experiment.",
         "To repeat the run: cnn-train train <this file>",
     ]

@@ -1,6 +1,6 @@
-"""The recipe of a search: carry out what the schedule issues, note what came of it, and score the winner.
+"""The steps of a search: carry out the jobs of the schedule, record the results, and score the winner.
 
-Only here is the test split opened, once, when all is decided.
+The test split is opened only here, once, after the winner has been chosen.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from cnn_trainer.search.spec import identity
 
 @dataclass(frozen=True)
 class SearchFeedback:
-    """Whom the recipe tells what it does."""
+    """Where a search reports its warnings and progress."""
 
     warn: Callable[[str], None]
-    """A line that a person should read."""
+    """Called with each warning."""
     display: SearchDisplay
 
 
@@ -32,14 +32,14 @@ CarryOut = Callable[[OpenSearch, SearchFeedback], None]
 
 
 def run_search(opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut) -> SearchSummary:
-    """Search from where the journal ends to the end, and score the winner on the test split.
+    """Continue the search from where the journal ends until it is finished, and score the winner on the test split.
 
-    A search that is finished is left as it is.
+    A finished search is not changed.
 
     Raises:
         RunDirectoryError: if another process works on the search, or its folder cannot be read or written.
         StoppedError: if a signal asked to stop; the search can be resumed.
-        CheckFailedError: if no trial is left that did not diverge.
+        CheckFailedError: if every trial diverged.
     """
     if opened.record.status == "finished":
         return summarize_search(opened, journal.read_results(opened.dir))
@@ -53,17 +53,17 @@ def run_search(opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut
         write_best(opened, results)
         if (winner := winning_final(opened.search, results)) is not None:
             run = store.open_run(trial_dir(opened.dir, opened.search, winner))
-            if store.read_evaluation(run.dir) is None:  # or a kill came between it and the next line
+            if store.read_evaluation(run.dir) is None:  # it exists if a kill came before the next line
                 evaluate_result(run, load_result(run), warn=feedback.warn)
         journal.update_search_record(opened, status="finished", identity_sha256=identity(results))
     return summarize_search(opened, results)
 
 
 def require_same_data(opened: OpenSearch, warn: Callable[[str], None], progress: data.DownloadProgress) -> None:
-    """Refuse to go on with other images than the search was begun with. Raises DataError or RunDirectoryError."""
+    """Check that the images are those that the search began with. Raises DataError or RunDirectoryError."""
     experiment = opened.search.base.experiment
     found = data.load_training(experiment.data, experiment.seed, warn, progress).record
     if found.train_sha256 != opened.record.data.train_sha256:
         digests = f"digest {found.train_sha256[:12]}…, the search has {opened.record.data.train_sha256[:12]}…"
-        problem = f"these are not the images that the search was begun with ({digests})"
+        problem = f"these are not the images that the search began with ({digests})"
         raise RunDirectoryError(problem, place=found.location)

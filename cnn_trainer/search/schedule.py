@@ -1,10 +1,10 @@
-"""Which job comes next: a function of a search and its results so far, and of nothing else.
+"""Decides which job comes next. The decision depends only on the search and its results so far.
 
-The search is replayed in virtual time, in which a job takes as long as it has to compute, known beforehand. A decision
-is taken when a lane is free, and sees the results of the jobs that ended before in virtual time, and no others. So it
-does not matter how many workers there are, nor how fast they are, nor how often any of them was killed.
+The search is replayed in virtual time, in which the duration of a job is its amount of computation, known in advance.
+A decision is made when a lane is free, and uses only the results of jobs that ended earlier in virtual time. So it does
+not matter how many workers there are, how fast they are, or how often any of them was killed.
 
-The promotion to the next rung is that of asynchronous successive halving: Li and others, "A System for Massively
+Trials are promoted to the next rung as in asynchronous successive halving: Li and others, "A System for Massively
 Parallel Hyperparameter Tuning" (2020), algorithm 2.
 """
 
@@ -25,52 +25,52 @@ def label(trial: int, final: int | None) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work: to train a trial up to its next rung, or one of the best trials anew on a fresh seed."""
+    """A piece of work: training a trial up to its next rung, or retraining one of the best trials on a fresh seed."""
 
     trial: int
-    """Counted from 1."""
+    """Number of the trial, counted from 1."""
     final: int | None
-    """Which of the fresh seeds, counted from 1; None in the search itself."""
+    """Number of the fresh seed, counted from 1; None in the search itself."""
     rung: int
-    """Counted from 1. A final has the last."""
+    """Number of the rung, counted from 1. A final has the last rung."""
     first_epoch: int
-    """Counted from 1; if it is 1, there is no run directory yet, or one that was cut on the way to this rung."""
+    """First epoch to train, from 1. If it is 1, a run directory exists only if this job was interrupted."""
     last_epoch: int
-    """The trial pauses after this one, or ends if its experiment has no more."""
+    """The trial pauses after this epoch, or ends if its experiment has no more epochs."""
     changes: Changes
-    """Of ``search.base.experiment``, for ``change_experiment``. Those of a final have also ``seed``: it trains with
-    another, and validates on the same images, since the base has a split seed."""
+    """Changes to ``search.base.experiment``, for ``change_experiment``. A final also changes ``seed``: it trains with
+    another seed but validates on the same images, because the base has a split seed."""
 
     @property
     def label(self) -> str:
-        """What the name of its run directory begins with."""
+        """The beginning of the name of its run directory."""
         return label(self.trial, self.final)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done now."""
+    """The jobs to do now."""
 
     jobs: tuple[Job, ...]
-    """Issued and without a result, in the order in which to begin them; any number of them at a time, by anybody."""
+    """Jobs without a result, in the order in which to start them. Any number of them can run at the same time."""
     is_done: bool
     """Whether nothing is left to train."""
 
 
 @dataclass
 class Seen:
-    """A trial as a decision sees it."""
+    """What is known about a trial when a decision is made."""
 
     trial: int
     changes: Changes
     scores: list[float] = field(default_factory=list)
-    """One for each rung that it has reached, the lower the better; infinite if it diverged."""
+    """One score for each rung that it has reached. Lower is better; infinite if it diverged."""
     is_under_way: bool = False
-    """Whether it is on the way to its next rung."""
+    """Whether it is being trained to its next rung."""
 
 
 Propose = Callable[[int, Sequence[Seen]], Changes]
-"""What the trial of this number changes, given all trials before it: ``proposals.propose`` of a search."""
+"""Returns the changes of the trial with this number, given all trials before it: ``proposals.propose`` of a search."""
 
 
 Known = Mapping[tuple[int, int | None, int], JobResult]
@@ -78,28 +78,28 @@ Known = Mapping[tuple[int, int | None, int], JobResult]
 
 
 def ranking(trials: Iterable[Seen]) -> list[Seen]:
-    """The trials that have a score and did not diverge, best first: who went further, then who is lower there."""
+    """The trials that have a score and did not diverge, best first: by highest rung, then by lowest score there."""
     sound = [seen for seen in trials if seen.scores and math.isfinite(seen.scores[-1])]
     return sorted(sound, key=lambda seen: (-len(seen.scores), seen.scores[-1], seen.trial))
 
 
 class Schedule:
-    """A search in virtual time, as far as its results reach. It depends on nothing but the search and the results.
+    """A search in virtual time, as far as it has results. It depends only on the search and the results.
 
     Args:
-        search: What decides.
-        propose: Is asked once for each trial that has no result yet.
+        search: The search to schedule.
+        propose: Called once for each trial that has no result yet.
     """
 
     def __init__(self, search: Search, propose: Propose) -> None:
         self.search, self.propose = search, propose
         self._trials: list[Seen] = []
-        self._reached: list[list[tuple[float, int]]] = [[] for _ in rung_epochs(search)]  # score and trial, sorted
-        self._under_way: list[tuple[int, int, Job]] = []  # a heap by virtual end, then by trial
+        self._reached: list[list[tuple[float, int]]] = [[] for _ in rung_epochs(search)]  # scores and trials, sorted
+        self._under_way: list[tuple[int, int, Job]] = []  # a heap ordered by virtual end, then by trial
         self._now = 0
 
     def plan(self, results: Iterable[JobResult]) -> Plan:
-        """The jobs that can be worked on now, given the results of all jobs that were done so far, in any order."""
+        """The jobs that can be worked on now, given the results of all finished jobs, in any order."""
         known = {(result.trial, result.final, result.rung): result for result in results}
         self._advance(known)
         jobs = [job for _, _, job in sorted(self._under_way)] or self._finals()
@@ -107,7 +107,7 @@ class Schedule:
         return Plan(tuple(jobs), not jobs)
 
     def _advance(self, known: Known) -> None:
-        """Go on to the first job in virtual time that has no result yet, or to the end."""
+        """Advance to the first job in virtual time that has no result yet, or to the end."""
         while True:
             while len(self._under_way) < self.search.spec.lanes and (job := self._next_job(known)):
                 cost = (job.last_epoch - job.first_epoch + 1) * epoch_cost(self.search, job.changes)
@@ -124,7 +124,7 @@ class Schedule:
             bisect.insort(self._reached[job.rung - 1], (seen.scores[-1], number))
 
     def _next_job(self, known: Known) -> Job | None:
-        """What a free lane takes: the highest promotion that is allowed, else a new trial, else nothing."""
+        """The next job for a free lane: the highest promotion that is allowed, or else a new trial, or else None."""
         epochs = rung_epochs(self.search)
         for rung in range(len(epochs) - 1, 0, -1):
             if (seen := self._promotable(rung)) is not None:
@@ -139,7 +139,7 @@ class Schedule:
         return Job(number, None, 1, 1, epochs[0], changes)
 
     def _promotable(self, rung: int) -> Seen | None:
-        """The best trial that stands at ``rung``, if it is among the best 1 of factor of all that have reached it."""
+        """The best trial waiting at ``rung``, if it is among the best 1/factor of all trials that have reached it."""
         reached = self._reached[rung - 1]
         factor = self.search.spec.rungs.factor if self.search.spec.rungs else len(reached) + 1
         for value, number in reached[: len(reached) // factor]:
@@ -149,7 +149,7 @@ class Schedule:
         return None
 
     def _finals(self) -> list[Job]:
-        """The best trials, each from its first epoch to its last on fresh seeds, the same for all of them."""
+        """Jobs that train each of the best trials from the first epoch to the last on the same fresh seeds."""
         spec, experiment, epochs = self.search.spec, self.search.base.experiment, rung_epochs(self.search)
         seeds = [(experiment.seed + number) % 2**31 for number in range(1, spec.final.seeds + 1)]
         return [

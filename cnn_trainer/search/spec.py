@@ -1,4 +1,4 @@
-"""What a space file says, and what follows from it by arithmetic: rungs, costs, scores."""
+"""The contents of a space file, and what can be computed from it: rungs, costs and scores."""
 
 import hashlib
 import math
@@ -19,16 +19,18 @@ Goal = Literal["validation_loss", "validation_accuracy"]
 Method = Literal["tpe", "random", "grid"]
 
 Changes = Mapping[str, Value]
-"""What a trial changes in the experiment of its search, by dotted key, for ``change_experiment``."""
+"""A trial's changes to the experiment of its search, by dotted key, for ``change_experiment``."""
 
 
 class Dimension(Section):
-    """The values that a key can take: all from low to high, or some choices."""
+    """The possible values of a key: a range from low to high, or a list of choices."""
 
     low: float | None = Field(None, ge=-1e15, le=1e15, description="The smallest value.")
     high: float | None = Field(None, ge=-1e15, le=1e15, description="The largest value.")
-    log: bool = Field(False, description="Whether equal ratios, not equal differences, are equally likely.")
-    choices: list[Any] | None = Field(None, min_length=1, max_length=100, description="Values, lists or sections.")
+    log: bool = Field(False, description="Sample the range on a logarithmic scale.")
+    choices: list[Any] | None = Field(
+        None, min_length=1, max_length=100, description="A list of values, lists or sections."
+    )
 
     @model_validator(mode="after")
     def _a_range_or_choices(self) -> "Dimension":
@@ -47,23 +49,23 @@ class Dimension(Section):
                 except ValueError:
                     raise KeyProblem("choices", f"got {value}", "must be a finite number") from None
                 if text in seen:
-                    raise KeyProblem("choices", f"{text[:60]} is there twice", "give each value once")
+                    raise KeyProblem("choices", f"{text[:60]} appears twice", "list each value once")
                 seen.append(text)
         return self
 
     def bounds(self) -> tuple[float, float]:
-        """Low and high of a range."""
+        """The low and high ends of a range."""
         if self.low is None or self.high is None:
             raise AssertionError("choices have no bounds")
         return self.low, self.high
 
 
 class Rungs(Section):
-    """The epochs after which trials are compared: first, then factor times as many, and so on to last."""
+    """The epochs after which trials are compared: first, then factor times as many, and so on up to last."""
 
     first: int = Field(1, ge=1, le=100_000, description="Epochs of the first rung.")
-    factor: int = Field(3, ge=2, le=100, description="One trial of so many is promoted to the next rung.")
-    last: int = Field(27, ge=1, le=100_000, description="Epochs of the last rung: all that a trial can get.")
+    factor: int = Field(3, ge=2, le=100, description="The best 1 of factor trials is promoted to the next rung.")
+    last: int = Field(27, ge=1, le=100_000, description="Epochs of the last rung, the most that a trial can train.")
 
     @model_validator(mode="after")
     def _rise(self) -> "Rungs":
@@ -73,59 +75,59 @@ class Rungs(Section):
 
 
 class Final(Section):
-    """Which trials are retrained on fresh seeds, to see what they are worth where nothing was chosen by it."""
+    """Retraining of the best trials on fresh seeds, which gives values that played no part in choosing them."""
 
-    trials: int = Field(3, ge=1, le=100, description="The best so many are retrained.")
-    seeds: int = Field(5, ge=1, le=20, description="Fresh seeds for each of them; an interval needs 2.")
+    trials: int = Field(3, ge=1, le=100, description="Number of the best trials to retrain.")
+    seeds: int = Field(5, ge=1, le=20, description="Fresh seeds for each of them; an interval needs at least 2.")
 
 
 class SearchSpec(Section):
-    """One search of cnn-train."""
+    """A space file: the settings of one search."""
 
-    name: str = Field("search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="What the search is called.")
-    experiment: str = Field(min_length=1, description="The config that trials change: a path, from this file's folder.")
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of the proposals; that of training is the experiment's.")
-    goal: Goal = Field("validation_loss", description="What the best trial is best in.")
+    name: str = Field("search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Name of the search.")
+    experiment: str = Field(min_length=1, description="Path of the config that trials change, relative to this file.")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of the proposals. Training uses the experiment's seed.")
+    goal: Goal = Field("validation_loss", description="The measure by which trials are compared.")
     validation_fraction: float = Field(
         0.1, gt=0, le=0.5, description="Share of the training split to validate on if the experiment sets none aside."
     )
     space: dict[str, Any] = Field(min_length=1, max_length=100, description="A Dimension for each dotted key.")
-    method: Method = Field("tpe", description="How trials are proposed. A grid takes all combinations of choices.")
-    trials: int = Field(64, ge=1, le=10_000, description="How many are proposed, unless the space has fewer points.")
-    rungs: Rungs | None = Field(None, description="null: every trial is trained for the experiment's epochs.")
-    lanes: int = Field(4, ge=1, le=1024, description="Trials that are under way at a time, whoever works on them.")
-    trial_towers: int = Field(1, ge=1, le=1024, description="runtime.towers of every trial.")
-    final: Final = Field(Final(), description="What is retrained in the end.")
+    method: Method = Field("tpe", description="How trials are proposed. A grid tries all combinations of choices.")
+    trials: int = Field(64, ge=1, le=10_000, description="Number of trials; fewer if the space has fewer points.")
+    rungs: Rungs | None = Field(None, description="If null, every trial trains for the experiment's epochs.")
+    lanes: int = Field(4, ge=1, le=1024, description="Trials under way at a time, whatever the number of workers.")
+    trial_towers: int = Field(1, ge=1, le=1024, description="The value of runtime.towers for every trial.")
+    final: Final = Field(Final(), description="Which trials are retrained at the end, and on how many seeds.")
 
 
 @dataclass(frozen=True)
 class Search:
-    """A space file, checked, with all that decides which trial is proposed when: a search is a function of this."""
+    """A checked space file with everything else that determines the results of a search."""
 
     spec: SearchSpec
     base: Config
-    """The experiment that trials change. It has the epochs of the last rung, towers, threads and a split seed."""
+    """The experiment that trials change, with epochs (of the last rung), towers, threads and split seed set."""
     space: Mapping[str, Dimension]
-    """By dotted key, in the order of the file."""
+    """The dimensions by dotted key, in the order of the file."""
     whole_keys: frozenset[str]
-    """The keys whose ranges are of whole numbers."""
+    """The keys that take only whole numbers."""
     shape: ImageShape
     num_train: int
-    """Training examples, those set aside for validation not counted."""
+    """Number of training examples, not counting those set aside for validation."""
 
 
 def canonical(value: object) -> str:
-    """A JSON text by which values can be compared: 1, 1.0 and true are three values."""
+    """A JSON text for comparing values: 1, 1.0 and true are three different values."""
     return format_json(value)
 
 
 def num_points(search: Search) -> float:
-    """How many different points the space has; infinite if a range is not of whole numbers."""
+    """The number of different points in the space; infinite if a range includes fractions."""
     return math.prod(num_values(search, key) for key in search.space)
 
 
 def num_values(search: Search, key: str) -> float:
-    """How many different values a dimension has."""
+    """The number of different values in a dimension."""
     dimension = search.space[key]
     if dimension.choices is not None:
         return len(dimension.choices)
@@ -134,12 +136,12 @@ def num_values(search: Search, key: str) -> float:
 
 
 def num_proposals(search: Search) -> int:
-    """How many trials the search has: no point is proposed twice."""
+    """The number of trials in the search. No point is proposed twice."""
     return int(min(search.spec.trials, num_points(search)))
 
 
 def rung_epochs(search: Search) -> tuple[int, ...]:
-    """After how many epochs a trial reaches each rung, rising."""
+    """The number of epochs after which a trial reaches each rung, in rising order."""
     rungs = search.spec.rungs
     if rungs is None:
         return (search.base.experiment.training.epochs,)
@@ -150,7 +152,7 @@ def rung_epochs(search: Search) -> tuple[int, ...]:
 
 
 def epoch_cost(search: Search, changes: Changes) -> int:
-    """How long an epoch of a trial takes in virtual time: multiply-adds, forward, and a look at each weight a step."""
+    """Virtual time of an epoch of a trial: multiply-adds of the forward pass, plus one per weight in each step."""
     experiment = change_experiment(search.base.experiment, changes)
     layers = list(layer_sizes(experiment.model, search.shape))
     steps = math.ceil(search.num_train / experiment.training.batch_size)
@@ -160,7 +162,7 @@ def epoch_cost(search: Search, changes: Changes) -> int:
 
 
 def score(search: Search, result: JobResult) -> float:
-    """What the search makes as low as it can: the loss, or minus the accuracy; infinite if the job diverged."""
+    """The score that the search minimises: the loss, or minus the accuracy; infinite if the job diverged."""
     is_loss = search.spec.goal == "validation_loss"
     value = result.validation_loss if is_loss else result.validation_accuracy
     if value is None:
@@ -169,7 +171,7 @@ def score(search: Search, result: JobResult) -> float:
 
 
 def identity(results: Sequence[JobResult]) -> str:
-    """SHA-256 of all that a search comes to, times aside: the same for the same file, whoever worked on it and how."""
+    """SHA-256 of all results, not counting times. The same file gives the same digest, however the work was done."""
     in_order = sorted(results, key=lambda one: (one.trial, one.final or 0, one.rung))
     facts = [one.model_dump(exclude={"seconds", "step_seconds"}) for one in in_order]
     return hashlib.sha256(format_json(facts).encode()).hexdigest()

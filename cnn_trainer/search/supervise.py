@@ -1,4 +1,4 @@
-"""Carries out a search with worker processes, which may die, be killed, or hang: that costs time, and nothing else."""
+"""Carries out a search with worker processes. If a worker dies, is killed or hangs, only time is lost."""
 
 import dataclasses
 import json
@@ -20,11 +20,11 @@ from cnn_trainer.search.run import SearchFeedback
 from cnn_trainer.search.schedule import Job
 from cnn_trainer.search.worker import WorkerAnswer
 
-HANG_SECONDS = 600.0  # without a sign of life; to read large data or to compile a large network takes minutes
-MAX_DEATHS = 3  # of workers, one after the other, over one job
-MAX_JOBS = 50  # of a worker, which is then replaced: TensorFlow keeps 7 MB of each network that it has compiled
-GRACE_SECONDS = 1.5  # for workers to write a checkpoint; what is killed then goes on from the one before
-_LOOK_SECONDS = 0.2  # how often to look whether a signal came or a worker hangs
+HANG_SECONDS = 600.0  # without a sign of life; reading large data or compiling a large network takes minutes
+MAX_DEATHS = 3  # workers that may die in a row on the same job
+MAX_JOBS = 50  # after which a worker is replaced: TensorFlow keeps 7 MB for each network that it has compiled
+GRACE_SECONDS = 1.5  # for workers to write a checkpoint; a job killed after that continues from the one before
+_LOOK_SECONDS = 0.2  # interval between checks for signals and for workers that hang
 _FUNCTION = "cnn_trainer.search.worker:work"
 
 
@@ -35,15 +35,15 @@ class Worker:
     process: "subprocess.Popen[str]"
     job: Job | None = None
     num_jobs: int = 0
-    """That it has done."""
+    """Number of jobs that it has finished."""
     silent_seconds: float = 0.0
-    """Since it was given its job or told something. Time in which this process was stopped does not count."""
+    """Seconds since it was given its job or last sent a line, not counting time in which this process was stopped."""
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=50))
-    """What it wrote to stderr last."""
+    """The last lines that it wrote to stderr."""
 
 
 Heard = SimpleQueue[tuple[Worker, str | None]]
-"""Lines from workers; None says that the worker has ended."""
+"""Lines from workers; None means that the worker has ended."""
 
 
 def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) -> None:
@@ -51,8 +51,8 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
 
     Raises:
         StoppedError: within 2 s if a signal asked to stop; the search can be resumed.
-        DeviceError: if ``MAX_DEATHS`` workers died or hung over the same job, or no process can be started.
-        CnnTrainError: what a job failed with, and would fail with again, such as a full disk.
+        DeviceError: if ``MAX_DEATHS`` workers died or hung on the same job, or no process can be started.
+        CnnTrainError: if a job failed in a way that would happen again, such as a full disk.
     """
     schedule, results = new_schedule(opened.search), journal.read_results(opened.dir)
     workers: list[Worker] = []
@@ -106,7 +106,7 @@ def _hand_out(
     heard: Heard,
     feedback: SearchFeedback,
 ) -> None:
-    """Give every job that nobody works on to a worker that is idle, or to a new one, as long as there are any."""
+    """Give each job that no worker has to an idle worker or to a new one, up to ``num_workers``."""
     taken = [worker.job for worker in workers]
     for job in jobs:
         if job in taken:
@@ -120,7 +120,7 @@ def _hand_out(
         worker.job, worker.silent_seconds = job, 0.0
         feedback.display.start(job)
         if worker.process.stdin is not None:
-            with suppress(OSError, ValueError):  # it has died, which is heard soon
+            with suppress(OSError, ValueError):  # the worker has died, which is noticed soon
                 worker.process.stdin.write(f"{json.dumps(dataclasses.asdict(job))}\n")
                 worker.process.stdin.flush()
 
@@ -129,15 +129,15 @@ def _start(opened: OpenSearch, heard: Heard) -> Worker:
     try:
         worker = Worker(child.start_child(_FUNCTION, str(opened.dir)))
     except OSError as error:
-        problem, remedy = f"no process can be started for a worker: {error.strerror}", "use fewer with --workers"
+        problem, remedy = f"cannot start a worker process: {error.strerror}", "use fewer workers with --workers"
         raise DeviceError(problem, remedy=remedy) from None
     threading.Thread(target=_hear, args=(worker, heard), daemon=True).start()
     return worker
 
 
 def _hear(worker: Worker, heard: Heard) -> None:
-    """Until a worker ends: pass on what it says. A line that its death cut off is left out."""
-    with suppress(OSError), worker.process as process:  # what it did not read any more cannot be written
+    """Pass on the lines of a worker until it ends, without a line that was cut off when it died."""
+    with suppress(OSError), worker.process as process:  # closing its stdin fails if it died before it read everything
         messages = threading.Thread(target=worker.messages.extend, args=(process.stderr or (),), daemon=True)
         messages.start()
         for line in process.stdout or ():
@@ -156,7 +156,7 @@ def _next(heard: Heard) -> tuple[Worker | None, str | None]:
 
 
 def _note_silence(workers: Iterable[Worker], seconds: float) -> None:
-    """Kill every worker that has a job and gave no sign of life for too long."""
+    """Kill every worker that has a job and has given no sign of life for too long."""
     for worker in workers:
         if worker.job is not None:
             worker.silent_seconds += seconds
@@ -165,7 +165,7 @@ def _note_silence(workers: Iterable[Worker], seconds: float) -> None:
 
 
 def _note_death(opened: OpenSearch, worker: Worker, deaths: Counter[str], feedback: SearchFeedback) -> None:
-    """Say that a worker has died over a job; raise DeviceError if it is not the first one."""
+    """Warn that a worker has died on a job. Raises DeviceError if ``MAX_DEATHS`` have died on it."""
     if worker.job is None:
         return
     label = worker.job.label
@@ -173,14 +173,14 @@ def _note_death(opened: OpenSearch, worker: Worker, deaths: Counter[str], feedba
     messages = [line.rstrip() for line in worker.messages if line.strip()]
     reason = child.how_it_ended(worker.process.returncode, messages).failure or "its process ended"
     if deaths[label] < MAX_DEATHS:
-        feedback.warn(f"the worker on trial {label} is gone ({reason}); the trial goes on from its last checkpoint")
+        feedback.warn(f"the worker on trial {label} died ({reason}); the trial continues from its last checkpoint")
         return
     for line in messages:
         feedback.warn(line)
     place = trial_dir(opened.dir, opened.search, worker.job)
-    remedy = "if memory is short, use fewer with --workers"
+    remedy = "if memory is short, use fewer workers with --workers"
     raise DeviceError(
-        f"{MAX_DEATHS} workers are gone over this trial, the last one so: {reason}", place=place, remedy=remedy
+        f"{MAX_DEATHS} workers died on this trial; the last failure: {reason}", place=place, remedy=remedy
     )
 
 

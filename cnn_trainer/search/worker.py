@@ -1,7 +1,7 @@
-"""A process that trains trials, one after the other: jobs come as lines of JSON on stdin, answers go to stdout.
+"""A process that trains trials one after the other. Jobs arrive as lines of JSON on stdin; answers go to stdout.
 
-TensorFlow is imported once, with the first job. The process ends when stdin does, at once and wherever it is: then
-nobody is there who could use its result, and the trial's checkpoints are all that is needed to go on.
+TensorFlow is imported once, with the first job. The process ends at once when stdin is closed, because nobody is left
+to use its result, and the trial can continue from its checkpoints.
 """
 
 import json
@@ -34,16 +34,16 @@ from cnn_trainer.training.display import Display
 from cnn_trainer.training.prepare import Feedback
 from cnn_trainer.training.run import train_until
 
-SIGN_SECONDS = 1.0  # how often a worker that trains says so
+SIGN_SECONDS = 1.0  # interval between signs of life during training
 
 
 class WorkerAnswer(Record):
     """A line from a worker."""
 
     kind: Literal["alive", "warning", "result", "failed"]
-    """alive: training goes on; failed: what the job came to, it would come to again."""
+    """alive: training continues; failed: the job failed, and would fail again."""
     text: str = ""
-    """The warning, or what failed."""
+    """The warning, or the problem that made the job fail."""
     place: str | None = None
     remedy: str | None = None
     exit_code: int | None = None
@@ -51,8 +51,8 @@ class WorkerAnswer(Record):
 
 
 def work() -> None:
-    """Be a worker of the search in the folder ``sys.argv[1]``, until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the supervisor says what to do
+    """Work on jobs of the search in the folder ``sys.argv[1]`` until stdin is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the supervisor decides
     jobs: SimpleQueue[str] = SimpleQueue()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, streams.redirected(1, 2):
         threading.Thread(target=_listen, args=(sys.stdin, jobs), daemon=True).start()
@@ -77,20 +77,20 @@ def _listen(lines: Iterable[str], jobs: "SimpleQueue[str]") -> None:
 
 
 def _tell(answers: TextIO, answer: WorkerAnswer) -> None:
-    text = json.dumps(answer.model_dump())  # in ASCII, so that a path that is not Unicode text passes
+    text = json.dumps(answer.model_dump())  # in ASCII, because a path need not be valid Unicode
     answers.write(f"{text}\n")
     answers.flush()
 
 
 class _Signs(Display):
-    """Shows nothing, and tells now and then that training goes on."""
+    """Shows nothing, but sends a sign of life from time to time during training."""
 
     def __init__(self, tell: Callable[[WorkerAnswer], None]) -> None:
         super().__init__()
         self._tell, self._told = tell, 0.0
 
     def step(self, epoch: int, step: int, loss: float, accuracy: float) -> None:
-        """Some steps are done."""
+        """Some steps have finished."""
         super().step(epoch, step, loss, accuracy)
         if time.monotonic() - self._told >= SIGN_SECONDS:
             self._tell(WorkerAnswer(kind="alive"))
@@ -98,7 +98,7 @@ class _Signs(Display):
 
 
 def train_job(opened: OpenSearch, job: Job, tell: Callable[[WorkerAnswer], None]) -> JobResult:
-    """Train a trial up to its next rung, from wherever it was left. Raises what ``train_until`` raises."""
+    """Train a trial up to its next rung, from where it stopped. Raises what ``train_until`` raises."""
     began = time.monotonic()
     base = opened.search.base
     run_dir = trial_dir(opened.dir, opened.search, job)
@@ -130,12 +130,12 @@ def train_job(opened: OpenSearch, job: Job, tell: Callable[[WorkerAnswer], None]
 
 
 def _begin_again_if_beyond(run_dir: Path, last_step: int, tell: Callable[[WorkerAnswer], None]) -> None:
-    """Remove a run that was trained beyond a rung whose result is lost: the weights of the rung may be no more."""
+    """Remove a run that was trained beyond a rung whose result is lost: its weights at that rung may be gone."""
     newest = checkpoint_paths(run_dir / CHECKPOINTS_DIR)[:1]
     if newest and step_of(newest[0]) > last_step:
         tell(
             WorkerAnswer(
-                kind="warning", text=f"{run_dir}: was trained beyond a rung whose result is lost; it begins again"
+                kind="warning", text=f"{run_dir}: was trained beyond a rung whose result is lost; it starts again"
             )
         )
         shutil.rmtree(run_dir)

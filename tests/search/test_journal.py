@@ -56,7 +56,7 @@ def test_results_survive_the_journal_to_the_bit(make_opened):
         ("[]", "not a mapping of the known keys"),
         ("{", "not valid JSON"),
         ('{"trial": 1}', "field required"),
-        ("SAME", "this job has a result in an earlier line"),
+        ("SAME", "this job already has a result in an earlier line"),
     ],
 )
 def test_a_broken_line_is_named(make_opened, line, words):
@@ -130,7 +130,7 @@ def test_searches_are_found_by_name_by_path_and_as_the_latest(make_opened, tmp_p
     assert paths.resolve_search(str(first.dir), tmp_path / "elsewhere") == first.dir
     with pytest.raises(RunDirectoryError, match=f"did you mean .*{first.dir.name}"):
         paths.resolve_search(first.dir.name[:-1], searches)
-    with pytest.raises(RunDirectoryError, match=r"is not a search, for it has no search\.json"):
+    with pytest.raises(RunDirectoryError, match=r"is not a search, because it has no search\.json"):
         paths.resolve_search(str(tmp_path), searches)
     with pytest.raises(RunDirectoryError, match="there is no search under"):
         paths.resolve_search("latest", tmp_path / "elsewhere")

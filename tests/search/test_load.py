@@ -123,7 +123,7 @@ def test_every_fault_is_named_with_its_line(write_space):
         "space.model.kernel_size.low: got 2.5; expected a whole number",
         "space.training.momentum.lo: unknown key; did you mean low?",
         "space.training.schedule: training.schedule.warmup_epochs is a part of it",
-        'space.training.optimizer.choices: "sgd" is there twice',
+        'space.training.optimizer.choices: "sgd" appears twice',
         "space.training.label_smoothing.low: got 0; must be greater than 0 with log: true",
     ):
         assert words in text
@@ -134,7 +134,10 @@ def test_every_fault_is_named_with_its_line(write_space):
     [
         ({"final": {"trials": 25}}, "final.trials: got 25; must be at most trials, 24"),
         ({"trial_towers": 2000}, "trial_towers: got 2000; must be at most 1024"),
-        ({"method": "grid"}, "space.training.learning_rate: a grid has no ranges; give choices, or set method: tpe"),
+        (
+            {"method": "grid"},
+            "space.training.learning_rate: a grid cannot have a range; give choices, or set method: tpe",
+        ),
         ({"experiment": "none.yaml"}, "experiment: there is no file"),
         ({"experiment": None}, "experiment: this key is required"),
         ({"space": "{training.loss: {choices: [cross_entropy]}}"}, "values of different losses cannot be compared"),
@@ -143,7 +146,7 @@ def test_every_fault_is_named_with_its_line(write_space):
         ({"space": "{training.batch_size: 3}"}, "space.training.batch_size: got 3; expected a section of keys"),
         (
             {"space": "{training: {choices: [{epochs: 3}, {}]}}"},
-            "training.epochs is a part of it, and is the same for all",
+            "training.epochs is a part of it and is the same for all",
         ),
         (
             {"space": "{model.dropout: {choices: [.nan]}}"},
@@ -170,7 +173,7 @@ def test_a_shipped_search_is_right_and_names_its_command(path, cnn_train, tmp_pa
 def test_a_grid_that_trials_do_not_cover_is_refused(write_space):
     space = "{training.batch_size: {choices: [1, 2, 3, 4, 5]}, model.dropout: {choices: [0.1, 0.2, 0.3, 0.4, 0.5]}}"
     faults = faults_of(write_space(space, method="grid"))
-    assert faults == ["space.yaml:2: trials: got 24, and the grid has 25 points; set trials: 25, or method: random"]
+    assert faults == ["space.yaml:2: trials: got 24, but the grid has 25 points; set trials: 25, or method: random"]
 
 
 def test_a_fault_of_the_experiment_is_named_beside_those_of_the_space(write_space, tmp_path):
@@ -196,4 +199,4 @@ def test_a_space_of_too_many_corners_is_refused_only_if_a_section_alone_has_them
     loaded(write_space(f"{{{both}, {many}, {rates}}}"))
     wide = ", ".join(f"model.{key}: {{choices: {[x / 100 for x in range(1, 51)]}}}" for key in ("l1", "l2", "dropout"))
     (fault,) = faults_of(write_space(f"{{{wide}}}"))
-    assert "space: has 125,000 corners to check, and at most 20,000 are" in fault
+    assert "space: has 125,000 corners to check, more than the limit of 20,000" in fault

@@ -131,7 +131,7 @@ def test_a_search_that_is_killed_and_stopped_comes_to_the_same(finished, cnn_tra
     wait_for(tmp_path, 4)
     second.terminate()
     _, err = second.communicate(timeout=60)
-    assert (second.returncode, "go on with: cnn-train search --resume" in err) in ((143, True), (0, False))
+    assert (second.returncode, "continue with: cnn-train search --resume" in err) in ((143, True), (0, False))
     end = cnn_train("search", "--resume", "latest", "--json", cwd=tmp_path)
     assert end.json["identity_sha256"] == answer.json["identity_sha256"]
 
@@ -191,7 +191,7 @@ def test_other_images_than_the_search_began_with_are_refused(finished, cnn_train
     (copy / "experiment.yaml").write_text(experiment)
     answer = cnn_train("search", "--resume", "latest", cwd=tmp_path)
     assert answer.code == 6
-    assert "these are not the images that the search was begun with" in answer.err
+    assert "these are not the images that the search began with" in answer.err
 
 
 def test_a_search_that_fails_says_how_to_go_on(space, cnn_train, tmp_path):
@@ -203,7 +203,7 @@ def test_a_search_that_fails_says_how_to_go_on(space, cnn_train, tmp_path):
     (opened.dir / "journal.jsonl").mkdir()
     answer = cnn_train("search", "--resume", "latest", cwd=tmp_path)
     assert answer.code == 6
-    assert f"nothing is lost; go on with: cnn-train search --resume searches/{opened.dir.name}" in answer.err
+    assert f"nothing is lost; continue with: cnn-train search --resume searches/{opened.dir.name}" in answer.err
     assert "journal.jsonl: is a folder, not a regular file; move it away" in answer.err
     assert read_json(opened.dir / "search.json")["status"] == "failed"
 

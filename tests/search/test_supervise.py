@@ -52,7 +52,7 @@ def test_workers_that_die_and_their_number_do_not_matter(search_with, monkeypatc
         other, warnings, processes = search_with("compute_and_die", num_workers)
         assert found(other) == found(opened)
         assert len(warnings) >= len(processes) - num_workers
-        assert all("goes on from its last checkpoint" in line for line in warnings)
+        assert all("continues from its last checkpoint" in line for line in warnings)
         num_deaths += len(warnings)
     assert num_deaths
 
@@ -73,9 +73,7 @@ def test_a_job_that_three_workers_die_of_ends_the_search(search_with, make_opene
     opened = make_opened()
     with pytest.raises(DeviceError) as raised:
         search_with("die_of_trial_3", opened=opened)
-    assert (
-        raised.value.problem == "3 workers are gone over this trial, the last one so: its process was ended by SIGKILL"
-    )
+    assert raised.value.problem == "3 workers died on this trial; the last failure: its process was ended by SIGKILL"
     assert raised.value.place.endswith("/trials/0003-small")
     assert {result.trial for result in journal.read_results(opened.dir)} >= {1, 2}
     finished, _, _ = search_with("compute", opened=opened)
@@ -137,5 +135,5 @@ def test_a_system_without_room_for_a_process_is_told(make_opened, monkeypatch):
 
     opened = make_opened()
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    with pytest.raises(DeviceError, match="Resource temporarily unavailable; use fewer with --workers"):
+    with pytest.raises(DeviceError, match="Resource temporarily unavailable; use fewer workers with --workers"):
         supervise.supervise(opened, SearchFeedback(pytest.fail, SearchDisplay(opened.search)), 2)

@@ -115,7 +115,7 @@ def test_a_result_that_is_lost_after_its_trial_went_on_is_computed_again(undistu
     (copy / "journal.jsonl").write_bytes(b"".join(lines[:lost]) + lines[lost][:40])
     end = cnn_train("search", "--resume", "latest", "--json", cwd=home)
     assert end.code == 0, end.err
-    assert "was trained beyond a rung whose result is lost; it begins again" in end.err
+    assert "was trained beyond a rung whose result is lost; it starts again" in end.err
     assert end.json["identity_sha256"] == summary["identity_sha256"]
 
 
@@ -131,7 +131,7 @@ def test_a_stop_leaves_a_search_that_goes_on_to_the_same(undisturbed, make_home,
     _, err = first.communicate(timeout=60)
     assert time.monotonic() - sent < 2.5  # the last half second: the process itself ends
     assert first.returncode == 143
-    assert "go on with: cnn-train search --resume" in err
+    assert "continue with: cnn-train search --resume" in err
     statuses = [read_json(path)["status"] for path in home.glob("searches/*/trials/*/run.json")]
     assert set(statuses) <= {"paused", "interrupted", "trained", "created", "training"}
     end = cnn_train("search", "--resume", "latest", "--json", cwd=home)
