@@ -22,7 +22,7 @@ from cnn_trainer.storage import strict_json
 
 MAX_CORNERS = 20_000  # checking one takes 0.1 ms
 
-# Keys, or first words of keys, that are the same in all trials, with the problem and the remedy to report.
+# Keys and sections that must be the same in all trials, each with the problem and the remedy to report.
 _SAME_FOR_ALL = {
     "name": ("cannot be searched", "remove it"),
     "seed": ("cannot be searched", "set final.seeds to retrain the best trials on fresh seeds"),
@@ -101,7 +101,7 @@ def load_search(
 
 
 def restore_search(space_path: Path, experiment_path: Path, data: DataRecord) -> Search:
-    """The search that was begun with this space file, resolved experiment and data. Raises ConfigError."""
+    """The search that began with this space file, resolved experiment and data. Raises ConfigError."""
     file = _read(space_path)
     parts = _parts(file)
     return _search(_require(file, parts, []), parts.space, load_config(experiment_path), data)

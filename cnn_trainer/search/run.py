@@ -28,7 +28,7 @@ class SearchFeedback:
 
 
 CarryOut = Callable[[OpenSearch, SearchFeedback], None]
-"""Does all jobs of a locked search, and adds each result to its journal. Raises StoppedError if asked to stop."""
+"""Does all jobs of a locked search and adds each result to its journal. Raises StoppedError if a signal stops it."""
 
 
 def run_search(opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut) -> SearchSummary:
@@ -53,7 +53,9 @@ def run_search(opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut
         write_best(opened, results)
         if (winner := winning_final(opened.search, results)) is not None:
             run = store.open_run(trial_dir(opened.dir, opened.search, winner))
-            if store.read_evaluation(run.dir) is None:  # it exists if a kill came before the next line
+            if (
+                store.read_evaluation(run.dir) is None
+            ):  # the evaluation exists if the process was killed before the next line
                 evaluate_result(run, load_result(run), warn=feedback.warn)
         journal.update_search_record(opened, status="finished", identity_sha256=identity(results))
     return summarize_search(opened, results)
