@@ -53,9 +53,7 @@ def run_search(opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut
         write_best(opened, results)
         if (winner := winning_final(opened.search, results)) is not None:
             run = store.open_run(trial_dir(opened.dir, opened.search, winner))
-            if (
-                store.read_evaluation(run.dir) is None
-            ):  # the evaluation exists if the process was killed before the next line
+            if store.read_evaluation(run.dir) is None:  # not None if killed before the next line
                 evaluate_result(run, load_result(run), warn=feedback.warn)
         journal.update_search_record(opened, status="finished", identity_sha256=identity(results))
     return summarize_search(opened, results)

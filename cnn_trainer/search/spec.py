@@ -28,9 +28,7 @@ class Dimension(Section):
     low: float | None = Field(None, ge=-1e15, le=1e15, description="The smallest value.")
     high: float | None = Field(None, ge=-1e15, le=1e15, description="The largest value.")
     log: bool = Field(False, description="Sample the range on a logarithmic scale.")
-    choices: list[Any] | None = Field(
-        None, min_length=1, max_length=100, description="A list of values, lists or sections."
-    )
+    choices: list[Any] | None = Field(None, min_length=1, max_length=100, description="The possible values.")
 
     @model_validator(mode="after")
     def _a_range_or_choices(self) -> "Dimension":
