@@ -13,7 +13,11 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = {path.name: path.read_bytes() for path in (ROOT / "configs").iterdir()}
+CONFIGS = {
+    path.relative_to(ROOT / "configs").as_posix(): path.read_bytes()
+    for path in (ROOT / "configs").rglob("*")
+    if path.is_file()
+}
 
 
 def python(*words: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
