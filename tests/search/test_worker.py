@@ -72,14 +72,20 @@ def is_there(pid):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the workers of a process are listed in /proc only")
 def test_kills_of_workers_and_supervisor_change_nothing(undisturbed, make_home, cnn_train):
     home, rng = make_home(), random.Random(1)  # noqa: S311
-    words = ["space.yaml", "--workers", "3"]
+    words, num_killed = ["space.yaml", "--workers", "3"], 0
     for _ in range(2):
         command = [sys.executable, "-m", "cnn_trainer", "search", *words]
         supervisor = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True)
-        time.sleep(rng.uniform(8, 16))
-        for victim in rng.sample(workers_of(supervisor), 2):
-            os.kill(victim, signal.SIGKILL)
-            time.sleep(rng.uniform(0, 2))
+        give_up = time.monotonic() + 60
+        while len(workers_of(supervisor)) < 2 and supervisor.poll() is None:
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        time.sleep(rng.uniform(1, 5))  # a worker takes about 3 s to start, and the search a few more
+        for _ in range(2):
+            if workers := workers_of(supervisor):
+                os.kill(rng.choice(workers), signal.SIGKILL)
+                num_killed += 1
+            time.sleep(rng.uniform(0, 1))
         left = workers_of(supervisor)
         supervisor.kill()
         supervisor.communicate(timeout=60)
@@ -88,6 +94,7 @@ def test_kills_of_workers_and_supervisor_change_nothing(undisturbed, make_home, 
             time.sleep(0.05)
         assert not any(map(is_there, left))
         words = ["--resume", "latest", "--workers", "2"]
+    assert num_killed >= 2
     end = cnn_train("search", *words, "--json", cwd=home)
     assert end.code == 0, end.err
     assert end.json["identity_sha256"] == undisturbed[1]["identity_sha256"]
