@@ -80,7 +80,7 @@ BAD = {
     "too few values": ({"inputs": [tensor(ZEROS, data=[0] * 783)]}, "783 values, but the shape has 784"),
     "too few images": ({"inputs": [tensor(ZEROS, shape=[2, 28, 28, 1], data=ZEROS.tolist())]}, "1 image, but"),
     "a value beyond": ({"inputs": [tensor(ZEROS, data=[0] * 783 + [256])]}, "got 256"),
-    "an infinite value": ({"inputs": [tensor(ZEROS, data=[0] * 783 + [1e308 * 10])]}, "not a number"),
+    "an infinite value": ({"inputs": [tensor(ZEROS, data=[0] * 783 + [1e308 * 10])]}, "not a valid JSON number"),
     "an unknown output": ({"inputs": [tensor(ZEROS)], "outputs": [{"name": "logits"}]}, "outputs[0].name"),
     "a word for a truth": (
         {"inputs": [tensor(ZEROS)], "outputs": [{"name": "probabilities", "parameters": {"binary_data": "yes"}}]},
