@@ -4,11 +4,12 @@ import json
 import signal
 from contextlib import contextmanager
 
+import pytest
 from typer.testing import CliRunner
 
 from cnn_trainer.cli import app
 from cnn_trainer.cli.output import printable
-from cnn_trainer.errors import CnnTrainError
+from cnn_trainer.errors import CnnTrainError, DataError
 
 
 def invoke(*words):
@@ -21,6 +22,15 @@ def invoke(*words):
     if error is not None and not isinstance(error, SystemExit):
         raise error
     return result.exit_code, result.stdout, result.stderr
+
+
+def refusal(read, *args, **keys):
+    """The message, of one line, of the DataError that ``read`` raises."""
+    with pytest.raises(DataError) as caught:
+        read(*args, **keys)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 @contextmanager

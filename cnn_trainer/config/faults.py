@@ -282,13 +282,9 @@ def _section_at(path: KeyPath, tree: Value, root: type[BaseModel] = Experiment) 
 def kind_at(path: KeyPath, tree: Value) -> str:
     """The kind of the section at ``path``: the one that is written, else the one that was meant, else the default."""
     kinds, written = list(section_kinds(path)), value_at(tree, (*path, KINDS[path]))
-    return (
-        kinds[0]
-        if written is None
-        else str(written)
-        if str(written) in kinds
-        else nearest(str(written), kinds) or kinds[0]
-    )
+    if written is None:
+        return kinds[0]
+    return str(written) if str(written) in kinds else nearest(str(written), kinds) or kinds[0]
 
 
 def field_at(path: KeyPath, tree: Value, root: type[BaseModel] = Experiment) -> FieldInfo | None:

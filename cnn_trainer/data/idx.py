@@ -127,11 +127,6 @@ def read_idx(folder: Path, split: SplitName) -> Split | None:
     return arrays.make_split(str(images_path), images, str(labels_path), labels)
 
 
-def read_idx_labels(folder: Path, split: SplitName) -> NDArray[np.integer]:
-    """Only the labels of a split. Raises DataError as ``read_idx`` does."""
-    return read_idx_file(_one(_search(folder), folder, split, "labels"), "labels")
-
-
 def _one(found: list[IdxFile], folder: Path, split: SplitName, kind: Kind) -> Path:
     return _choose(found, folder, split, kind) or folder / usual_name(split, kind)
 

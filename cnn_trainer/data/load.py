@@ -204,12 +204,12 @@ def load_split(
 
 
 def _load_split(data: Data, seed: int, split: SplitName, path: Path | None, trained_on: DataRecord | None) -> Split:
+    seed = _split_seed(data, seed)
     if trained_on is None:
         known = _read(data, seed, "train", None, no_progress).known()
     else:
         known = _known(trained_on)
         known = known if path is None else replace(known, white=None)
-    seed = _split_seed(data, seed)
     if split == "test":
         return _read(data, seed, split, known, no_progress).split
     own = _own_validation(data, seed, known, trained_on)

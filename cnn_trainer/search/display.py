@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
+from cnn_trainer.errors import count
 from cnn_trainer.search.records import JobResult
 from cnn_trainer.search.results import epochs_spent, seen_trials, value_of
 from cnn_trainer.search.schedule import Job, label, ranking
@@ -123,8 +124,7 @@ def value_words(search: Search, found: float) -> str:
 def job_words(result: JobResult, search: Search) -> str:
     """A line about one finished job."""
     who = f"trial {result.trial}" + (f", fresh seed {result.final}" if result.final else "")
-    epochs = f"{result.epochs} epoch" + ("" if result.epochs == 1 else "s")
-    return f"{who}  {epochs}  {value_words(search, score(search, result))}"
+    return f"{who}  {count(result.epochs, 'epoch')}  {value_words(search, score(search, result))}"
 
 
 def expected_epochs(search: Search) -> int:

@@ -12,6 +12,7 @@ from functools import partial
 
 from cnn_trainer.config.strict_yaml import Value
 from cnn_trainer.errors import CnnTrainError
+from cnn_trainer.machine.facts import install_command
 from cnn_trainer.search.schedule import Schedule, Seen
 from cnn_trainer.search.spec import Changes, Search, canonical, num_points, rung_epochs
 
@@ -21,7 +22,8 @@ try:
     from optuna.samplers import BaseSampler, RandomSampler, TPESampler
     from optuna.trial import FrozenTrial, TrialState
 except ModuleNotFoundError as error:  # an installation that only serves
-    raise CnnTrainError("Optuna is not installed", remedy="run: pip install 'cnn-trainer[cpu]'") from error
+    remedy = f"install it with: {install_command('optuna')}"
+    raise CnnTrainError("Optuna is not installed", remedy=remedy) from error
 
 _MAX_REPEATS = 10  # attempts to get a point that was not proposed before
 

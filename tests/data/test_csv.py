@@ -3,6 +3,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from support import refusal
 
 from cnn_trainer import data
 from cnn_trainer.config.schema.data import Csv
@@ -46,11 +47,7 @@ def load(path, split="train", **keys):
 
 
 def refused(path, **keys):
-    with pytest.raises(DataError) as caught:
-        load(path, **keys)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return refusal(load, path, **keys)
 
 
 WAYS = {

@@ -2,19 +2,16 @@ import gzip
 
 import numpy as np
 import pytest
+from support import refusal
 
 from cnn_trainer.data import arrays, idx
-from cnn_trainer.errors import DataError
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 
 def refused(folder):
-    with pytest.raises(DataError) as caught:
-        idx.read_idx(folder, "train")
-    message = str(caught.value)
+    message = refusal(idx.read_idx, folder, "train")
     assert message.startswith(str(folder))
-    assert "\n" not in message
     return message
 
 
@@ -150,7 +147,6 @@ def test_files_are_found_under_all_usual_names(tmp_path, small_arrays, write_idx
         read = idx.read_idx(tmp_path, split)
         assert (read.images[..., 0] == small_arrays[f"x_{split}"]).all()
         assert (read.labels == small_arrays[f"y_{split}"]).all()
-    assert (idx.read_idx_labels(tmp_path, "train") == small_arrays["y_train"]).all()
 
 
 @pytest.mark.parametrize("below", ["raw", "MNIST/raw", "gzip", "train"])
