@@ -20,6 +20,7 @@ LAYERS = [
     {"runs", "network"},
     {"data"},
     {"evaluation"},
+    {"analysis"},
     {"training"},
     {"benchmark", "doctor", "export", "pictures"},
     {"serve"},

@@ -1,20 +1,20 @@
-"""``cnn-train runs``: lists runs and shows their results. It only reads, and trusts nothing that it reads."""
+"""``cnn-train runs``: lists, shows and compares runs. It only reads, and trusts nothing that it reads."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
 import typer
 
-from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir
+from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunArgument, RunsDir, offer_runs
 from cnn_trainer.cli.output import next_step, print_json, print_lines, say
 from cnn_trainer.cli.tables import pairs, stdout_width, table
-from cnn_trainer.errors import RunDirectoryError, count
+from cnn_trainer.errors import RunDirectoryError, UsageError, count
 
 if TYPE_CHECKING:
     from cnn_trainer.runs.details import RunDetails, RunSummary
     from cnn_trainer.runs.records import EpochMetrics, RunRecord
 
-app = typer.Typer(no_args_is_help=True, help="List runs and show their results.")
+app = typer.Typer(no_args_is_help=True, help="List, show and compare runs.")
 
 _SHOWN_EPOCHS = 20
 _SHOWN_REASONS = 10
@@ -129,6 +129,53 @@ def runs_show(run: RunArgument, runs_dir: RunsDir = DEFAULT_RUNS_DIR, as_json: A
             say(f"error: {fault}")
         raise RunDirectoryError(last)
     _name_next(found, run_dir)
+
+
+@app.command("compare")
+def runs_compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Two or more runs: run directories, names under the runs directory, or latest.",
+            autocompletion=offer_runs,
+            show_default=False,
+        ),
+    ],
+    split: Annotated[
+        Literal["test", "validation"], typer.Option(help="The split that the runs were scored on.")
+    ] = "test",
+    min_difference: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            min=-1,
+            max=1,
+            help="Exit with code 7 unless the first run is better than each other by at least X, a difference of "
+            "fractions such as 0.001, with 95 % confidence. A negative X allows it to be worse by that much.",
+            show_default=False,
+        ),
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the accuracy of runs on the same images: which is better, and is it more than luck?
+
+    Runs that differ only in their seed form a group, and groups are compared. Only saved scores are read.
+    """
+    from cnn_trainer.analysis.compare import compare_runs
+    from cnn_trainer.cli import comparison
+    from cnn_trainer.runs import paths
+
+    if len(runs) < 2:
+        raise UsageError("one run cannot be compared", place=runs[0], remedy="name two or more")
+    found = compare_runs([paths.resolve_run(run, runs_dir) for run in runs], split)
+    if as_json:
+        print_json(comparison.comparison_as_json(found))
+    else:
+        print_lines(comparison.describe_comparison(found, stdout_width()))
+    if min_difference is not None:
+        comparison.require_difference(found, min_difference)
 
 
 def _details_as_json(details: "RunDetails") -> dict[str, object]:

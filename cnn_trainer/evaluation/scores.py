@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cnn_trainer.runs.records import ClassScore
 
-# The 0.975 quantile of the normal distribution, for a two-sided interval of 95 %.
-_Z = 1.959963984540054
+Z_975 = 1.959963984540054
+"""The 0.975 quantile of the normal distribution, for a two-sided interval of 95 %."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def wilson_interval(num_right: int, num_examples: int) -> tuple[float, float]:
 
     E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference (1927).
     """
-    share, square = num_right / num_examples, _Z * _Z / num_examples
+    share, square = num_right / num_examples, Z_975 * Z_975 / num_examples
     middle = share + square / 2
-    reach = _Z * math.sqrt(share * (1 - share) / num_examples + square / (4 * num_examples))
+    reach = Z_975 * math.sqrt(share * (1 - share) / num_examples + square / (4 * num_examples))
     return max(0.0, (middle - reach) / (1 + square)), min(1.0, (middle + reach) / (1 + square))
 
 

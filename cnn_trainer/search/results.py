@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from itertools import combinations
 
+from cnn_trainer.analysis.difference import t_quantile
 from cnn_trainer.config.load import change_experiment, dump_config
 from cnn_trainer.errors import CheckFailedError, RunDirectoryError, raised_as
 from cnn_trainer.runs import store
@@ -16,12 +17,6 @@ from cnn_trainer.search.spec import Search, num_proposals, rung_epochs, score
 from cnn_trainer.storage import files
 
 MIN_TRIALS_FOR_IMPORTANCE = 10  # with fewer, the shares mean nothing
-
-# The 0.975 quantiles of Student's t with 1, 2, … 19 degrees of freedom, found in any table of it.
-_T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
-)  # fmt: skip
 
 
 def seen_trials(search: Search, results: Sequence[JobResult]) -> list[Seen]:
@@ -94,7 +89,7 @@ def _finalist(search: Search, trial: int, scores: Sequence[float]) -> Finalist:
     mean = statistics.fmean(values) if values else None
     interval = None
     if mean is not None and len(values) > 1:
-        half = _T_975[len(values) - 2] * statistics.stdev(values) / math.sqrt(len(values))
+        half = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
         interval = [mean - half, mean + half]
     return Finalist(trial=trial, values=values, num_diverged=len(scores) - len(values), mean=mean, interval=interval)
 

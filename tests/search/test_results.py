@@ -27,7 +27,7 @@ def test_the_winner_is_the_trial_with_the_best_mean_on_fresh_seeds(make_search):
     for one in finals:
         values = [job.validation_loss for job in found if job.trial == one.trial and job.final]
         assert sorted(one.values) == sorted(values)
-        half = 2.776 * statistics.stdev(values) / math.sqrt(5)
+        half = 2.7764451 * statistics.stdev(values) / math.sqrt(5)
         assert one.interval == pytest.approx([one.mean - half, one.mean + half])
     winner = results.winning_final(search, found)
     assert winner.trial == finals[0].trial
