@@ -191,7 +191,7 @@ def test_other_images_than_the_search_began_with_are_refused(finished, cnn_train
     (copy / "experiment.yaml").write_text(experiment)
     answer = cnn_train("search", "--resume", "latest", cwd=tmp_path)
     assert answer.code == 6
-    assert "these are not the images that the search began with" in answer.err
+    assert "these are not the training images that the search began with" in answer.err
 
 
 def test_a_search_that_fails_says_how_to_go_on(space, cnn_train, tmp_path):
