@@ -124,11 +124,11 @@ def _search(opened: "OpenSearch", workers: int | None, quiet: bool, as_json: boo
     from cnn_trainer.cli import search_words
     from cnn_trainer.machine import facts, terminal
     from cnn_trainer.search import run
-    from cnn_trainer.search.display import Mode, SearchDisplay
+    from cnn_trainer.search.display import SearchDisplay
     from cnn_trainer.search.supervise import supervise
 
-    mode: Mode = "quiet" if quiet else "live" if terminal.can_draw(sys.stderr) else "lines"
-    display = SearchDisplay(opened.search, sys.stderr, mode)
+    is_drawn = terminal.can_draw(sys.stderr) and not quiet
+    display = SearchDisplay(opened.search, (lambda _: None) if quiet else say, sys.stderr if is_drawn else None)
     spec = opened.search.spec
     num_workers = workers or min(spec.lanes, max(1, facts.available_cores() // spec.trial_towers))
     carry_out = partial(supervise, num_workers=num_workers)

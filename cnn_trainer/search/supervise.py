@@ -64,6 +64,7 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
             plan = schedule.plan(results)
             while not plan.is_done:
                 _hand_out(opened, plan.jobs, workers, num_workers, heard, feedback)
+                feedback.display.draw()
                 began = time.monotonic()
                 worker, line = _next(heard)
                 _note_silence(workers, min(_LOOK_SECONDS, time.monotonic() - began))
