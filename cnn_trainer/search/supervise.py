@@ -97,6 +97,8 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
                     plan = schedule.plan(results)
         finally:
             _end(workers)
+        if stop.signal_number is not None:  # it came while the last result was written or the workers ended
+            raise StoppedError("the search was stopped", stop.signal_number)
 
 
 def _hand_out(
