@@ -42,12 +42,13 @@ class SearchDisplay:
         self._until_end = ExitStack()
         self._results: list[JobResult] = []
         self._running: dict[str, Job] = {}
+        self._expected = expected_epochs(search)
+        self._began, self._epochs_before = time.monotonic(), 0
 
     def begin(self, results: Iterable[JobResult]) -> None:
         """Work begins; ``results`` are the results so far."""
         self._results = list(results)
         self._began, self._epochs_before = time.monotonic(), epochs_spent(self._results)
-        self._expected = expected_epochs(self._search)
         if self._terminal is not None:
             self._until_end.enter_context(terminal.cursor_shown_when_stopped(self._terminal, self._note_stop))
         self.draw()
