@@ -40,7 +40,7 @@ _DECIDES: dict[str, KeyPath] = {
 _Corner = Mapping[str, tuple[KeyPath, Value]]
 """Values for some keys of the experiment, each with its place in the space file."""
 _Size = tuple[ImageShape, int, bool]
-"""What ``check_fits`` has to know of the data: shape, size, and whether it has its own validation split."""
+"""The image shape, the size of the whole training split, and whether the data has its own validation split."""
 
 
 @dataclass(frozen=True)
