@@ -87,7 +87,7 @@ class SearchSpec(Section):
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of the proposals. Training uses the experiment's seed.")
     goal: Goal = Field("validation_loss", description="The measure by which trials are compared.")
     validation_fraction: float = Field(
-        0.1, gt=0, le=0.5, description="Share of the training split to validate on, if the experiment sets none."
+        0.1, gt=0, le=0.5, description="Share of the training split to validate on if the experiment sets none aside."
     )
     space: dict[str, Any] = Field(min_length=1, max_length=100, description="A Dimension for each dotted key.")
     method: Method = Field("tpe", description="How trials are proposed. A grid tries all combinations of choices.")
