@@ -10,7 +10,7 @@ import typer
 
 from cnn_trainer.cli.commands import PlainGroup
 from cnn_trainer.cli.options import AsJson
-from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn
+from cnn_trainer.cli.output import next_step, print_json, print_lines, printable, say, shown_download, warn
 from cnn_trainer.cli.tables import stdout_width, table
 from cnn_trainer.errors import CheckFailedError, CnnTrainError, RunDirectoryError, StoppedError, UsageError
 
@@ -77,62 +77,81 @@ def search_start(
 
     The same file gives the same trials and the same weights. Stop with Ctrl-C; continue with --resume.
     """
-    from cnn_trainer.cli import search_words
-    from cnn_trainer.runs.paths import require_writable
-    from cnn_trainer.search import journal
-    from cnn_trainer.search.load import load_search
+    from cnn_trainer.machine import stopping
+    from cnn_trainer.search import paths
 
     if (file is None) == (resume is None):
         raise UsageError("give either a space file, or --resume SEARCH")
     if resume is not None and dry_run:
         raise UsageError("--dry-run checks a space file and cannot be combined with --resume")
-    if resume is not None:
-        opened = _resumed(resume, searches_dir, quiet)
-        if not quiet:
-            say(*search_words.search_preparation(opened.search))
-    elif file is not None:
+    if file is not None:
+        search_dir = _created(file, searches_dir, dry_run, quiet)
+    else:
+        search_dir = paths.resolve_search(str(resume), searches_dir)
+    if search_dir is not None:
+        with stopping.leaving_at_once(printable(f"the search was stopped; {_go_on(search_dir)}")):
+            _search(search_dir, file is None, workers, quiet, as_json)
+
+
+def _created(file: Path, searches_dir: Path, dry_run: bool, quiet: bool) -> Path | None:
+    """The folder of a new search; None for a dry run."""
+    from cnn_trainer.machine import stopping
+
+    with stopping.leaving_at_once("the search was stopped; nothing was written"):
+        from cnn_trainer.cli import search_words
+        from cnn_trainer.runs.paths import require_writable
+        from cnn_trainer.search import journal
+        from cnn_trainer.search.load import load_search
+
         require_writable(searches_dir, "--searches-dir")
         with shown_download(quiet) as progress:
             search, data = load_search(file, warn, progress)
         if not quiet:
             say(*search_words.search_preparation(search))
-        if dry_run:
-            if not quiet:
-                say("dry run: nothing was written")
-                next_step("search", file)
-            return
-        opened = journal.create_search(searches_dir, file, search, data)
+    if not dry_run:
+        return journal.create_search(searches_dir, file, search, data).dir
     if not quiet:
-        say(f"search: {opened.dir}")
-        if opened.record.status == "finished":
-            say("the search is finished; nothing to do")
-    _search(opened, workers, quiet, as_json)
+        say("dry run: nothing was written")
+        next_step("search", file)
+    return None
 
 
-def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
-    from cnn_trainer.search import journal, paths, run
+def _go_on(search_dir: Path) -> str:
+    return f"continue with: cnn-train search --resume {shlex.quote(str(search_dir))}"
 
-    opened = journal.open_search(paths.resolve_search(text, searches_dir))
+
+def _check_resumed(opened: "OpenSearch", quiet: bool) -> None:
+    from cnn_trainer.cli import search_words
+    from cnn_trainer.search import journal, run
+
     for difference in journal.version_differences(opened.record):
         warn(f"{difference}; results may differ from those of an uninterrupted search")
     with shown_download(quiet) as progress:
         run.require_same_data(opened, warn, progress)
-    return opened
+    if not quiet:
+        say(*search_words.search_preparation(opened.search))
 
 
-def _search(opened: "OpenSearch", workers: int | None, quiet: bool, as_json: bool) -> None:
+def _search(search_dir: Path, is_resumed: bool, workers: int | None, quiet: bool, as_json: bool) -> None:
     from cnn_trainer.cli import search_words
     from cnn_trainer.machine import facts, terminal
-    from cnn_trainer.search import run
-    from cnn_trainer.search.display import Mode, SearchDisplay
+    from cnn_trainer.search import journal, run
+    from cnn_trainer.search.display import SearchDisplay
     from cnn_trainer.search.supervise import supervise
 
-    mode: Mode = "quiet" if quiet else "live" if terminal.can_draw(sys.stderr) else "lines"
-    display = SearchDisplay(opened.search, sys.stderr, mode)
+    opened = journal.open_search(search_dir)
+    if is_resumed:
+        _check_resumed(opened, quiet)
+    if not quiet:
+        say(f"search: {opened.dir}")
+        if opened.record.status == "finished":
+            say("the search is finished; nothing to do")
+    is_drawn = terminal.can_draw(sys.stderr) and not quiet
+    display = SearchDisplay(opened.search, (lambda _: None) if quiet else say, sys.stderr if is_drawn else None)
     spec = opened.search.spec
     num_workers = workers or min(spec.lanes, max(1, facts.available_cores() // spec.trial_towers))
     carry_out = partial(supervise, num_workers=num_workers)
-    go_on = f"continue with: cnn-train search --resume {shlex.quote(str(opened.dir))}"
+    go_on = _go_on(opened.dir)
     try:
         summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out)
     except StoppedError as error:

@@ -18,8 +18,8 @@ _MAX_TRIALS = 50
 
 def search_preparation(search: "Search") -> list[str]:
     """Describes the search that is about to begin."""
-    from cnn_trainer.search.display import expected_epochs
-    from cnn_trainer.search.spec import num_proposals, rung_epochs
+    from cnn_trainer.search.schedule import expected_epochs
+    from cnn_trainer.search.spec import final_epochs, num_proposals, rung_epochs
 
     spec, data = search.spec, search.base.experiment.data
     epochs = ", ".join(map(str, rung_epochs(search)))
@@ -28,7 +28,7 @@ def search_preparation(search: "Search") -> list[str]:
         f"space: {', '.join(search.space)}",
         f"data: {data.source}, {search.num_train:,} training images; goal: {_goal(spec.goal)}",
         f"trials: {num_proposals(search)} by {spec.method}, {spec.lanes} at a time, compared after {epochs} epochs; "
-        f"{finals}; about {expected_epochs(search):,} epochs in total",
+        f"{finals}; about {expected_epochs(search) + final_epochs(search):,} epochs in total",
     ]
 
 

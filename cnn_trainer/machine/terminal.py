@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO, TYPE_CHECKING, TextIO
@@ -66,10 +66,11 @@ def in_foreground(stream: IO[str]) -> bool:
 
 
 @contextmanager
-def cursor_shown_when_stopped(stream: TextIO) -> Iterator[None]:
+def cursor_shown_when_stopped(stream: TextIO, continued: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Use around code that draws on ``stream`` and hides the cursor: Ctrl-Z shows it before it stops the process.
 
-    When the process continues in the foreground, the cursor is hidden again.
+    When the process continues in the foreground, the cursor is hidden again. ``continued`` is called whenever it
+    continues, possibly between any two steps of the code in the block.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()  # handlers can be set only there
     is_heard = signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN  # what the parent ignores stays ignored
@@ -88,6 +89,7 @@ def cursor_shown_when_stopped(stream: TextIO) -> Iterator[None]:
         signal.signal(number, stop)
         if in_foreground(stream):
             write(_HIDE_CURSOR)
+        continued()
 
     before = signal.signal(signal.SIGTSTP, stop)
     try:

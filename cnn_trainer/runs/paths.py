@@ -82,8 +82,11 @@ def _latest(runs_dir: Path) -> Path:
 
 
 @raised_as(RunDirectoryError)
-def run_dirs(runs_dir: Path) -> list[Path]:
-    """Everything that looks like a run, by its name or its run.json, newest first, including symbolic links."""
+def run_dirs(runs_dir: Path, record_file: str = RECORD_FILE) -> list[Path]:
+    """Everything that looks like a run, by its name or its run.json, newest first, including symbolic links.
+
+    With the name of another record, everything that looks like what this record describes.
+    """
 
     def newest(path: Path) -> tuple[str, int, str]:
         stamped = _STAMPED.fullmatch(path.name)
@@ -94,7 +97,7 @@ def run_dirs(runs_dir: Path) -> list[Path]:
         for entry in entries:
             stamped = _STAMPED.fullmatch(entry.name)
             if entry.is_dir(follow_symlinks=False):
-                if stamped or os.path.lexists(Path(entry.path, RECORD_FILE)):
+                if stamped or os.path.lexists(Path(entry.path, record_file)):
                     found.append(runs_dir / entry.name)
             elif stamped and entry.is_symlink():
                 found.append(runs_dir / entry.name)

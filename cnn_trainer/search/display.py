@@ -1,76 +1,109 @@
-"""Progress of a running search: a live table on a terminal, or else one plain line per job."""
+"""What the user sees while a search runs: a live table on a terminal, and one line per job."""
 
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, TextIO
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, TextIO
 
 from cnn_trainer.errors import count
+from cnn_trainer.machine import terminal
 from cnn_trainer.search.records import JobResult
 from cnn_trainer.search.results import epochs_spent, seen_trials, value_of
-from cnn_trainer.search.schedule import Job, label, ranking
-from cnn_trainer.search.spec import Search, num_proposals, rung_epochs, score
+from cnn_trainer.search.schedule import Job, expected_epochs, label, ranking
+from cnn_trainer.search.spec import Search, final_epochs, num_proposals, rung_epochs, score
 from cnn_trainer.training.display import format_seconds
 
-Mode = Literal["quiet", "lines", "live"]
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+_DRAW_SECONDS = 0.2
 
 
 class SearchDisplay:
-    """Shows the progress of a search on ``stream``. The time left is estimated from the epochs of this session."""
+    """Shows the progress of a search. The time left is estimated from the epochs of this session.
 
-    def __init__(self, search: Search, stream: TextIO = sys.stderr, mode: Mode = "quiet") -> None:
-        self._search, self._stream, self._mode = search, stream, mode
-        self._live: Any = None
+    Args:
+        search: The search.
+        say: Called with one line of text for each finished job.
+        drawn_on: The terminal, ``sys.stderr``, on which the live table is drawn; None for none. What ``say`` and others
+            write to ``sys.stderr`` in the meantime appears above the table.
+    """
+
+    def __init__(
+        self, search: Search, say: Callable[[str], None] = lambda _: None, drawn_on: TextIO | None = None
+    ) -> None:
+        self._search, self._say, self._terminal = search, say, drawn_on
+        self._live: Live | None = None
+        self._drawn = -math.inf
+        self._was_stopped = False
+        self._until_end = ExitStack()
         self._results: list[JobResult] = []
         self._running: dict[str, Job] = {}
+        self._expected = expected_epochs(search)
+        self._began, self._epochs_before = time.monotonic(), 0
 
     def begin(self, results: Iterable[JobResult]) -> None:
         """Work begins; ``results`` are the results so far."""
         self._results = list(results)
         self._began, self._epochs_before = time.monotonic(), epochs_spent(self._results)
-        if self._mode == "live":
-            from rich.console import Console  # importing it takes 60 ms
-            from rich.live import Live
+        if self._terminal is not None:
+            self._until_end.enter_context(terminal.cursor_shown_when_stopped(self._terminal, self._note_stop))
+        self.draw()
 
-            console = Console(file=self._stream)
-            self._live = Live(console=console, transient=True, refresh_per_second=4, get_renderable=self._table)
-            with self._unless_nobody_looks():
-                self._live.start()
+    def _note_stop(self) -> None:
+        self._was_stopped = True
 
-    @contextmanager
-    def _unless_nobody_looks(self) -> Iterator[None]:
-        """Stop showing progress if the stream cannot be written to; the search continues."""
-        try:
-            yield
-        except OSError:
-            self._live, self._mode = None, "quiet"
+    def draw(self) -> None:
+        """Draw the table anew if that was some time ago, and if this process has the terminal. Call it often."""
+        if self._terminal is None or time.monotonic() - self._drawn < _DRAW_SECONDS:
+            return
+        self._drawn = time.monotonic()
+        with suppress(OSError):  # the terminal is gone
+            is_ours = terminal.in_foreground(self._terminal)
+            if self._live is not None and (self._was_stopped or not is_ours):
+                self._live.console.quiet = True  # the table stays where it is, because the shell has written below it
+                self._live.stop()
+                self._live = None
+            self._was_stopped = False
+            if is_ours:
+                self._live = self._live or self._new_live(self._terminal)
+                self._live.refresh()
+
+    def _new_live(self, stream: TextIO) -> "Live":
+        from rich.console import Console  # importing it takes 60 ms
+        from rich.live import Live
+
+        live = Live(
+            console=Console(file=stream),
+            get_renderable=self._table,
+            transient=True,
+            auto_refresh=False,
+            redirect_stdout=terminal.can_draw(sys.stdout),  # otherwise a result meant for a file would be drawn
+        )
+        live.start()
+        return live
 
     def start(self, job: Job) -> None:
         """A worker has started ``job``."""
         self._running[job.label] = job
-        if self._live is not None:
-            with self._unless_nobody_looks():
-                self._live.refresh()
 
     def finish(self, result: JobResult) -> None:
         """The result of a job is in the journal."""
         self._results.append(result)
         self._running.pop(label(result.trial, result.final), None)
         words = job_words(result, self._search)
-        with self._unless_nobody_looks():
-            if self._live is not None:
-                self._live.console.print(words, highlight=False, markup=False)
-            elif self._mode == "lines":
-                print("  ".join([words, *self._figures()[1:]]), file=self._stream, flush=True)
+        self._say(words if self._terminal is not None else "  ".join([words, *self._figures()[1:]]))
 
     def end(self) -> None:
-        """Work has ended, with or without an error; the live table is removed."""
+        """Work has ended, in whatever way; remove the live table."""
         if self._live is not None:
-            with self._unless_nobody_looks():
+            with suppress(OSError):  # the terminal is gone
                 self._live.stop()
             self._live = None
+        self._until_end.close()
 
     def _figures(self) -> list[str]:
         """Short texts: trials by state, the best so far, epochs, time left."""
@@ -85,12 +118,12 @@ class SearchDisplay:
         words = ", ".join(f"{number} {state}" for state, number in states.items() if number)
         best = ranking(trials)[:1]
         found = f"best {value_words(self._search, best[0].scores[-1])} (trial {best[0].trial})" if best else "best -"
-        spent, total = epochs_spent(self._results), expected_epochs(self._search)
+        spent, total = epochs_spent(self._results), self._total_epochs()
         finals = sum(result.final is not None for result in self._results)
         return [
             f"{len(trials)} of {num_proposals(self._search)} trials" + (f": {words}" if words else ""),
             found + (f", {finals} retrained" if finals else ""),
-            f"{spent:,} of about {max(spent, total):,} epochs",
+            f"{spent:,} of about {total:,} epochs",
             self._time_left(spent, total),
         ]
 
@@ -98,16 +131,24 @@ class SearchDisplay:
         done = spent - self._epochs_before
         if not done:
             return "time left unknown"
-        seconds = (time.monotonic() - self._began) / done * max(0, total - spent)
+        seconds = (time.monotonic() - self._began) / done * (total - spent)
         return f"about {format_seconds(seconds)} left"
 
-    def _table(self) -> Any:
+    def _total_epochs(self) -> int:
+        """Epochs of the whole search, as far as known: those of the finals are, those of the trials when these end."""
+        trials = epochs_spent([result for result in self._results if result.final is None])
+        if not any(result.final for result in self._results):
+            trials = max(trials, self._expected)
+        return trials + final_epochs(self._search)
+
+    def _table(self) -> "Table":
         from rich.table import Table
 
         grid = Table.grid()
+        grid.add_column(no_wrap=True)
         for words in self._figures():
             grid.add_row(words)
-        for job in list(self._running.values()):
+        for job in self._running.values():
             grid.add_row(f"{job.label}: to epoch {job.last_epoch}")
         return grid
 
@@ -125,14 +166,3 @@ def job_words(result: JobResult, search: Search) -> str:
     """A line about one finished job."""
     who = f"trial {result.trial}" + (f", fresh seed {result.final}" if result.final else "")
     return f"{who}  {count(result.epochs, 'epoch')}  {value_words(search, score(search, result))}"
-
-
-def expected_epochs(search: Search) -> int:
-    """The number of epochs in a whole search, if each rung promotes its share and no trial stops early."""
-    epochs, number = rung_epochs(search), num_proposals(search)
-    factor = search.spec.rungs.factor if search.spec.rungs else 1
-    total = 0
-    for before, here in zip((0, *epochs), epochs, strict=False):
-        total += number * (here - before)
-        number //= factor
-    return total + search.spec.final.trials * search.spec.final.seeds * epochs[-1]

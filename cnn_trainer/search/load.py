@@ -13,7 +13,7 @@ from cnn_trainer.config import faults, strict_yaml
 from cnn_trainer.config.load import Config, change_experiment, load_config
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.strict_yaml import Document, KeyPath, Value
-from cnn_trainer.errors import ConfigError, Fault
+from cnn_trainer.errors import ConfigError, DataError, Fault
 from cnn_trainer.network.fits import check_fits, known_size
 from cnn_trainer.network.shapes import ImageShape
 from cnn_trainer.runs.records import DataRecord
@@ -39,8 +39,8 @@ _DECIDES: dict[str, KeyPath] = {
 
 _Corner = Mapping[str, tuple[KeyPath, Value]]
 """Values for some keys of the experiment, each with its place in the space file."""
-_Size = tuple[ImageShape, int]
-"""The shape of the images, and the number of images to train and validate on."""
+_Size = tuple[ImageShape, int, bool]
+"""The image shape, the size of the whole training split, and whether the data has its own validation split."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def load_search(
         ConfigError: with every fault of the file, of its experiment, and of every corner of the space.
         DataError: if the training data cannot be read.
     """
-    from cnn_trainer.data import load_training
+    from cnn_trainer.data import load_training, unused_fraction
     from cnn_trainer.training.prepare import with_data_used
 
     file = _read(path)
@@ -86,16 +86,20 @@ def load_search(
         base = _base(file, parts.spec)
     except ConfigError as error:
         raise ConfigError(*_in_order(file, [*parts.found, *error.faults])) from None
-    size = known_size(base.experiment.data.source)
-    spec = _require(file, parts, _corner_faults(file, _validating(base, parts.spec), parts, size))
-    data = load_training(base.experiment.data, base.experiment.seed, warn, progress).record
+    experiment, base = base.experiment, _validating(base, parts.spec)
+    known = known_size(base.experiment.data.source)
+    size = (*known, False) if known else None  # none of these sources has a validation split of its own
+    spec = _require(file, parts, _corner_faults(file, base, parts, size))
+    try:
+        data = load_training(base.experiment.data, base.experiment.seed, warn, progress).record
+    except DataError as error:
+        own_fraction = error.place == "data.validation_fraction" and not experiment.data.validation_fraction
+        raise (error.at(file.fault(("validation_fraction",), "").place) if own_fraction else error) from None
+    if data.validation_from == "own" and experiment.data.validation_fraction:
+        warn(unused_fraction(data.location, data.num_validation))
     base = replace(base, experiment=with_data_used(base.experiment, data))
-    num_examples = data.num_train + data.num_validation
-    if not data.num_validation:
-        base = _validating(base, spec)
-        num_validation = round(num_examples * spec.validation_fraction)  # as data/splits.py counts
-        data = strict_json.changed(data, num_train=num_examples - num_validation, num_validation=num_validation)
-    if (read := (ImageShape(*data.image_shape), num_examples)) != size:
+    read = (ImageShape(*data.image_shape), data.num_whole_train, data.validation_from == "own")
+    if read != size:
         _require(file, parts, _corner_faults(file, base, parts, read))
     return _search(spec, parts.space, base, data), data
 

@@ -2,12 +2,10 @@
 
 import difflib
 import os
-import re
-from contextlib import suppress
 from pathlib import Path
 
-from cnn_trainer.errors import RunDirectoryError, raised_as
-from cnn_trainer.storage import files
+from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.runs.paths import run_dirs
 
 SPACE_FILE = "search.yaml"
 EXPERIMENT_FILE = "experiment.yaml"
@@ -16,11 +14,9 @@ JOURNAL_FILE = "journal.jsonl"
 TRIALS_DIR = "trials"
 BEST_FILE = "best.yaml"
 
-_STAMPED = re.compile(r"[0-9]{8}-[0-9]{6}-.+", re.DOTALL)
 _SEE = "see: cnn-train search list"
 
 
-@raised_as(RunDirectoryError)
 def resolve_search(text: str, searches_dir: Path) -> Path:
     """The search that ``text`` means: a path, a name under ``searches_dir``, or ``latest``.
 
@@ -48,18 +44,11 @@ def resolve_search(text: str, searches_dir: Path) -> Path:
     raise RunDirectoryError(problem, place=f"{text!r}", remedy=_SEE)
 
 
-@raised_as(RunDirectoryError)
 def search_dirs(searches_dir: Path) -> list[Path]:
     """The searches under ``searches_dir``, newest first, without links; none if there is no such folder.
 
     Raises:
         RunDirectoryError: if it cannot be read.
     """
-    found = []
-    with files.reported(searches_dir, "read"), suppress(FileNotFoundError), os.scandir(searches_dir) as entries:
-        for entry in entries:
-            is_search = _STAMPED.fullmatch(entry.name) and os.path.lexists(Path(entry.path, SEARCH_FILE))
-            if is_search and entry.is_dir(follow_symlinks=False):
-                found.append(searches_dir / entry.name)
-    # By time, then by length, so that name, name-2, …, name-10 of the same second are in order.
-    return sorted(found, key=lambda path: (path.name[:15], len(path.name), path.name), reverse=True)
+    found = run_dirs(searches_dir, SEARCH_FILE)
+    return [path for path in found if os.path.lexists(path / SEARCH_FILE) and not path.is_symlink()]

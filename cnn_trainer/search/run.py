@@ -63,7 +63,12 @@ def require_same_data(opened: OpenSearch, warn: Callable[[str], None], progress:
     """Check that the images are those that the search began with. Raises DataError or RunDirectoryError."""
     experiment = opened.search.base.experiment
     found = data.load_training(experiment.data, experiment.seed, warn, progress).record
-    if found.train_sha256 != opened.record.data.train_sha256:
-        digests = f"digest {found.train_sha256[:12]}…, the search has {opened.record.data.train_sha256[:12]}…"
-        problem = f"these are not the images that the search began with ({digests})"
-        raise RunDirectoryError(problem, place=found.location)
+    begun = opened.record.data
+    for split, now, before in (
+        ("training", found.train_sha256, begun.train_sha256),
+        ("validation", found.validation_sha256, begun.validation_sha256),
+    ):
+        if now != before:
+            digests = f"digest {str(now)[:12]}…, the search has {str(before)[:12]}…"
+            problem = f"these are not the {split} images that the search began with ({digests})"
+            raise RunDirectoryError(problem, place=found.location)

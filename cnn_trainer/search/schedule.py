@@ -11,11 +11,15 @@ Parallel Hyperparameter Tuning" (2020), algorithm 2.
 import bisect
 import heapq
 import math
+import random
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cnn_trainer.search.records import JobResult
-from cnn_trainer.search.spec import Changes, Search, epoch_cost, num_proposals, rung_epochs, score
+from cnn_trainer.search.spec import Changes, Search, canonical, epoch_cost, num_proposals, rung_epochs, score
+
+_MAX_PLAYED = 1000  # trials for expected_epochs; more would take seconds
 
 
 def label(trial: int, final: int | None) -> str:
@@ -93,7 +97,8 @@ class Schedule:
 
     def __init__(self, search: Search, propose: Propose) -> None:
         self.search, self.propose = search, propose
-        self._trials: list[Seen] = []
+        self.trials: list[Seen] = []  # in order of their numbers, with the scores known so far
+        self._costs: dict[str, int] = {}  # of an epoch, by changes
         self._reached: list[list[tuple[float, int]]] = [[] for _ in rung_epochs(search)]  # scores and trials, sorted
         self._under_way: list[tuple[int, int, Job]] = []  # a heap ordered by virtual end, then by trial
         self._now = 0
@@ -110,15 +115,14 @@ class Schedule:
         """Advance to the first job in virtual time that has no result yet, or to the end."""
         while True:
             while len(self._under_way) < self.search.spec.lanes and (job := self._next_job(known)):
-                cost = (job.last_epoch - job.first_epoch + 1) * epoch_cost(self.search, job.changes)
-                heapq.heappush(self._under_way, (self._now + cost, job.trial, job))
+                heapq.heappush(self._under_way, (self._now + self._cost(job), job.trial, job))
             if not self._under_way:
                 return
             end, number, job = self._under_way[0]
             if (number, None, job.rung) not in known:
                 return
             heapq.heappop(self._under_way)
-            self._now, seen = end, self._trials[number - 1]
+            self._now, seen = end, self.trials[number - 1]
             seen.scores.append(score(self.search, known[number, None, job.rung]))
             seen.is_under_way = False
             bisect.insort(self._reached[job.rung - 1], (seen.scores[-1], number))
@@ -130,20 +134,26 @@ class Schedule:
             if (seen := self._promotable(rung)) is not None:
                 seen.is_under_way = True
                 return Job(seen.trial, None, rung + 1, epochs[rung - 1] + 1, epochs[rung], seen.changes)
-        number = len(self._trials) + 1
+        number = len(self.trials) + 1
         if number > num_proposals(self.search):
             return None
         first = known.get((number, None, 1))
-        changes = self.propose(number, self._trials) if first is None else first.changes
-        self._trials.append(Seen(number, changes, is_under_way=True))
+        changes = self.propose(number, self.trials) if first is None else first.changes
+        self.trials.append(Seen(number, changes, is_under_way=True))
         return Job(number, None, 1, 1, epochs[0], changes)
+
+    def _cost(self, job: Job) -> int:
+        changes = canonical(job.changes)
+        if changes not in self._costs:
+            self._costs[changes] = epoch_cost(self.search, job.changes)
+        return (job.last_epoch - job.first_epoch + 1) * self._costs[changes]
 
     def _promotable(self, rung: int) -> Seen | None:
         """The best trial waiting at ``rung``, if it is among the best 1/factor of all trials that have reached it."""
         reached = self._reached[rung - 1]
         factor = self.search.spec.rungs.factor if self.search.spec.rungs else len(reached) + 1
         for value, number in reached[: len(reached) // factor]:
-            seen = self._trials[number - 1]
+            seen = self.trials[number - 1]
             if len(seen.scores) == rung and not seen.is_under_way and math.isfinite(value):
                 return seen
         return None
@@ -154,6 +164,34 @@ class Schedule:
         seeds = [(experiment.seed + number) % 2**31 for number in range(1, spec.final.seeds + 1)]
         return [
             Job(seen.trial, number, len(epochs), 1, epochs[-1], {**seen.changes, "seed": seed})
-            for seen in ranking(self._trials)[: spec.final.trials]
+            for seen in ranking(self.trials)[: spec.final.trials]
             for number, seed in enumerate(seeds, start=1)
         ]
+
+
+def expected_epochs(search: Search) -> int:
+    """The number of epochs that the trials of a whole search take, not counting the finals.
+
+    It cannot be known beforehand, since a trial may be promoted at its time and be beaten later. So the schedule is
+    played three times with made-up results, in which the trials of a TPE search get better and better, and the
+    median is taken.
+    """
+    return statistics.median_low(_played_epochs(search, seed) for seed in range(3))
+
+
+def _played_epochs(search: Search, seed: int) -> int:
+    epochs, num_trials = rung_epochs(search), num_proposals(search)
+    num_played = min(num_trials, _MAX_PLAYED)
+    fall = 0.75 if search.spec.method == "tpe" else 0.0
+    rng = random.Random(seed)  # noqa: S311
+    results = []
+    for trial in range(1, num_played + 1):
+        value = rng.random() * (1 - fall * trial / num_played)
+        for rung, epoch in enumerate(epochs, start=1):
+            result = {"trial": trial, "rung": rung, "changes": {}, "status": "ok", "epochs": epoch}
+            measures = {"validation_loss": value, "validation_accuracy": 1 - value, "seconds": 0.0, "step_seconds": 0.0}
+            results.append(JobResult.model_validate(result | measures))
+    schedule = Schedule(search, lambda *_: {})
+    schedule.plan(results)
+    played = sum(epochs[len(seen.scores) - 1] for seen in schedule.trials if seen.scores)
+    return round(played * num_trials / num_played)

@@ -149,6 +149,12 @@ def rung_epochs(search: Search) -> tuple[int, ...]:
     return (*epochs, rungs.last) if epochs[-1] < rungs.last else tuple(epochs)
 
 
+def final_epochs(search: Search) -> int:
+    """The number of epochs that the finals take, if none of them stops early."""
+    final = search.spec.final
+    return min(final.trials, num_proposals(search)) * final.seeds * rung_epochs(search)[-1]
+
+
 def epoch_cost(search: Search, changes: Changes) -> int:
     """Virtual time of an epoch of a trial: multiply-adds of the forward pass, plus one per weight in each step."""
     experiment = change_experiment(search.base.experiment, changes)

@@ -64,6 +64,7 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
             plan = schedule.plan(results)
             while not plan.is_done:
                 _hand_out(opened, plan.jobs, workers, num_workers, heard, feedback)
+                feedback.display.draw()
                 began = time.monotonic()
                 worker, line = _next(heard)
                 _note_silence(workers, min(_LOOK_SECONDS, time.monotonic() - began))
@@ -96,6 +97,8 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
                     plan = schedule.plan(results)
         finally:
             _end(workers)
+        if stop.signal_number is not None:  # it came while the last result was written or the workers ended
+            raise StoppedError("the search was stopped", stop.signal_number)
 
 
 def _hand_out(

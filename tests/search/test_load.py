@@ -3,11 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cnn_trainer.errors import ConfigError
+from cnn_trainer.errors import ConfigError, DataError
 from cnn_trainer.search.load import load_search, restore_search
 from cnn_trainer.search.spec import num_points
+
+SMALL_SPACE = "{training.batch_size: {choices: [8, 12]}}"
 
 
 def loaded(path):
@@ -200,3 +203,59 @@ def test_a_space_of_too_many_corners_is_refused_only_if_a_section_alone_has_them
     wide = ", ".join(f"model.{key}: {{choices: {[x / 100 for x in range(1, 51)]}}}" for key in ("l1", "l2", "dropout"))
     (fault,) = faults_of(write_space(f"{{{wide}}}"))
     assert "space: has 125,000 corners to check, more than the limit of 20,000" in fault
+
+
+@pytest.fixture
+def write_split_space(write_space, tmp_path, strokes):
+    """A function of an experiment's text and of keys that writes a space over data with a validation split, or not."""
+
+    def write(training="{}", own=True, num_train=192, fraction=0.0, space=SMALL_SPACE, **keys):
+        arrays = {**strokes, "x_train": strokes["x_train"][:num_train], "y_train": strokes["y_train"][:num_train]}
+        if own:
+            arrays |= {"x_val": strokes["x_test"], "y_val": strokes["y_test"]}
+        np.savez(tmp_path / "split.npz", **arrays)
+        path = write_space(space, **keys)
+        (tmp_path / "base.yaml").write_text(
+            f"{{data: {{source: npz, path: {tmp_path}/split.npz, validation_fraction: {fraction}}}, "
+            f"model: {{builder: cnn, filters: [4]}}, training: {training}}}"
+        )
+        return path
+
+    return write
+
+
+def test_data_with_its_own_validation_split_is_used_whole(write_split_space):
+    search, data = loaded(write_split_space())
+    assert (data.validation_from, data.num_train, data.num_validation) == ("own", 192, 96)
+    assert (search.base.experiment.data.validation_fraction, search.num_train) == (0.0, 192)
+    search, data = loaded(write_split_space(own=False))
+    assert (data.validation_from, data.num_train, data.num_validation) == ("carved", 173, 19)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("training", ["{schedule: {name: plateau}}", "{early_stopping: {patience: 2}}"])
+def test_what_needs_a_validation_split_has_one_in_a_search(write_split_space, own, training):
+    loaded(write_split_space(training, own))
+
+
+@pytest.mark.parametrize(("own", "size"), [(True, 192), (False, 173)])
+def test_a_batch_is_compared_with_the_training_split_that_is_used(write_split_space, own, size):
+    space = f"{{training.batch_size: {{choices: [8, {size}]}}}}"
+    loaded(write_split_space(own=own, space=space))
+    space = f"{{training.batch_size: {{choices: [8, {size + 1}]}}}}"
+    (fault,) = faults_of(write_split_space(own=own, space=space))
+    assert f"batch_size.choices[1]: got {size + 1}; at most {size}, the size of the training split" in fault
+
+
+def test_a_fraction_that_is_not_used_is_told(write_split_space):
+    warnings = []
+    load_search(write_split_space(fraction=0.2), warnings.append, lambda *_: None)
+    assert len(warnings) == 1
+    assert "data.validation_fraction is not used" in warnings[0]
+
+
+def test_a_class_too_small_to_validate_on_is_told_where_the_fraction_is_set(write_split_space, tmp_path):
+    path = write_split_space(own=False, num_train=12, validation_fraction=0.01)
+    with pytest.raises(DataError) as caught:
+        loaded(path)
+    assert re.fullmatch(rf"{path}:\d+", caught.value.place)

@@ -1,5 +1,6 @@
 """The schedule: which jobs are issued, and that nothing but the file decides it."""
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from search_worker import computed
 
 from cnn_trainer.search.proposals import new_schedule, propose
-from cnn_trainer.search.schedule import Schedule, Seen, ranking
+from cnn_trainer.search.results import epochs_spent
+from cnn_trainer.search.schedule import Schedule, Seen, expected_epochs, ranking
 from cnn_trainer.search.spec import epoch_cost, identity, num_proposals, rung_epochs
 
 
@@ -151,3 +153,24 @@ def test_a_larger_network_and_smaller_batches_cost_more(make_search):
     small, large = {"model.filters": [4]}, {"model.filters": [16, 32]}
     assert 0 < epoch_cost(search, small) < epoch_cost(search, large)
     assert epoch_cost(search, small) < epoch_cost(search, {**small, "training.batch_size": 10})
+
+
+@pytest.mark.parametrize("method", ["tpe", "random"])
+@pytest.mark.parametrize("keys", [{}, {"trials": 64, "lanes": 7}, {"goal": "validation_accuracy", "trials": 40}])
+def test_the_epochs_of_a_search_are_foretold(make_search, method, keys):
+    searches = [make_search(method=method, seed=seed, **keys) for seed in range(5)]
+    spent = [epochs_spent([one for one in searched(search) if one.final is None]) for search in searches]
+    assert expected_epochs(searches[0]) == pytest.approx(np.median(spent), rel=0.2)
+
+
+def test_the_epochs_are_foretold_exactly_if_nothing_depends_on_the_results(make_search):
+    assert expected_epochs(make_search(rungs="null", trials=6)) == 6 * 10
+    assert expected_epochs(make_search(rungs="{first: 2, last: 2}", trials=2000)) == 2000 * 2
+    assert expected_epochs(make_search("{training.batch_size: {choices: [8, 16]}}", rungs="null")) == 2 * 10
+
+
+def test_foretelling_takes_no_time_that_a_user_notices(make_search):
+    search = make_search(trials=10_000)
+    began = time.process_time()
+    expected_epochs(search)
+    assert time.process_time() - began < 2

@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from support import invoke, read_json
+from faults.harness import small_disk
+from support import invoke, read_json, signals_heard
 
 SPACE = """\
 name: tiny
@@ -120,8 +122,7 @@ def wait_for(home, num_lines):
 
 def test_a_search_that_is_killed_and_stopped_comes_to_the_same(finished, cnn_train, tmp_path):
     home, answer = finished
-    for name in ("strokes.npz", "small.yaml", "space.yaml"):
-        (tmp_path / name).write_bytes((home / name).read_bytes())
+    copied(home, tmp_path)
     first = start(tmp_path, "space.yaml")
     wait_for(tmp_path, 1)
     os.kill(first.pid, signal.SIGKILL)
@@ -134,6 +135,55 @@ def test_a_search_that_is_killed_and_stopped_comes_to_the_same(finished, cnn_tra
     assert (second.returncode, "continue with: cnn-train search --resume" in err) in ((143, True), (0, False))
     end = cnn_train("search", "--resume", "latest", "--json", cwd=tmp_path)
     assert end.json["identity_sha256"] == answer.json["identity_sha256"]
+
+
+def copied(home, there):
+    for name in ("strokes.npz", "small.yaml", "space.yaml"):
+        (there / name).write_bytes((home / name).read_bytes())
+
+
+@pytest.mark.parametrize("moment", ["loading", "scoring"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_outside_of_the_jobs_says_how_to_go_on(finished, cnn_train, tmp_path, number, moment):
+    home, answer = finished
+    copied(home, tmp_path)
+    shutil.copytree(home / "searches", tmp_path / "searches")
+    folder = tmp_path / answer.json["search"]
+    record = read_json(folder / "search.json") | {"status": "interrupted", "identity_sha256": None}
+    (folder / "search.json").write_text(json.dumps(record))
+    (folder / "best.yaml").unlink()
+    (tmp_path / answer.json["winning_run"] / "evaluation.json").unlink()
+    for path in (folder / "experiment.yaml", *(folder / "trials").glob("*/config.yaml")):
+        path.write_text(path.read_text().replace(str(home), str(tmp_path)))
+    with signals_heard():
+        process = start(tmp_path, "--resume", "latest")
+    while moment == "scoring" and not (folder / "best.yaml").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(number)
+    sent = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 2
+    words = f"the search was stopped; continue with: cnn-train search --resume searches/{folder.name}"
+    assert (process.returncode, err.splitlines()[-1]) == (128 + number, words)
+    end = cnn_train("search", "--resume", "latest", "--json", cwd=tmp_path).json
+    assert end["identity_sha256"] == answer.json["identity_sha256"]
+    assert end["test_accuracy"] == answer.json["test_accuracy"]
+
+
+def test_a_full_disk_ends_a_search_that_goes_on_once_there_is_room(finished, cnn_train, tmp_path):
+    home, answer = finished
+    copied(home, tmp_path)
+    with small_disk(tmp_path / "disk", 250) as disk:
+        full = cnn_train("search", "space.yaml", "--searches-dir", "disk", cwd=tmp_path)
+        assert full.code == 6
+        *_, go_on, error = full.err.splitlines()
+        assert go_on.startswith("nothing is lost; continue with: cnn-train search --resume disk/")
+        assert error.startswith("error: disk/")
+        assert "No space left on device; free some space on its disk" in error
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        end = cnn_train("search", "--resume", "latest", "--searches-dir", "disk", "--json", cwd=tmp_path)
+        assert end.json["identity_sha256"] == answer.json["identity_sha256"]
 
 
 def test_a_wrong_space_file_is_refused_before_anything_is_written(space, tmp_path):
@@ -191,7 +241,7 @@ def test_other_images_than_the_search_began_with_are_refused(finished, cnn_train
     (copy / "experiment.yaml").write_text(experiment)
     answer = cnn_train("search", "--resume", "latest", cwd=tmp_path)
     assert answer.code == 6
-    assert "these are not the images that the search began with" in answer.err
+    assert "these are not the training images that the search began with" in answer.err
 
 
 def test_a_search_that_fails_says_how_to_go_on(space, cnn_train, tmp_path):

@@ -7,8 +7,9 @@ import threading
 import time
 
 import pytest
+from faults.harness import small_disk
 
-from cnn_trainer.errors import CnnTrainError, DeviceError, StoppedError
+from cnn_trainer.errors import CnnTrainError, DeviceError, RunDirectoryError, StoppedError
 from cnn_trainer.machine import child
 from cnn_trainer.search import journal, supervise
 from cnn_trainer.search.display import SearchDisplay
@@ -137,3 +138,28 @@ def test_a_system_without_room_for_a_process_is_told(make_opened, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with pytest.raises(DeviceError, match="Resource temporarily unavailable; use fewer workers with --workers"):
         supervise.supervise(opened, SearchFeedback(pytest.fail, SearchDisplay(opened.search)), 2)
+
+
+def test_a_disk_too_full_for_the_journal_loses_no_result(make_opened, search_with, tmp_path):
+    with small_disk(tmp_path / "searches", 24) as disk:
+        opened = make_opened()
+        with pytest.raises(RunDirectoryError, match=r"journal\.jsonl: cannot be appended to: No space left on device"):
+            search_with("compute", opened=opened)
+        results = journal.read_results(opened.dir)
+        subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
+        search_with("compute", opened=opened)
+        assert journal.read_results(opened.dir)[: len(results)] == results
+        assert results
+        digest = found(opened)
+    assert digest == found(search_with("compute")[0])
+
+
+def test_a_search_stops_also_if_the_signal_comes_with_its_last_result(search_with, monkeypatch):
+    def end(workers):
+        real(workers)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    real = supervise._end
+    monkeypatch.setattr(supervise, "_end", end)
+    with pytest.raises(StoppedError):
+        search_with("compute", trials=2, final={"trials": 1})
