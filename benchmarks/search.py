@@ -11,13 +11,15 @@ runs these programs for each seed of the proposals, one after the other, each as
     keras-tuner  KerasTuner's Hyperband with the Keras model, ``compile`` and ``fit``
 
 All have the same space, images, threads and training seed. KerasTuner proposes about as many trials as the others, and
-continues a trial from its weights only, so that a schedule begins again. For each program, the table says when the
-validation loss that random search ended with was first reached after an epoch: after how many seconds in training
-steps, and after how many seconds of the whole process. For ``cnn-train search`` that is when the job has ended.
+continues a trial from its weights only, so that a schedule begins again. The table shows after how many epochs of all
+trials, seconds in training steps, and seconds since the start of the process the best validation loss that random
+search found was first reached, and what the whole search came to. ``random / this`` compares the seconds in training
+steps. For ``cnn-train search``, the seconds of the process are those at the end of the job.
 """
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -25,36 +27,34 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_trainer import data
+from search_programs import FACTOR, OTHERS, Point
+
 from cnn_trainer.cli.tables import table
 from cnn_trainer.config import strict_yaml
-from cnn_trainer.config.load import change_experiment
-from cnn_trainer.errors import CnnTrainError, DivergedError
+from cnn_trainer.errors import CnnTrainError
 from cnn_trainer.machine import child
 from cnn_trainer.runs import store
 from cnn_trainer.search import journal
-from cnn_trainer.search.load import load_search
 from cnn_trainer.search.paths import JOURNAL_FILE, search_dirs
-from cnn_trainer.search.spec import Changes, Search
-from cnn_trainer.training.display import Display
-from cnn_trainer.training.prepare import Feedback
-from cnn_trainer.training.run import train_until
 
 HERE = Path(__file__).resolve().parent
 SPACE = HERE.parent / "configs" / "searches" / "mnist-5k.yaml"
-FACTOR = 3
 LOOK_SECONDS = 0.05  # interval between looks at the journal of a search
 
-Point = tuple[float, float, float]
-"""After an epoch: seconds since the process started, seconds spent in training steps so far, and validation loss."""
+HEADING = (
+    "program", "reached", "epochs", "s in steps", "s", "random / this",
+    "epochs in all", "s in steps in all", "s in all", "best loss",
+)  # fmt: skip
+
+PROGRAMS = ("random", "tpe", *OTHERS)
 
 
 def compare(space: Path, num_seeds: int, trials: int, last: int, only: Sequence[str]) -> None:
-    """Run all programs for each seed, and print their figures as they come and then in a table."""
+    """Run all programs for each seed, and print a table for the seed; print a table for all seeds at the end."""
     found: dict[str, list[list[Point]]] = defaultdict(list)
     programs = [name for name in PROGRAMS if name == "random" or name in only]
     for seed in range(1, num_seeds + 1):
@@ -63,15 +63,10 @@ def compare(space: Path, num_seeds: int, trials: int, last: int, only: Sequence[
             with tempfile.TemporaryDirectory(prefix="cnn-train-search-") as folder:
                 file = Path(folder) / "space.yaml"
                 file.write_text(json.dumps(_space(space, name, seed, trials, last)), encoding="utf-8")
-                points = _measure(name, file)
-            found[name].append(points)
-            seconds, trained, _ = points[-1]
-            losses = [loss for *_, loss in points]
-            say(
-                f"seed {seed}  {name}  {len(points)} epochs  {trained:.1f} s in steps  {seconds:.1f} s in all  "
-                f"best validation loss {min(losses):.4f} in epoch {losses.index(min(losses)) + 1}"
-            )
-    _show(found)
+                found[name].append(_measure(name, file))
+            say(f"seed {seed}: {name} has ended")
+        say(*_report({name: found[name][-1:] for name in programs}))
+    sys.stdout.write("\n".join([*_report(found), "medians over the seeds (lowest to highest)\n"]))
 
 
 def _space(space: Path, program: str, seed: int, trials: int, last: int) -> dict[str, Any]:
@@ -96,7 +91,7 @@ def _measure(program: str, space: Path) -> list[Point]:
         return _search(space)
     words = (program, str(space), repr(time.time()))
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
-    ended = child.run_child("search:work", *words, environment=environment, folder=str(HERE))
+    ended = child.run_child("search_programs:work", *words, environment=environment, folder=str(HERE))
     if ended.failure:
         raise CnnTrainError("\n".join([*ended.messages[-20:], f"failed ({ended.failure})"]), place=program)
     return [(seconds, trained, loss) for seconds, trained, loss in json.loads(ended.stdout)]
@@ -132,188 +127,61 @@ def _search(space: Path) -> list[Point]:
     return points
 
 
-def work() -> None:
-    """In a process: run the program named first on the command line, and print its points as JSON."""
-    program, space, began = sys.argv[1:]
-    search, _ = load_search(Path(space), say, data.no_progress)
-    child.answer(lambda: list(_OTHERS[program](search, float(began), Path(space).parent)))
-
-
-def with_optuna(search: Search, began: float, folder: Path) -> list[Point]:
-    """TPESampler and HyperbandPruner with Optuna's defaults. A trial is pruned within its training."""
-    import optuna
-
-    from cnn_trainer.search.proposals import distributions
-
-    points: list[Point] = []
-    last = search.base.experiment.training.epochs
-    study = optuna.create_study(
-        study_name=f"seed {search.spec.seed}",  # which determines the bracket of each trial
-        sampler=optuna.samplers.TPESampler(seed=search.spec.seed),
-        pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=last, reduction_factor=FACTOR),
-    )
-
-    class Report(Display):
-        """Reports each epoch of a trial, and ends its training when it is pruned."""
-
-        def __init__(self, trial: optuna.Trial, run_dir: Path) -> None:
-            super().__init__()
-            self._trial, self._run_dir = trial, run_dir
-
-        def epoch(self, epoch: int, words: str) -> None:
-            line = store.read_metrics(store.open_run(self._run_dir))[-1]
-            if line.validation_loss is None or line.images_per_second is None:
-                raise AssertionError(words)
-            trained = points[-1][1] if points else 0.0
-            trained += search.num_train / line.images_per_second
-            points.append((time.time() - began, trained, line.validation_loss))
-            self._trial.report(line.validation_loss, epoch)
-            if epoch < last and self._trial.should_prune():
-                raise optuna.TrialPruned
-
-    for number in range(1, search.spec.trials + 1):
-        trial = study.ask(distributions(search))
-        config = replace(
-            search.base, experiment=change_experiment(search.base.experiment, _changes(search, trial.params))
-        )
-        first, run_dir = len(points), folder / "trials" / f"{number:04}"
-        try:
-            train_until(config, run_dir, last, Feedback(say, display=Report(trial, run_dir)))
-            study.tell(trial, min(loss for *_, loss in points[first:]))
-        except optuna.TrialPruned:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        except DivergedError:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    return points
-
-
-def with_keras_tuner(search: Search, began: float, folder: Path) -> list[Point]:
-    """Hyperband with KerasTuner's defaults, in as many iterations as come closest to the number of trials."""
-    base = search.base.experiment
-    loaded = data.load_training(base.data, base.seed, say)
-    train, validation = loaded.train, loaded.validation
-    import keras
-    import keras_tuner
-    import tensorflow as tf
-
-    from cnn_trainer.network.build import build_model
-    from cnn_trainer.training.optimizer import build_optimizer
-
-    if validation is None:
-        raise AssertionError("a search always has a validation split")
-    tf.config.threading.set_intra_op_parallelism_threads(base.runtime.intra_op_threads)
-    tf.config.threading.set_inter_op_parallelism_threads(base.runtime.inter_op_threads)
-    points: list[Point] = []
-
-    def point(parameters: Any) -> Changes:
-        """The changes of a trial; a choice is asked for by its position, because it may be a list."""
-        found: dict[str, int | float] = {}
-        for key, dimension in search.space.items():
-            if dimension.choices is not None:
-                found[key] = parameters.Choice(key, list(range(len(dimension.choices))))
-                continue
-            low, high = dimension.bounds()
-            sampling = "log" if dimension.log else "linear"
-            if key in search.whole_keys:
-                found[key] = parameters.Int(key, int(low), int(high), sampling=sampling)
-            else:
-                found[key] = parameters.Float(key, low, high, sampling=sampling)
-        return _changes(search, found)
-
-    class Model(keras_tuner.HyperModel):
-        def build(self, hp: Any) -> Any:
-            experiment = change_experiment(base, point(hp))
-            model = build_model(experiment, train.images.shape[1:], len(loaded.record.class_names))
-            steps_per_epoch = -(-len(train.labels) // experiment.training.batch_size)
-            optimizer = build_optimizer(experiment, model, steps_per_epoch, keras.optimizers.Adam)
-            model.compile(optimizer, "sparse_categorical_crossentropy")
-            return model
-
-        def fit(self, hp: Any, model: Any, *words: Any, **keys: Any) -> Any:
-            batch_size = change_experiment(base, point(hp)).training.batch_size
-            return model.fit(*words, batch_size=batch_size, **keys)
-
-    class Clock(keras.callbacks.Callback):
-        """Notes each epoch. Its training ends where its validation begins."""
-
-        def on_epoch_begin(self, *_: Any) -> None:
-            self._epoch_began = time.monotonic()
-
-        def on_test_begin(self, *_: Any) -> None:
-            self._trained = time.monotonic() - self._epoch_began
-
-        def on_epoch_end(self, _: int, logs: Any = None) -> None:
-            before = points[-1][1] if points else 0.0
-            points.append((time.time() - began, before + self._trained, float(logs["val_loss"])))
-
-    def tuner(iterations: int) -> Any:
-        return keras_tuner.Hyperband(
-            Model(),
-            keras_tuner.Objective("val_loss", "min"),
-            max_epochs=base.training.epochs,
-            factor=FACTOR,
-            hyperband_iterations=iterations,
-            seed=search.spec.seed,
-            directory=str(folder / f"tuner-{iterations}"),
-        )
-
-    oracle = tuner(1).oracle
-    brackets = oracle._get_num_brackets()
-    trials = sum(oracle._get_size(bracket, 0) for bracket in range(brackets))
-    arrays = {"validation_data": (validation.images, validation.labels), "verbose": 0, "callbacks": [Clock()]}
-    tuner(max(1, round(search.spec.trials / trials))).search(train.images, train.labels, **arrays)
-    return points
-
-
-_OTHERS = {"optuna": with_optuna, "keras-tuner": with_keras_tuner}
-PROGRAMS = ("random", "tpe", *_OTHERS)
-
-
-def _changes(search: Search, found: Any) -> Changes:
-    """The changes of a trial, given a number for each key: its value, or the position of its choice."""
-    return {
-        key: found[key] if dimension.choices is None else dimension.choices[found[key]]
-        for key, dimension in search.space.items()
-    }
-
-
-def _show(found: dict[str, list[list[Point]]]) -> None:
+def _report(found: dict[str, list[list[Point]]]) -> list[str]:
+    """The lines of a table with a row for each program, given its points for each seed."""
     targets = [min(loss for *_, loss in points) for points in found["random"]]
+    random = [_reached(points, target) for points, target in zip(found["random"], targets, strict=True)]
     rows = []
     for name, curves in found.items():
         reached = [_reached(points, target) for points, target in zip(curves, targets, strict=True)]
+        ratios = [base.trained / this.trained for base, this in zip(random, reached, strict=True)]
         rows.append(
             [
                 name,
-                f"{sum(point is not None for point in reached)} of {len(reached)}",
-                _spread([point[1] if point else float("inf") for point in reached], ".1f"),
-                _spread([point[0] if point else float("inf") for point in reached], ".1f"),
+                f"{sum(math.isfinite(this.epochs) for this in reached)} of {len(reached)}",
+                _spread([this.epochs for this in reached], ".0f"),
+                _spread([this.trained for this in reached], ".1f"),
+                _spread([this.seconds for this in reached], ".1f"),
+                _spread(ratios, ".1f"),
+                _spread([float(len(points)) for points in curves], ".0f"),
                 _spread([points[-1][1] for points in curves], ".1f"),
                 _spread([points[-1][0] for points in curves], ".1f"),
                 _spread([min(loss for *_, loss in points) for points in curves], ".4f"),
             ]
         )
-    heading = ["program", "reached", "training s", "process s", "training s in all", "process s in all", "best loss"]
-    for line in table(heading, rows):
-        sys.stdout.write(f"{line}\n")
-    sys.stdout.write("Medians over the seeds, with the lowest and the highest.\n")
+    return table(HEADING, rows)
 
 
-def _reached(points: Sequence[Point], target: float) -> Point | None:
-    return next((point for point in points if point[2] <= target), None)
+@dataclass(frozen=True)
+class Reached:
+    """What a program needed to reach a loss; infinite if it never did."""
+
+    epochs: float
+    trained: float
+    """Seconds in training steps."""
+    seconds: float
+    """Seconds since the process started."""
+
+
+def _reached(points: Sequence[Point], target: float) -> Reached:
+    for epochs, (seconds, trained, loss) in enumerate(points, start=1):
+        if loss <= target:
+            return Reached(epochs, trained, seconds)
+    return Reached(math.inf, math.inf, math.inf)
 
 
 def _spread(values: Sequence[float], form: str) -> str:
+    """The median, and the lowest and highest if there is more than one value."""
     median, low, high = (
-        "never" if value == float("inf") else format(value, form)
+        format(value, form) if math.isfinite(value) else "never"
         for value in (statistics.median(values), min(values), max(values))
     )
-    return f"{median} ({low} to {high})"
+    return f"{median} ({low} to {high})" if len(values) > 1 else median
 
 
-def say(line: str) -> None:
-    """Print a line of progress or a warning on stderr."""
-    sys.stderr.write(f"{line}\n")
+def say(*lines: str) -> None:
+    """Print progress or a warning on stderr."""
+    sys.stderr.writelines(f"{line}\n" for line in lines)
     sys.stderr.flush()
 
 
