@@ -36,7 +36,7 @@ test: .venv/.package .venv/.tools  ## set up .venv and the tools if needed, then
 	.venv/bin/pytest
 
 soak: .venv/.package .venv/.tools  ## the full form of the fault tests: hundreds of kills, a million broken configs; takes hours
-	CNN_TRAIN_SOAK=1 .venv/bin/pytest tests/faults tests/runs/test_checkpoint.py tests/config/test_strict_yaml.py tests/serve
+	CNN_TRAIN_SOAK=1 .venv/bin/pytest tests/faults tests/runs/test_checkpoint.py tests/config/test_strict_yaml.py tests/search tests/serve
 
 load: .venv/.package  ## load test of cnn-train serve next to a bare application (RUN=latest, an exported run)
 	.venv/bin/python tests/serve/load.py "$(RUN)"

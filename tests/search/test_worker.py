@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 from support import read_json
 
+MNIST_5K = Path(__file__).parents[2] / "configs" / "searches" / "mnist-5k.yaml"
+LONGEST_SECONDS = 12.0  # between two kills of the full form; a search takes about 7 s until its workers train
 SPACE = """\
 name: tiny
 experiment: small.yaml
@@ -69,13 +72,34 @@ def is_there(pid):
     return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the workers of a process are listed in /proc only")
+def start(home, *words):
+    """A search in ``home``; what it writes to stderr is added to a file there."""
+    with (home / "stderr.txt").open("a") as stderr:
+        return subprocess.Popen([sys.executable, "-m", "cnn_trainer", "search", *words], cwd=home, stderr=stderr)
+
+
+def kill_supervisor(supervisor):
+    """Kill it, and see its workers end by themselves."""
+    left = workers_of(supervisor)
+    supervisor.kill()
+    supervisor.wait(60)
+    give_up = time.monotonic() + 2
+    while any(map(is_there, left)) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert not any(map(is_there, left))
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="the workers of a process are listed in /proc only"
+)
+
+
+@needs_proc
 def test_kills_of_workers_and_supervisor_change_nothing(undisturbed, make_home, cnn_train):
     home, rng = make_home(), random.Random(1)  # noqa: S311
     words, num_killed = ["space.yaml", "--workers", "3"], 0
     for _ in range(2):
-        command = [sys.executable, "-m", "cnn_trainer", "search", *words]
-        supervisor = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True)
+        supervisor = start(home, *words)
         give_up = time.monotonic() + 60
         while len(workers_of(supervisor)) < 2 and supervisor.poll() is None:
             assert time.monotonic() < give_up
@@ -86,18 +110,62 @@ def test_kills_of_workers_and_supervisor_change_nothing(undisturbed, make_home, 
                 os.kill(rng.choice(workers), signal.SIGKILL)
                 num_killed += 1
             time.sleep(rng.uniform(0, 1))
-        left = workers_of(supervisor)
-        supervisor.kill()
-        supervisor.communicate(timeout=60)
-        give_up = time.monotonic() + 2
-        while any(map(is_there, left)) and time.monotonic() < give_up:
-            time.sleep(0.05)
-        assert not any(map(is_there, left))
+        kill_supervisor(supervisor)
         words = ["--resume", "latest", "--workers", "2"]
     assert num_killed >= 2
     end = cnn_train("search", *words, "--json", cwd=home)
     assert end.code == 0, end.err
     assert end.json["identity_sha256"] == undisturbed[1]["identity_sha256"]
+
+
+def search_with_kills(home, rng, most_kills):
+    """Search mnist-5k in ``home``, killed at random instants and resumed each time: the numbers of kills."""
+    kills, words = Counter(), [MNIST_5K]
+    while True:
+        supervisor = start(home, *words, "--workers", "2")
+        while kills.total() < most_kills:
+            with suppress(subprocess.TimeoutExpired):
+                supervisor.wait(rng.uniform(0, LONGEST_SECONDS))
+                break
+            workers = workers_of(supervisor)
+            if workers and rng.random() < 0.5:
+                with suppress(ProcessLookupError):
+                    os.kill(rng.choice(workers), signal.SIGKILL)
+                    kills["workers"] += 1
+            else:
+                kill_supervisor(supervisor)
+                kills["supervisors"] += 1
+                break
+        code = supervisor.wait(600)
+        if code == 0:
+            return kills
+        messages = (home / "stderr.txt").read_text()
+        assert code == -signal.SIGKILL or "workers died on this trial" in messages.splitlines()[-1], messages
+        if list(home.glob("searches/*/search.json")):  # it may be killed before it has created one
+            words = ["--resume", "latest"]
+
+
+def identity_of(home):
+    """The digest of the results of the only search, which has scored one run on the test split."""
+    (search_dir,) = [path.parent for path in home.glob("searches/*/search.json")]
+    assert len(list(search_dir.glob("trials/*/evaluation.json"))) == 1
+    return read_json(search_dir / "search.json")["identity_sha256"]
+
+
+@needs_proc
+@pytest.mark.skipif("CNN_TRAIN_SOAK" not in os.environ, reason="half an hour: set CNN_TRAIN_SOAK=1")
+def test_200_kills_at_random_instants_and_any_number_of_workers_change_nothing(tmp_path):
+    digests = {}
+    for num_workers in (1, 2, 4):
+        (home := tmp_path / f"workers-{num_workers}").mkdir()
+        assert start(home, MNIST_5K, "--workers", str(num_workers)).wait(900) == 0
+        digests[home.name] = identity_of(home)
+    rng, num_kills = random.Random(2), 0  # noqa: S311
+    while num_kills < 200:
+        (home := tmp_path / f"kills-{num_kills}").mkdir()
+        num_kills += search_with_kills(home, rng, 200 - num_kills).total()
+        digests[home.name] = identity_of(home)
+    assert len(set(digests.values())) == 1, digests
 
 
 def test_a_trial_that_paused_at_two_rungs_has_the_bits_of_a_run_of_its_config(undisturbed, cnn_train, tmp_path):
