@@ -17,6 +17,7 @@ from cnn_trainer.errors import CheckFailedError, CnnTrainError, RunDirectoryErro
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch
     from cnn_trainer.search.records import SearchSummary
+    from cnn_trainer.search.shared import SharedBoard
 
 
 class _StartIsMeant(PlainGroup):
@@ -69,6 +70,22 @@ def search_start(
             help="Number of trials to train at a time, by default one per core. It does not change the result.",
         ),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A database for the search, such as postgresql://USER@HOST/DATABASE. "
+            "Every machine that runs the same command joins the search.",
+        ),
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="With --storage: where machines without a shared folder find each other's trials. "
+            "A folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, then stop.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")] = False,
@@ -86,6 +103,11 @@ def search_start(
         raise UsageError("give either a space file, or --resume SEARCH")
     if resume is not None and dry_run:
         raise UsageError("--dry-run checks a space file and cannot be combined with --resume")
+    if resume is not None and storage is not None:
+        raise UsageError("to continue a search in a database, give its space file instead of --resume")
+    if artifacts is not None and storage is None:
+        raise UsageError("--artifacts is for searches on several machines, and needs --storage")
+    board = None
     if resume is not None:
         opened = _resumed(resume, searches_dir, quiet)
         if not quiet:
@@ -101,18 +123,26 @@ def search_start(
                 say("dry run: nothing was written")
                 next_step("search", file)
             return
-        opened = journal.create_search(searches_dir, file, search, data)
+        if storage is None:
+            opened = journal.create_search(searches_dir, file, search, data)
+        else:
+            from cnn_trainer.search.shared import join_board
+
+            opened, board = join_board(file, (search, data), searches_dir, storage, artifacts, warn)
     if not quiet:
         say(f"search: {opened.dir}")
         if opened.record.status == "finished":
             say("the search is finished; nothing to do")
-    _search(opened, workers, quiet, as_json)
+    _search(opened, workers, quiet, as_json, board)
 
 
 def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
     from cnn_trainer.search import journal, paths, run
 
     opened = journal.open_search(paths.resolve_search(text, searches_dir))
+    if opened.record.study is not None:
+        remedy = "continue it with the command that began it: cnn-train search FILE --storage URL"
+        raise UsageError("this search is in a database", place=opened.dir, remedy=remedy)
     for difference in journal.version_differences(opened.record):
         warn(f"{difference}; results may differ from those of an uninterrupted search")
     with shown_download(quiet) as progress:
@@ -120,7 +150,7 @@ def _resumed(text: str, searches_dir: Path, quiet: bool) -> "OpenSearch":
     return opened
 
 
-def _search(opened: "OpenSearch", workers: int | None, quiet: bool, as_json: bool) -> None:
+def _search(opened: "OpenSearch", workers: int | None, quiet: bool, as_json: bool, board: "SharedBoard | None") -> None:
     from cnn_trainer.cli import search_words
     from cnn_trainer.machine import facts, terminal
     from cnn_trainer.search import run
@@ -133,8 +163,10 @@ def _search(opened: "OpenSearch", workers: int | None, quiet: bool, as_json: boo
     num_workers = workers or min(spec.lanes, max(1, facts.available_cores() // spec.trial_towers))
     carry_out = partial(supervise, num_workers=num_workers)
     go_on = f"continue with: cnn-train search --resume {shlex.quote(str(opened.dir))}"
+    if board is not None:
+        go_on = "continue with the same command"
     try:
-        summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out)
+        summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out, board)
     except StoppedError as error:
         raise StoppedError("the search was stopped", error.exit_code - 128, remedy=go_on) from None
     except CheckFailedError:  # resuming would end the same way
