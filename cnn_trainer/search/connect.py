@@ -44,9 +44,11 @@ def open_storage(text: str) -> RDBStorage:
     url = _url(text)
     shown = url.render_as_string(hide_password=True)
     connect_args: dict[str, object] = {}
-    if url.drivername.startswith("postgresql+psycopg"):
-        connect_args = {"connect_timeout": CONNECT_SECONDS, **_TCP}
-    elif url.drivername == "mysql+pymysql":
+    driver = url.get_dialect().driver
+    if driver in ("psycopg", "psycopg2"):
+        # A database with the encoding SQL_ASCII, which a server with the locale C creates, would give bytes.
+        connect_args = {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8", **_TCP}
+    elif driver == "pymysql":
         connect_args = {"connect_timeout": CONNECT_SECONDS, "read_timeout": 30, "write_timeout": 30}
     remedy = "check the URL, that the database is there, and that its server runs and lets this machine in"
     try:

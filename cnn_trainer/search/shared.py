@@ -151,12 +151,14 @@ class SharedBoard:
             self._transfers.put(lambda: self._upload(key, result))
 
     def score_once(self, winner: JobResult, score: Callable[[], WinnerScore]) -> WinnerScore:
-        """See ``Board``. Preferably the machine that has the winner's run computes the score.
+        """See ``Board``. Preferably a machine that has the winner's run, or can fetch it, computes the score.
 
         Raises:
             StoppedError: if a signal asked to stop while another supervisor computes the score.
         """
         run_dir = trial_dir(self._opened.dir, self._opened.search, winner)
+        if self._store is not None and not has_result(run_dir, winner):
+            self._fetch(job_key(winner), run_dir)
         began, self._awaits_score = time.monotonic(), True
         with stopping.stop_requests() as stop:
             while True:
@@ -293,12 +295,15 @@ class SharedBoard:
         self._finish(key, result)
 
     def _download(self, key: str, job: Job) -> None:
-        before = job_key(job).rpartition("-")[0] + f"-{job.rung - 1}"
+        before = f"{job.label}-{job.rung - 1}"
         run_dir = trial_dir(self._opened.dir, self._opened.search, job)
         if job.rung > 1 and job.final is None and artifacts.num_epochs(run_dir) < job.first_epoch - 1:
-            data = self._opened.search.base.experiment.data
-            self._attempt("fetched", lambda: artifacts.download(self._store, self._name(before), run_dir, data))
+            self._fetch(before, run_dir)
         self._make_ready(key)
+
+    def _fetch(self, key: str, run_dir: Path) -> None:
+        data = self._opened.search.base.experiment.data
+        self._attempt("fetched", lambda: artifacts.download(self._store, self._name(key), run_dir, data))
 
     def _name(self, key: str) -> str:
         return f"{self._database.study}-{key}.tar"
