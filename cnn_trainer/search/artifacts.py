@@ -3,6 +3,7 @@
 import shutil
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from cnn_trainer.config.load import change_experiment
 from cnn_trainer.errors import CnnTrainError, RunDirectoryError, StorageError, UsageError
 from cnn_trainer.machine.facts import install_command
 from cnn_trainer.runs import store
-from cnn_trainer.runs.paths import LOCK_FILE
+from cnn_trainer.runs.paths import CHECKPOINTS_DIR, LOCK_FILE
 from cnn_trainer.storage import files
 
 MAX_RUN_BYTES = 8 * 1024**3  # unpacked
@@ -45,7 +46,9 @@ def open_artifacts(text: str) -> ArtifactStore:
         raise UsageError(f"{text} is not a place for artifacts", place="--artifacts", remedy=remedy)
     kind, package = kinds[parts.scheme]
     try:
-        opened = kind(parts.netloc)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls one of them experimental
+            opened = kind(parts.netloc)
     except ImportError:
         remedy = f"install it with: {install_command(package)}"
         raise UsageError(f"needs the package {package}, which is not installed", place=text, remedy=remedy) from None
@@ -69,7 +72,7 @@ class _Prefixed:
         self._inner.write(f"{self._prefix}/{name}", content)
 
 
-def upload(target: ArtifactStore, name: str, run_dir: Path) -> None:
+def save_run(target: ArtifactStore, name: str, run_dir: Path) -> None:
     """Write a run directory, which no process works on, to the store as one tar file."""
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
@@ -80,7 +83,7 @@ def upload(target: ArtifactStore, name: str, run_dir: Path) -> None:
         target.write(name, file)
 
 
-def download(source: ArtifactStore, name: str, run_dir: Path, data: Any) -> None:
+def fetch_run(source: ArtifactStore, name: str, run_dir: Path, data: Any) -> None:
     """Put a run directory from the store in the place of ``run_dir``, with this machine's data section.
 
     Args:
@@ -96,6 +99,7 @@ def download(source: ArtifactStore, name: str, run_dir: Path, data: Any) -> None
     with tempfile.TemporaryDirectory(dir=run_dir.parent, prefix=".tmp-") as folder:
         new = Path(folder) / run_dir.name
         new.mkdir()
+        (new / CHECKPOINTS_DIR).mkdir()
         with tempfile.TemporaryFile() as file:
             with source.open_reader(name) as stream:
                 _copy_bounded(stream, file, name)

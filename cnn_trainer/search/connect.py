@@ -13,6 +13,7 @@ try:
     from sqlalchemy import create_engine, make_url
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool
 
     from cnn_trainer.search.database import TABLES
 except ModuleNotFoundError as error:
@@ -42,7 +43,7 @@ def open_storage(text: str) -> RDBStorage:
         UsageError: within seconds if the URL is wrong, its driver is missing, or the database refuses the connection.
     """
     url = _url(text)
-    shown = url.render_as_string(hide_password=True)
+    shown = url.set(query={}).render_as_string(hide_password=True)  # a query may have a password too
     connect_args: dict[str, object] = {}
     driver = url.get_dialect().driver
     if driver in ("psycopg", "psycopg2"):
@@ -52,7 +53,7 @@ def open_storage(text: str) -> RDBStorage:
         connect_args = {"connect_timeout": CONNECT_SECONDS, "read_timeout": 30, "write_timeout": 30}
     remedy = "check the URL, that the database is there, and that its server runs and lets this machine in"
     try:
-        create_engine(url, connect_args=connect_args).connect().close()
+        create_engine(url, connect_args=connect_args, poolclass=NullPool).connect().close()
     except ModuleNotFoundError as error:
         package = _PACKAGES.get(str(error.name), str(error.name))
         install = f"install it with: {install_command(package)}"

@@ -192,6 +192,10 @@ class StudyDatabase:
         """Give back all jobs of this supervisor."""
         self._change_mine(owner="")
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
     def _change_mine(self, **values: Any) -> None:
         mine = (_JOBS.c.study == self.study, _JOBS.c.owner == self._owner, _JOBS.c.is_done.is_(False))
         with self._engine.begin() as connection:

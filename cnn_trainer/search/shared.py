@@ -221,6 +221,7 @@ class SharedBoard:
                 return
         with suppress(*OUTAGES):
             self._database.release()
+        self._database.close()
 
     def _turn(self) -> None:
         """Add what is finished, look what others have done, give a sign of life, and claim what is wanted."""
@@ -291,7 +292,7 @@ class SharedBoard:
 
     def _upload(self, key: str, result: JobResult) -> None:
         run_dir = trial_dir(self._opened.dir, self._opened.search, result)
-        self._attempt("saved", lambda: artifacts.upload(self._store, self._name(key), run_dir))
+        self._attempt("saved", lambda: artifacts.save_run(self._store, self._name(key), run_dir))
         self._finish(key, result)
 
     def _download(self, key: str, job: Job) -> None:
@@ -303,7 +304,7 @@ class SharedBoard:
 
     def _fetch(self, key: str, run_dir: Path) -> None:
         data = self._opened.search.base.experiment.data
-        self._attempt("fetched", lambda: artifacts.download(self._store, self._name(key), run_dir, data))
+        self._attempt("fetched", lambda: artifacts.fetch_run(self._store, self._name(key), run_dir, data))
 
     def _name(self, key: str) -> str:
         return f"{self._database.study}-{key}.tar"

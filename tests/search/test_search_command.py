@@ -136,6 +136,36 @@ def test_a_search_that_is_killed_and_stopped_comes_to_the_same(finished, cnn_tra
     assert end.json["identity_sha256"] == answer.json["identity_sha256"]
 
 
+def test_machines_without_a_shared_folder_continue_the_trials_of_others(finished, cnn_train, tmp_path):
+    home, answer = finished
+    words = ["space.yaml", "--storage", f"sqlite:///{tmp_path}/search.db", "--artifacts", tmp_path / "artifacts"]
+    for machine in ("a", "b", "c"):
+        (tmp_path / machine).mkdir()
+        for name in ("strokes.npz", "small.yaml", "space.yaml"):
+            (tmp_path / machine / name).write_bytes((home / name).read_bytes())
+    first = start(tmp_path / "a", *words, "--workers", "1")
+    give_up = time.monotonic() + 120
+    while not list(tmp_path.glob("artifacts/*-0001-1.tar")) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    first.terminate()
+    _, err = first.communicate(timeout=60)
+    assert (first.returncode, "continue with the same command" in err) == (143, True), err
+    second = cnn_train("search", *words, "--json", cwd=tmp_path / "b")
+    assert second.code == 0, second.err
+    assert second.json["identity_sha256"] == answer.json["identity_sha256"]
+    assert second.json["test_accuracy"] == answer.json["test_accuracy"]
+    metrics = "searches/*/trials/0001-small/metrics.jsonl"
+    on_a, on_b = (next((tmp_path / machine).glob(metrics)).read_text().splitlines() for machine in "ab")
+    assert on_a[0] == on_b[0]  # with its times
+    assert len(on_b) == 2
+    third = cnn_train("search", *words, "--json", cwd=tmp_path / "c")
+    assert third.json == second.json
+    assert (tmp_path / "c" / third.json["winning_run"] / "run.json").exists()
+    resumed = cnn_train("search", "--resume", "latest", cwd=tmp_path / "c")
+    assert resumed.code == 2
+    assert "this search is in a database; continue it with the command that began it" in resumed.err
+
+
 def test_a_wrong_space_file_is_refused_before_anything_is_written(space, tmp_path):
     space.write_text(SPACE.replace("trials: 6", "trials: 0").replace("0.001", "-1"))
     code, out, err = invoke("search", space, "--searches-dir", tmp_path / "searches")
@@ -159,6 +189,8 @@ def test_a_dry_run_checks_and_writes_nothing(space, tmp_path):
         (["start"], 2, "give either a space file, or --resume SEARCH"),
         (["a.yaml", "--resume", "latest"], 2, "give either a space file, or --resume SEARCH"),
         (["--resume", "latest", "--dry-run"], 2, "--dry-run checks a space file"),
+        (["--resume", "latest", "--storage", "sqlite:///x.db"], 2, "give its space file instead of --resume"),
+        (["a.yaml", "--artifacts", "b"], 2, "--artifacts is for searches on several machines, and needs --storage"),
         (["none.yaml"], 3, "none.yaml: there is no such file; configs/searches/mnist.yaml is an example"),
         (["--resume", "latest", "--searches-dir", "none"], 6, "there is no search under none yet"),
         (["show", "latest", "--searches-dir", "none"], 6, "there is no search under none yet"),

@@ -58,6 +58,15 @@ def expected(make_opened, monkeypatch):
     return identity(journal.read_results(opened.dir))
 
 
+def study_at(url):
+    """The trials and the user attributes of the only study in a database."""
+    storage = optuna.storages.RDBStorage(url)
+    (study,) = storage.get_all_studies()
+    trials = storage.get_all_trials(study._study_id)
+    storage.engine.dispose()
+    return trials, study.user_attrs
+
+
 def num_results(search_dirs):
     return max((len(journal.read_results(path)) for path in search_dirs), default=0)
 
@@ -92,19 +101,18 @@ def test_supervisors_that_are_killed_and_a_server_that_restarts_do_not_matter(se
     assert [end["identity"] for end in ends] == [expected, expected]
     assert sum(end["scored"] for end in ends) == 1
     assert [identity(journal.read_results(Path(end["search"]))) for end in ends] == [expected, expected]
-    (study,) = optuna.get_all_study_summaries(f"{server.url}?client_encoding=utf8")
-    assert study.n_trials == 24
+    assert len(study_at(f"{server.url}?client_encoding=utf8")[0]) == 24
 
 
 def test_a_database_that_never_comes_back_ends_the_search(server, supervisors, expected, tmp_path):
-    one = supervisors(server.url, GIVE_UP_SECONDS=2.0)
-    wait_for(tmp_path / "searches", 3, one)
+    one = supervisors(server.url, "here", GIVE_UP_SECONDS=2.0)
+    wait_for(tmp_path / "here", 3, one)
     server.stop()
     _, err = one.communicate(timeout=60)
     assert one.returncode == 6
     assert "run the same command again when it does; finished jobs are read from their run directories" in err
     server.start()
-    again = supervisors(server.url, function="compute")
+    again = supervisors(server.url, "here", function="compute")
     out, err = again.communicate(timeout=60)
     assert json.loads(out)["identity"] == expected, err
 
@@ -126,9 +134,7 @@ def test_jobs_of_a_supervisor_that_is_stopped_are_free_at_once(supervisors, tmp_
 
 
 def is_trained(url):
-    (study,) = optuna.get_all_study_summaries(url)
-    attributes = optuna.load_study(study_name=study.study_name, storage=url).user_attrs
-    return sum("final" in key for key in attributes) == 15
+    return sum("final" in key for key in study_at(url)[1]) == 15
 
 
 def test_the_study_shows_what_came_of_each_trial(supervisors, tmp_path):
@@ -136,13 +142,12 @@ def test_the_study_shows_what_came_of_each_trial(supervisors, tmp_path):
     one = supervisors(url, function="compute", LOST_SECONDS=0.5)
     _, err = one.communicate(timeout=60)
     assert one.returncode == 0, err
-    (summary,) = optuna.get_all_study_summaries(url)
-    study = optuna.load_study(study_name=summary.study_name, storage=url)
-    complete = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
+    trials, attributes = study_at(url)
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     assert complete
     assert all(sorted(trial.intermediate_values) == [1, 3, 9] for trial in complete)
-    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
-    assert study.user_attrs["test"]["accuracy"] == 0.5
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert attributes["test"]["accuracy"] == 0.5
     assert set(complete[0].params) == {
         "training.learning_rate", "training.batch_size", "model.filters", "model.dense_units"
     }  # fmt: skip
