@@ -119,6 +119,10 @@ def search_start(
         if not quiet:
             say(*search_words.search_preparation(search))
         if dry_run:
+            if storage is not None:
+                from cnn_trainer.search import connect
+
+                connect.reach(storage)
             if not quiet:
                 say("dry run: nothing was written")
                 next_step("search", file)

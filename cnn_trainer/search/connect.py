@@ -36,14 +36,14 @@ _TCP = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, 
 _ATTEMPTS = 6  # to create the tables, while other supervisors do the same
 
 
-def open_storage(text: str) -> RDBStorage:
-    """The database at a URL, with all tables.
+def reach(text: str) -> tuple[URL, dict[str, object]]:
+    """Connect to the database at a URL once. Returns the URL with its driver, and what to connect with.
 
     Raises:
         UsageError: within seconds if the URL is wrong, its driver is missing, or the database refuses the connection.
     """
     url = _url(text)
-    shown = url.set(query={}).render_as_string(hide_password=True)  # a query may have a password too
+    shown = _shown_url(url)
     connect_args: dict[str, object] = {}
     driver = url.get_dialect().driver
     if driver in ("psycopg", "psycopg2"):
@@ -60,6 +60,12 @@ def open_storage(text: str) -> RDBStorage:
         raise UsageError(f"needs the package {package}, which is not installed", place=shown, remedy=install) from None
     except (SQLAlchemyError, ValueError, TypeError) as error:
         raise UsageError(f"cannot be connected to: {reason_of(error, url)}", place=shown, remedy=remedy) from None
+    return url, connect_args
+
+
+def open_storage(text: str) -> RDBStorage:
+    """The database at a URL, with all tables. Raises UsageError as ``reach`` does, or if it has no right to tables."""
+    url, connect_args = reach(text)
     options = {"connect_args": connect_args, "pool_pre_ping": True}
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -71,11 +77,16 @@ def open_storage(text: str) -> RDBStorage:
             if attempt == _ATTEMPTS:
                 problem = f"its tables cannot be created or read: {reason_of(error, url)}"
                 remedy = "check the rights of this user, and that the database is not of another version of Optuna"
-                raise UsageError(problem, place=shown, remedy=remedy) from None
+                raise UsageError(problem, place=_shown_url(url), remedy=remedy) from None
             time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 -- others create them at the same time
         else:
             return storage
     raise AssertionError("the last attempt returns or raises")
+
+
+def _shown_url(url: URL) -> str:
+    """The URL without its password and its query, in which there may be another."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _url(text: str) -> URL:

@@ -225,7 +225,9 @@ class SharedBoard:
 
     def _turn(self) -> None:
         """Add what is finished, look what others have done, give a sign of life, and claim what is wanted."""
-        for key, result in list(self._finished.items()):
+        with self._lock:
+            finished = list(self._finished.items())
+        for key, result in finished:
             self._database.add(result)
             with self._lock:
                 del self._finished[key]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -139,7 +140,7 @@ def test_a_search_that_is_killed_and_stopped_comes_to_the_same(finished, cnn_tra
 def test_machines_without_a_shared_folder_continue_the_trials_of_others(finished, cnn_train, tmp_path):
     home, answer = finished
     words = ["space.yaml", "--storage", f"sqlite:///{tmp_path}/search.db", "--artifacts", tmp_path / "artifacts"]
-    for machine in ("a", "b", "c"):
+    for machine in ("a", "b", "c", "d"):
         (tmp_path / machine).mkdir()
         for name in ("strokes.npz", "small.yaml", "space.yaml"):
             (tmp_path / machine / name).write_bytes((home / name).read_bytes())
@@ -161,6 +162,15 @@ def test_machines_without_a_shared_folder_continue_the_trials_of_others(finished
     third = cnn_train("search", *words, "--json", cwd=tmp_path / "c")
     assert third.json == second.json
     assert (tmp_path / "c" / third.json["winning_run"] / "run.json").exists()
+    with sqlite3.connect(tmp_path / "search.db") as database:  # as if the machine had died before it scored the winner
+        database.execute("DELETE FROM study_user_attributes WHERE key = 'test'")
+        database.execute("UPDATE cnn_train_jobs SET is_done = 0, owner = 'dead' WHERE job = 'score'")
+    database.close()
+    program = "from cnn_trainer.search import database, shared; database.LOST_SECONDS = shared.LOST_SECONDS = 1; "
+    program += "from cnn_trainer.__main__ import main; main()"
+    command = [sys.executable, "-c", program, "search", *words[:3], "--json"]
+    fourth = subprocess.run(command, cwd=tmp_path / "d", capture_output=True, text=True, check=True)
+    assert json.loads(fourth.stdout) == second.json  # it had to train the winner again
     resumed = cnn_train("search", "--resume", "latest", cwd=tmp_path / "c")
     assert resumed.code == 2
     assert "this search is in a database; continue it with the command that began it" in resumed.err
@@ -180,6 +190,15 @@ def test_a_dry_run_checks_and_writes_nothing(space, tmp_path):
     assert code == 0
     assert "trials: 6 by tpe, 2 at a time, compared after 1, 2 epochs" in err
     assert "dry run: nothing was written" in err
+    assert not (tmp_path / "searches").exists()
+
+
+def test_a_dry_run_checks_the_database_too(space, tmp_path):
+    words = ["search", space, "--searches-dir", tmp_path / "searches", "--dry-run", "--storage"]
+    code, _, err = invoke(*words, "postgresql://me:hidden@127.0.0.1:9/x")
+    assert code == 2
+    assert "postgresql://me:***@127.0.0.1:9/x: cannot be connected to" in err
+    assert invoke(*words, f"sqlite:///{tmp_path}/x.db")[0] == 0
     assert not (tmp_path / "searches").exists()
 
 
