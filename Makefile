@@ -45,7 +45,7 @@ load: .venv/.package  ## load test of cnn-train serve next to a bare application
 UV_COMPILE = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --only-binary :all: --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
-EXTRAS = --extra onnx --extra litert --extra serve --group offline --group build
+EXTRAS = --extra onnx --extra litert --extra serve --extra storage --group offline --group build
 # tensorflow-cpu replaces tensorflow on the platforms that have it. The serving lock has neither, and no Keras.
 NO_TENSORFLOW_CPU := tensorflow>=2.21,<2.22; sys_platform != 'linux' or platform_machine != 'x86_64'
 lock: .venv-lock/.uv-$(UV_VERSION)  ## renew requirements/*.txt from pyproject.toml, with the newest versions

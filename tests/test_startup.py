@@ -19,6 +19,7 @@ HEAVY = {
     "mlxtend",
     "safetensors",
     "granian",
+    "sqlalchemy",
     "starlette",
 }
 

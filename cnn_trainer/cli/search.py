@@ -17,6 +17,7 @@ from cnn_trainer.errors import CheckFailedError, CnnTrainError, RunDirectoryErro
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch
     from cnn_trainer.search.records import SearchSummary
+    from cnn_trainer.search.shared import SharedBoard
 
 
 class _StartIsMeant(PlainGroup):
@@ -69,6 +70,22 @@ def search_start(
             help="Number of trials to train at a time, by default one per core. It does not change the result.",
         ),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A database for the search, such as postgresql://USER@HOST/DATABASE. "
+            "Every machine that runs the same command joins the search.",
+        ),
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="With --storage: where machines without a shared folder find each other's trials. "
+            "A folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, then stop.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")] = False,
@@ -84,20 +101,30 @@ def search_start(
         raise UsageError("give either a space file, or --resume SEARCH")
     if resume is not None and dry_run:
         raise UsageError("--dry-run checks a space file and cannot be combined with --resume")
+    if resume is not None and storage is not None:
+        raise UsageError("to continue a search in a database, give its space file instead of --resume")
+    if artifacts is not None and storage is None:
+        raise UsageError("--artifacts is for searches on several machines, and needs --storage")
+    board = None
     if file is not None:
-        search_dir = _created(file, searches_dir, dry_run, quiet)
+        created = _created(file, searches_dir, storage, artifacts, dry_run, quiet)
+        if created is None:
+            return
+        search_dir, board = created
     else:
         search_dir = paths.resolve_search(str(resume), searches_dir)
-    if search_dir is not None:
-        with stopping.leaving_at_once(printable(f"the search was stopped; {_go_on(search_dir)}")):
-            _search(search_dir, file is None, workers, quiet, as_json)
+    with stopping.leaving_at_once(printable(f"the search was stopped; {_go_on(search_dir, board)}")):
+        _search(search_dir, board, file is None, workers, quiet, as_json)
 
 
-def _created(file: Path, searches_dir: Path, dry_run: bool, quiet: bool) -> Path | None:
-    """The folder of a new search; None for a dry run."""
+def _created(
+    file: Path, searches_dir: Path, storage: str | None, artifacts: str | None, dry_run: bool, quiet: bool
+) -> "tuple[Path, SharedBoard | None] | None":
+    """The folder of a search that was created or joined, and its board in a database; None for a dry run."""
     from cnn_trainer.machine import stopping
 
-    with stopping.leaving_at_once("the search was stopped; nothing was written"):
+    go_on = "nothing was written" if storage is None else "continue with the same command"
+    with stopping.leaving_at_once(f"the search was stopped; {go_on}"):
         from cnn_trainer.cli import search_words
         from cnn_trainer.runs.paths import require_writable
         from cnn_trainer.search import journal
@@ -108,15 +135,26 @@ def _created(file: Path, searches_dir: Path, dry_run: bool, quiet: bool) -> Path
             search, data = load_search(file, warn, progress)
         if not quiet:
             say(*search_words.search_preparation(search))
+        if dry_run and storage is not None:
+            from cnn_trainer.search import connect
+
+            connect.reach(storage)
+        if storage is not None and not dry_run:
+            from cnn_trainer.search.shared import join_board
+
+            opened, board = join_board(file, (search, data), searches_dir, storage, artifacts, warn)
+            return opened.dir, board
     if not dry_run:
-        return journal.create_search(searches_dir, file, search, data).dir
+        return journal.create_search(searches_dir, file, search, data).dir, None
     if not quiet:
         say("dry run: nothing was written")
         next_step("search", file)
     return None
 
 
-def _go_on(search_dir: Path) -> str:
+def _go_on(search_dir: Path, board: "SharedBoard | None") -> str:
+    if board is not None:
+        return "continue with the same command"
     return f"continue with: cnn-train search --resume {shlex.quote(str(search_dir))}"
 
 
@@ -124,6 +162,9 @@ def _check_resumed(opened: "OpenSearch", quiet: bool) -> None:
     from cnn_trainer.cli import search_words
     from cnn_trainer.search import journal, run
 
+    if opened.record.study is not None:
+        remedy = "continue it with the command that began it: cnn-train search FILE --storage URL"
+        raise UsageError("this search is in a database", place=opened.dir, remedy=remedy)
     for difference in journal.version_differences(opened.record):
         warn(f"{difference}; results may differ from those of an uninterrupted search")
     with shown_download(quiet) as progress:
@@ -132,7 +173,9 @@ def _check_resumed(opened: "OpenSearch", quiet: bool) -> None:
         say(*search_words.search_preparation(opened.search))
 
 
-def _search(search_dir: Path, is_resumed: bool, workers: int | None, quiet: bool, as_json: bool) -> None:
+def _search(
+    search_dir: Path, board: "SharedBoard | None", is_resumed: bool, workers: int | None, quiet: bool, as_json: bool
+) -> None:
     from cnn_trainer.cli import search_words
     from cnn_trainer.machine import facts, terminal
     from cnn_trainer.search import journal, run
@@ -151,9 +194,9 @@ def _search(search_dir: Path, is_resumed: bool, workers: int | None, quiet: bool
     spec = opened.search.spec
     num_workers = workers or min(spec.lanes, max(1, facts.available_cores() // spec.trial_towers))
     carry_out = partial(supervise, num_workers=num_workers)
-    go_on = _go_on(opened.dir)
+    go_on = _go_on(opened.dir, board)
     try:
-        summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out)
+        summary = run.run_search(opened, run.SearchFeedback(warn, display), carry_out, board)
     except StoppedError as error:
         raise StoppedError("the search was stopped", error.exit_code - 128, remedy=go_on) from None
     except CheckFailedError:  # resuming would end the same way

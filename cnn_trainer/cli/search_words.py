@@ -49,7 +49,7 @@ def search_outcome(summary: SearchSummary) -> list[str]:
         low, high = summary.test_accuracy_interval or (0.0, 1.0)
         lines.append(
             f"test accuracy {summary.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-            f"on {summary.test_examples:,} test images, of {summary.winning_run}"
+            f"on {summary.test_examples:,} test images, of {summary.winning_run or 'a run on another machine'}"
         )
     if summary.identity_sha256:
         lines.append(f"results sha256 {summary.identity_sha256}")

@@ -12,8 +12,10 @@ search.json is the last file written when a search is created: a folder that has
 """
 
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -26,10 +28,10 @@ from cnn_trainer.errors import CnnTrainError, ConfigError, RunDirectoryError, St
 from cnn_trainer.machine import facts
 from cnn_trainer.runs.paths import LOCK_FILE
 from cnn_trainer.runs.records import DataRecord
-from cnn_trainer.runs.store import is_locked, new_folder
+from cnn_trainer.runs.store import is_locked, new_folder, read_run_record
 from cnn_trainer.search.load import restore_search
 from cnn_trainer.search.paths import EXPERIMENT_FILE, JOURNAL_FILE, SEARCH_FILE, SPACE_FILE, TRIALS_DIR
-from cnn_trainer.search.records import JobResult, SearchRecord
+from cnn_trainer.search.records import JobResult, SearchRecord, SharedFacts
 from cnn_trainer.search.schedule import Job, label
 from cnn_trainer.search.spec import Search
 from cnn_trainer.storage import files, strict_json
@@ -66,20 +68,74 @@ def create_search(searches_dir: Path, space_file: Path, search: Search, data: Da
     search_dir = new_folder(searches_dir, search.spec.name)
     now, name = utc_now(), search.spec.name
     record = SearchRecord(
-        status="interrupted", name=name, created_at=now, updated_at=now, versions=_versions(), data=data
+        status="interrupted", name=name, created_at=now, updated_at=now, versions=search_versions(), data=data
     )
-    header = "# The experiment that the trials of this search change, with all defaults written out.\n"
+    opened = OpenSearch(search_dir, search, record)
     try:
-        with files.reported(search_dir, "created"):
-            (search_dir / TRIALS_DIR).mkdir()
-        files.write_atomic(search_dir / SPACE_FILE, text)
-        files.write_atomic(search_dir / EXPERIMENT_FILE, f"{header}{dump_config(search.base.experiment)}".encode())
-        files.write_atomic(search_dir / SEARCH_FILE, strict_json.to_json(record))
+        _fill(opened, text)
         files.sync_folder(searches_dir)
     except BaseException:
         shutil.rmtree(search_dir, ignore_errors=True)
         raise
-    return OpenSearch(search_dir, search, record)
+    return opened
+
+
+@raised_as(RunDirectoryError)
+def join_search(
+    searches_dir: Path, space_file: Path, search: Search, data: DataRecord, study: str, facts: SharedFacts
+) -> OpenSearch:
+    """The folder of a search in a database, ``searches_dir/<UTC time>-<study>``, created if it is not there.
+
+    All machines give it the same name, and any number of processes may do so at the same time in a shared folder.
+
+    Args:
+        searches_dir: Created if it is missing.
+        space_file: The file that ``search`` was loaded from.
+        search: The loaded search.
+        data: The data that its trials use.
+        study: Its name in the database.
+        facts: What the database knows of it.
+
+    Raises:
+        RunDirectoryError: if the folder cannot be created or read.
+    """
+    text = files.read_bounded(space_file.resolve(), strict_yaml.MAX_BYTES)
+    stamp = re.sub(r"[-:Z]", "", facts.created_at).replace("T", "-")
+    search_dir = searches_dir / f"{stamp}-{study}"
+    if not os.path.lexists(search_dir / SEARCH_FILE):
+        record = SearchRecord(
+            status="interrupted",
+            name=search.spec.name,
+            created_at=facts.created_at,
+            updated_at=utc_now(),
+            versions=search_versions(),
+            data=data,
+            study=study,
+        )
+        with files.reported(search_dir, "created"):
+            searches_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=searches_dir, prefix=".tmp-", ignore_cleanup_errors=True) as folder:
+                new = Path(folder) / search_dir.name
+                new.mkdir()
+                _fill(OpenSearch(new, search, record), text)
+                try:
+                    new.rename(search_dir)
+                except OSError:
+                    if not os.path.lexists(search_dir / SEARCH_FILE):  # another process was not faster
+                        raise
+            files.sync_folder(searches_dir)
+    return open_search(search_dir)
+
+
+def _fill(opened: OpenSearch, space_text: bytes) -> None:
+    """Write the first files of a search into its new folder."""
+    header = "# The experiment that the trials of this search change, with all defaults written out.\n"
+    config = f"{header}{dump_config(opened.search.base.experiment)}"
+    with files.reported(opened.dir, "created"):
+        (opened.dir / TRIALS_DIR).mkdir()
+    files.write_atomic(opened.dir / SPACE_FILE, space_text)
+    files.write_atomic(opened.dir / EXPERIMENT_FILE, config.encode())
+    files.write_atomic(opened.dir / SEARCH_FILE, strict_json.to_json(opened.record))
 
 
 def open_search(search_dir: Path) -> OpenSearch:
@@ -112,10 +168,11 @@ def update_search_record(opened: OpenSearch, **changes: Any) -> None:
 
 
 @contextmanager
-def lock_search(opened: OpenSearch) -> Iterator[None]:
+def lock_search(opened: OpenSearch, is_shared: bool = False) -> Iterator[None]:
     """Lock the search for this process until the block ends or the process dies. The status becomes ``searching``.
 
-    If the block raises, that is recorded: a stop by a signal as ``interrupted``, anything else as ``failed``.
+    If the block raises, that is recorded: a stop by a signal as ``interrupted``, anything else as ``failed``. If the
+    search ``is_shared``, another process may hold the lock; it then records the status.
 
     Raises:
         RunDirectoryError: if another process holds the lock; nothing was written.
@@ -125,14 +182,16 @@ def lock_search(opened: OpenSearch) -> Iterator[None]:
         file = os.open(path, os.O_RDWR | os.O_CREAT | files.NOT_FOLLOWED, 0o666)
     try:
         with raised_as(RunDirectoryError), files.reported(path, "locked"):
-            if not files.try_lock(file):
+            is_holder = files.try_lock(file)
+            if not is_holder and not is_shared:
                 remedy = "wait for it, or stop it first"
                 raise RunDirectoryError("another process works on this search", place=opened.dir, remedy=remedy)
-        files.remove_stray(opened.dir)
-        update_search_record(opened, status="searching", error=None)
+        if is_holder:
+            files.remove_stray(opened.dir)
+            update_search_record(opened, status="searching", error=None)
         yield
     except BaseException as error:
-        if opened.record.status == "searching":
+        if is_holder and opened.record.status == "searching":
             _note_end(opened, error)
         raise
     finally:
@@ -180,18 +239,33 @@ def add_result(search_dir: Path, result: JobResult) -> None:
     files.append_line(search_dir / JOURNAL_FILE, strict_json.format_json(result.model_dump()))
 
 
+@raised_as(RunDirectoryError)
+def write_results(search_dir: Path, results: Sequence[JobResult]) -> None:
+    """Replace journal.jsonl by these results, atomically. Raises RunDirectoryError."""
+    lines = "".join(f"{strict_json.format_json(result.model_dump())}\n" for result in results)
+    files.write_atomic(search_dir / JOURNAL_FILE, lines.encode())
+
+
 def trial_dir(search_dir: Path, search: Search, job: Job | JobResult) -> Path:
     """The run directory of a trial or a final, whether or not it exists yet."""
     return search_dir / TRIALS_DIR / f"{label(job.trial, job.final)}-{search.base.experiment.name}"
 
 
-def _versions() -> dict[str, str]:
+def has_result(run_dir: Path, result: JobResult) -> bool:
+    """Whether the run of a result is here, with its weights."""
+    with suppress(CnnTrainError):
+        return read_run_record(run_dir).weights_sha256 == result.weights_sha256
+    return False
+
+
+def search_versions() -> dict[str, str]:
+    """Versions of everything that affects the proposals and the results."""
     return {**facts.versions(), "optuna": metadata.version("optuna")}
 
 
-def version_differences(record: SearchRecord) -> list[str]:
+def version_differences(record: SearchRecord | SharedFacts) -> list[str]:
     """One line for each version that affects a search and has changed since it was created."""
-    now = _versions()
+    now = search_versions()
     names = sorted(record.versions.keys() | now.keys())
     sides = [{name: side[name] if name in side else "not there" for name in names} for side in (record.versions, now)]
     return [f"{name} was {sides[0][name]}, is {sides[1][name]}" for name in names if sides[0][name] != sides[1][name]]

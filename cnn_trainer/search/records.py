@@ -34,6 +34,22 @@ class JobResult(Record):
     )
 
 
+class WinnerScore(Record):
+    """The winner's score on the test split."""
+
+    accuracy: float = Field(ge=0, le=1)
+    accuracy_interval: list[float] = Field(description="95 % confidence interval of the accuracy (Wilson).")
+    num_examples: int = Field(ge=1)
+
+
+class SharedFacts(Record):
+    """What a database knows of a search besides its results, from the machine that created it there."""
+
+    created_at: str = Field(description="Time in UTC, ISO 8601.")
+    versions: dict[str, str]
+    processor: str
+
+
 class SearchRecord(Record):
     """The contents of search.json."""
 
@@ -48,6 +64,8 @@ class SearchRecord(Record):
         None, description="Digest of all results, not counting times; null until the search has ended."
     )
     error: str | None = Field(None, description="Why the search failed.")
+    study: str | None = Field(None, description="Name of the search in a database; null if it is not in one.")
+    test: WinnerScore | None = Field(None, description="Score of the winner, which another machine may have computed.")
 
 
 class RankAgreement(Record):
@@ -99,7 +117,7 @@ class SearchSummary(Record):
         description="Importance of the keys; null if there are too few trials to tell."
     )
     winning_run: str | None = Field(
-        description="Run directory of the winner's best seed; null until the search has ended."
+        description="Run directory of the winner's best seed; null before the end, or if it is on another machine."
     )
     test_accuracy: float | None = Field(description="Accuracy of that run; null until the test split has been opened.")
     test_accuracy_interval: list[float] | None

@@ -43,7 +43,7 @@ def summarize_search(opened: OpenSearch, results: Sequence[JobResult]) -> Search
     best = ranking(trials)[:1]
     winner = winning_final(search, results) if opened.record.identity_sha256 else None
     run = trial_dir(opened.dir, search, winner) if winner else None
-    test = store.read_evaluation(run) if run else None
+    test = opened.record.test or (store.read_evaluation(run) if run else None)
     return SearchSummary(
         search=str(opened.dir),
         status=opened.record.status,
@@ -57,7 +57,7 @@ def summarize_search(opened: OpenSearch, results: Sequence[JobResult]) -> Search
         finalists=finalists(search, results),
         rank_agreement=rank_agreement(search, trials),
         importance=importance(search, trials),
-        winning_run=str(run) if run else None,
+        winning_run=str(run) if run and run.is_dir() else None,
         test_accuracy=test.accuracy if test else None,
         test_accuracy_interval=test.accuracy_interval if test else None,
         test_examples=test.num_examples if test else None,

@@ -3,7 +3,8 @@
 The test split is opened only here, once, after the winner has been chosen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from cnn_trainer import data
@@ -11,9 +12,10 @@ from cnn_trainer.errors import RunDirectoryError
 from cnn_trainer.evaluation.evaluate import evaluate_result, load_result
 from cnn_trainer.runs import store
 from cnn_trainer.search import journal
+from cnn_trainer.search.board import Board, JournalBoard
 from cnn_trainer.search.display import SearchDisplay
-from cnn_trainer.search.journal import OpenSearch, trial_dir
-from cnn_trainer.search.records import SearchSummary
+from cnn_trainer.search.journal import OpenSearch, has_result, trial_dir
+from cnn_trainer.search.records import JobResult, SearchSummary, WinnerScore
 from cnn_trainer.search.results import summarize_search, winning_final, write_best
 from cnn_trainer.search.spec import identity
 
@@ -27,14 +29,17 @@ class SearchFeedback:
     display: SearchDisplay
 
 
-CarryOut = Callable[[OpenSearch, SearchFeedback], None]
-"""Does all jobs of a locked search and adds each result to its journal. Raises StoppedError if a signal stops it."""
+CarryOut = Callable[[OpenSearch, SearchFeedback, Board], None]
+"""Does the jobs of a search until the board has all results. Raises StoppedError if a signal stops it."""
 
 
-def run_search(opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut) -> SearchSummary:
-    """Continue the search from where the journal ends until it is finished, and score the winner on the test split.
+def run_search(
+    opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut, shared: Board | None = None
+) -> SearchSummary:
+    """Continue the search until it is finished, and score the winner on the test split.
 
-    A finished search is not changed.
+    A finished search is not changed. ``shared`` is a board that other supervisors share; it is closed at the end. If it
+    is None, the search is in its journal, and has only this supervisor.
 
     Raises:
         RunDirectoryError: if another process works on the search, or its folder cannot be read or written.
@@ -42,21 +47,40 @@ def run_search(opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut
         CheckFailedError: if every trial diverged.
     """
     if opened.record.status == "finished":
+        if shared is not None:
+            shared.close()
         return summarize_search(opened, journal.read_results(opened.dir))
-    with journal.lock_search(opened):
-        feedback.display.begin(journal.read_results(opened.dir))
+    with journal.lock_search(opened, is_shared=shared is not None), closing(shared or JournalBoard(opened)) as board:
+        feedback.display.begin(board.results())
         try:
-            carry_out(opened, feedback)
+            carry_out(opened, feedback, board)
         finally:
             feedback.display.end()
-        results = journal.read_results(opened.dir)
+        results = board.results()
+        if shared is not None:
+            journal.write_results(opened.dir, results)
         write_best(opened, results)
+        test = None
         if (winner := winning_final(opened.search, results)) is not None:
-            run = store.open_run(trial_dir(opened.dir, opened.search, winner))
-            if store.read_evaluation(run.dir) is None:  # not None if killed before the next line
-                evaluate_result(run, load_result(run), warn=feedback.warn)
-        journal.update_search_record(opened, status="finished", identity_sha256=identity(results))
+            others = [result for result in results if result is not winner]
+            test = board.score_once(winner, lambda: _score(opened, feedback, carry_out, winner, others))
+        journal.update_search_record(opened, status="finished", identity_sha256=identity(results), test=test)
     return summarize_search(opened, results)
+
+
+def _score(
+    opened: OpenSearch, feedback: SearchFeedback, carry_out: CarryOut, winner: JobResult, others: Sequence[JobResult]
+) -> WinnerScore:
+    """The winner's score on the test split. A run that only another machine had is trained again."""
+    run_dir = trial_dir(opened.dir, opened.search, winner)
+    if not has_result(run_dir, winner):
+        carry_out(opened, feedback, JournalBoard(opened, list(others)))
+    run = store.open_run(run_dir)
+    found = store.read_evaluation(run.dir)  # not None if killed before the result was recorded
+    if found is None:
+        found = evaluate_result(run, load_result(run), warn=feedback.warn)
+    interval = found.accuracy_interval
+    return WinnerScore(accuracy=found.accuracy, accuracy_interval=interval, num_examples=found.num_examples)
 
 
 def require_same_data(opened: OpenSearch, warn: Callable[[str], None], progress: data.DownloadProgress) -> None:

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 
 from cnn_trainer.errors import CnnTrainError, DeviceError, StoppedError
 from cnn_trainer.machine import child, stopping
-from cnn_trainer.search import journal
+from cnn_trainer.search.board import Board
 from cnn_trainer.search.journal import OpenSearch, trial_dir
 from cnn_trainer.search.proposals import new_schedule
 from cnn_trainer.search.run import SearchFeedback
@@ -42,28 +42,37 @@ class Worker:
     """The last lines that it wrote to stderr."""
 
 
-Heard = SimpleQueue[tuple[Worker, str | None]]
-"""Lines from workers; None means that the worker has ended."""
+Heard = SimpleQueue[tuple[Worker | None, str | None]]
+"""Lines from workers; None means that the worker has ended. Without a worker, the board has changed."""
 
 
-def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) -> None:
-    """Do all jobs of a locked search with ``num_workers`` processes, and add each result to its journal.
+def supervise(opened: OpenSearch, feedback: SearchFeedback, board: Board, num_workers: int) -> None:
+    """Do jobs of a search with ``num_workers`` processes until the board has all results.
 
     Raises:
         StoppedError: within 2 s if a signal asked to stop; the search can be resumed.
         DeviceError: if ``MAX_DEATHS`` workers died or hung on the same job, or no process can be started.
         CnnTrainError: if a job failed in a way that would happen again, such as a full disk.
     """
-    schedule, results = new_schedule(opened.search), journal.read_results(opened.dir)
+    schedule, results = new_schedule(opened.search), board.results()
+    num_shown = len(results)
     workers: list[Worker] = []
     heard: Heard = SimpleQueue()
     deaths: Counter[str] = Counter()
     told: set[str] = set()
+    board.notify(lambda: heard.put((None, None)))
     with stopping.stop_requests() as stop:
         try:
             plan = schedule.plan(results)
-            while not plan.is_done:
-                _hand_out(opened, plan.jobs, workers, num_workers, heard, feedback)
+            while True:
+                results = board.results()
+                if len(results) > num_shown:
+                    for result in results[num_shown:]:
+                        feedback.display.finish(result)
+                    num_shown, plan = len(results), schedule.plan(results)
+                if plan.is_done:
+                    break
+                _hand_out(opened, plan.jobs, board, workers, num_workers, heard, feedback)
                 feedback.display.draw()
                 began = time.monotonic()
                 worker, line = _next(heard)
@@ -85,16 +94,8 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
                     told.add(answer.text)
                     feedback.warn(answer.text)
                 if answer.result is not None:
-                    journal.add_result(opened.dir, answer.result)
-                    if worker.job is not None:
-                        del deaths[worker.job.label]
-                    worker.job, worker.num_jobs = None, worker.num_jobs + 1
-                    if worker.num_jobs == MAX_JOBS:
-                        workers.remove(worker)
-                        worker.process.kill()
-                    results.append(answer.result)
-                    feedback.display.finish(answer.result)
-                    plan = schedule.plan(results)
+                    board.add(answer.result)
+                    _note_success(worker, workers, deaths)
         finally:
             _end(workers)
         if stop.signal_number is not None:  # it came while the last result was written or the workers ended
@@ -104,20 +105,18 @@ def supervise(opened: OpenSearch, feedback: SearchFeedback, num_workers: int) ->
 def _hand_out(
     opened: OpenSearch,
     jobs: Sequence[Job],
+    board: Board,
     workers: list[Worker],
     num_workers: int,
     heard: Heard,
     feedback: SearchFeedback,
 ) -> None:
-    """Give each job that no worker has to an idle worker or to a new one, up to ``num_workers``."""
-    taken = [worker.job for worker in workers]
-    for job in jobs:
-        if job in taken:
-            continue
+    """Claim a job for each of ``num_workers`` workers that has none, and give it to an idle worker or to a new one."""
+    taken = [worker.job for worker in workers if worker.job is not None]
+    waiting = [job for job in jobs if job not in taken]
+    for job in board.claim(waiting, num_workers - len(taken)):
         worker = next((one for one in workers if one.job is None), None)
         if worker is None:
-            if len(workers) >= num_workers:
-                return
             worker = _start(opened, heard)
             workers.append(worker)
         worker.job, worker.silent_seconds = job, 0.0
@@ -165,6 +164,16 @@ def _note_silence(workers: Iterable[Worker], seconds: float) -> None:
             worker.silent_seconds += seconds
             if worker.silent_seconds > HANG_SECONDS:
                 worker.process.kill()
+
+
+def _note_success(worker: Worker, workers: list[Worker], deaths: Counter[str]) -> None:
+    """The worker is idle now; it is replaced if it has done ``MAX_JOBS``."""
+    if worker.job is not None:
+        del deaths[worker.job.label]
+    worker.job, worker.num_jobs = None, worker.num_jobs + 1
+    if worker.num_jobs == MAX_JOBS:
+        workers.remove(worker)
+        worker.process.kill()
 
 
 def _note_death(opened: OpenSearch, worker: Worker, deaths: Counter[str], feedback: SearchFeedback) -> None:

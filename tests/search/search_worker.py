@@ -60,6 +60,16 @@ def compute():
     _answers(compute_one)
 
 
+def compute_slowly():
+    """A worker whose results take as long as those of a small trial."""
+
+    def answer(job):
+        time.sleep(0.3)
+        return compute_one(job)
+
+    _answers(answer)
+
+
 def compute_and_die():
     """A worker that takes some time, and dies of every eighth job or so, sometimes in the middle of its answer."""
     rng = random.Random()  # noqa: S311

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -186,6 +187,45 @@ def test_a_full_disk_ends_a_search_that_goes_on_once_there_is_room(finished, cnn
         assert end.json["identity_sha256"] == answer.json["identity_sha256"]
 
 
+def test_machines_without_a_shared_folder_continue_the_trials_of_others(finished, cnn_train, tmp_path):
+    home, answer = finished
+    words = ["space.yaml", "--storage", f"sqlite:///{tmp_path}/search.db", "--artifacts", tmp_path / "artifacts"]
+    for machine in ("a", "b", "c", "d"):
+        (tmp_path / machine).mkdir()
+        for name in ("strokes.npz", "small.yaml", "space.yaml"):
+            (tmp_path / machine / name).write_bytes((home / name).read_bytes())
+    first = start(tmp_path / "a", *words, "--workers", "1")
+    give_up = time.monotonic() + 120
+    while not list(tmp_path.glob("artifacts/*-0001-1.tar")) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    first.terminate()
+    _, err = first.communicate(timeout=60)
+    assert (first.returncode, "continue with the same command" in err) == (143, True), err
+    second = cnn_train("search", *words, "--json", cwd=tmp_path / "b")
+    assert second.code == 0, second.err
+    assert second.json["identity_sha256"] == answer.json["identity_sha256"]
+    assert second.json["test_accuracy"] == answer.json["test_accuracy"]
+    metrics = "searches/*/trials/0001-small/metrics.jsonl"
+    on_a, on_b = (next((tmp_path / machine).glob(metrics)).read_text().splitlines() for machine in "ab")
+    assert on_a[0] == on_b[0]  # with its times
+    assert len(on_b) == 2
+    third = cnn_train("search", *words, "--json", cwd=tmp_path / "c")
+    assert third.json == second.json
+    assert (tmp_path / "c" / third.json["winning_run"] / "run.json").exists()
+    with sqlite3.connect(tmp_path / "search.db") as database:  # as if the machine had died before it scored the winner
+        database.execute("DELETE FROM study_user_attributes WHERE key = 'test'")
+        database.execute("UPDATE cnn_train_jobs SET is_done = 0, owner = 'dead' WHERE job = 'score'")
+    database.close()
+    program = "from cnn_trainer.search import database, shared; database.LOST_SECONDS = shared.LOST_SECONDS = 1; "
+    program += "from cnn_trainer.__main__ import main; main()"
+    command = [sys.executable, "-c", program, "search", *words[:3], "--json"]
+    fourth = subprocess.run(command, cwd=tmp_path / "d", capture_output=True, text=True, check=True)
+    assert json.loads(fourth.stdout) == second.json  # it had to train the winner again
+    resumed = cnn_train("search", "--resume", "latest", cwd=tmp_path / "c")
+    assert resumed.code == 2
+    assert "this search is in a database; continue it with the command that began it" in resumed.err
+
+
 def test_a_wrong_space_file_is_refused_before_anything_is_written(space, tmp_path):
     space.write_text(SPACE.replace("trials: 6", "trials: 0").replace("0.001", "-1"))
     code, out, err = invoke("search", space, "--searches-dir", tmp_path / "searches")
@@ -203,12 +243,23 @@ def test_a_dry_run_checks_and_writes_nothing(space, tmp_path):
     assert not (tmp_path / "searches").exists()
 
 
+def test_a_dry_run_checks_the_database_too(space, tmp_path):
+    words = ["search", space, "--searches-dir", tmp_path / "searches", "--dry-run", "--storage"]
+    code, _, err = invoke(*words, "postgresql://me:hidden@127.0.0.1:9/x")
+    assert code == 2
+    assert "postgresql://me:***@127.0.0.1:9/x: cannot be connected to" in err
+    assert invoke(*words, f"sqlite:///{tmp_path}/x.db")[0] == 0
+    assert not (tmp_path / "searches").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
         (["start"], 2, "give either a space file, or --resume SEARCH"),
         (["a.yaml", "--resume", "latest"], 2, "give either a space file, or --resume SEARCH"),
         (["--resume", "latest", "--dry-run"], 2, "--dry-run checks a space file"),
+        (["--resume", "latest", "--storage", "sqlite:///x.db"], 2, "give its space file instead of --resume"),
+        (["a.yaml", "--artifacts", "b"], 2, "--artifacts is for searches on several machines, and needs --storage"),
         (["none.yaml"], 3, "none.yaml: there is no such file; configs/searches/mnist.yaml is an example"),
         (["--resume", "latest", "--searches-dir", "none"], 6, "there is no search under none yet"),
         (["show", "latest", "--searches-dir", "none"], 6, "there is no search under none yet"),

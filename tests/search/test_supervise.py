@@ -12,6 +12,7 @@ from faults.harness import small_disk
 from cnn_trainer.errors import CnnTrainError, DeviceError, RunDirectoryError, StoppedError
 from cnn_trainer.machine import child
 from cnn_trainer.search import journal, supervise
+from cnn_trainer.search.board import JournalBoard
 from cnn_trainer.search.display import SearchDisplay
 from cnn_trainer.search.run import SearchFeedback
 from cnn_trainer.search.spec import identity
@@ -32,7 +33,8 @@ def search_with(make_opened, monkeypatch):
         monkeypatch.setattr(supervise, "_FUNCTION", f"search_worker:{function}")
         monkeypatch.setattr(child, "start_child", start)
         try:
-            supervise.supervise(opened, SearchFeedback(warnings.append, SearchDisplay(opened.search)), num_workers)
+            feedback = SearchFeedback(warnings.append, SearchDisplay(opened.search))
+            supervise.supervise(opened, feedback, JournalBoard(opened), num_workers)
         finally:
             assert all(process.poll() is not None for process in processes)
         return opened, warnings, processes
@@ -136,8 +138,9 @@ def test_a_system_without_room_for_a_process_is_told(make_opened, monkeypatch):
 
     opened = make_opened()
     monkeypatch.setattr(subprocess, "Popen", refuse)
+    feedback = SearchFeedback(pytest.fail, SearchDisplay(opened.search))
     with pytest.raises(DeviceError, match="Resource temporarily unavailable; use fewer workers with --workers"):
-        supervise.supervise(opened, SearchFeedback(pytest.fail, SearchDisplay(opened.search)), 2)
+        supervise.supervise(opened, feedback, JournalBoard(opened), 2)
 
 
 def test_a_disk_too_full_for_the_journal_loses_no_result(make_opened, search_with, tmp_path):
