@@ -98,7 +98,7 @@ class _Signs(Display):
 
 
 # 2026-11-25: steps that were compiled once for all trials with the same graph, and read learning rate, weight decay,
-# momentum, smoothing, Dropout and seed from variables, saved 0.3 s per job, 8 to 10 % of a search of mnist-5k. They cost
+# momentum, smoothing, Dropout and seed from variables, saved 0.3 s per job, 8 to 10 % of a search on mnist-5k. It took
 # 160 lines, and several of these numbers are rounded differently in a variable. So each job compiles its own steps.
 def train_job(opened: OpenSearch, job: Job, tell: Callable[[WorkerAnswer], None]) -> JobResult:
     """Train a trial up to its next rung, from where it stopped. Raises what ``train_until`` raises."""

@@ -86,10 +86,10 @@ def test_supervisors_that_are_killed_and_a_server_that_restarts_do_not_matter(se
     first, second = supervisors(server.url), supervisors(server.url, home="elsewhere")
     wait_for(tmp_path / "elsewhere", 6, second)
     first.send_signal(signal.SIGKILL)
-    third = supervisors(server.url)
     server.stop()
     time.sleep(1.5)
     server.start()
+    third = supervisors(server.url)
     ends = []
     for process in (second, third):
         out, err = process.communicate(timeout=90)
