@@ -1,7 +1,7 @@
 """Compares ``cnn-train search`` with other searches of the same space.
 
     pip install keras-tuner  # only this script needs it
-    python benchmarks/search.py [--space FILE] [--seeds 5] [--trials 64] [--last 27] [--only PROGRAM ...]
+    python benchmarks/search.py [--space FILE] [--seeds 1 2 3 4 5] [--trials 64] [--last 27] [--only PROGRAM ...]
 
 runs these programs for each seed of the proposals, one after the other, each as a process with one worker:
 
@@ -13,8 +13,8 @@ runs these programs for each seed of the proposals, one after the other, each as
 All have the same space, images, threads and training seed. KerasTuner proposes about as many trials as the others, and
 continues a trial from its weights only, so that a schedule begins again. The table shows after how many epochs of all
 trials, seconds in training steps, and seconds since the start of the process the best validation loss that random
-search found was first reached, and what the whole search came to. ``random / this`` compares the seconds in training
-steps. For ``cnn-train search``, the seconds of the process are those at the end of the job.
+search found was first reached, and what the whole search came to. ``random's / this`` divides the seconds in training
+steps of the whole random search by those until this program reached its loss. For ``cnn-train search``, the seconds of the process are those at the end of the job.
 """
 
 import argparse
@@ -46,18 +46,18 @@ SPACE = HERE.parent / "configs" / "searches" / "mnist-5k.yaml"
 LOOK_SECONDS = 0.05  # interval between looks at the journal of a search
 
 HEADING = (
-    "program", "reached", "epochs", "s in steps", "s", "random / this",
+    "program", "reached", "epochs", "s in steps", "s", "random's / this",
     "epochs in all", "s in steps in all", "s in all", "best loss",
 )  # fmt: skip
 
 PROGRAMS = ("random", "tpe", *OTHERS)
 
 
-def compare(space: Path, num_seeds: int, trials: int, last: int, only: Sequence[str]) -> None:
+def compare(space: Path, seeds: Sequence[int], trials: int, last: int, only: Sequence[str]) -> None:
     """Run all programs for each seed, and print a table for the seed; print a table for all seeds at the end."""
     found: dict[str, list[list[Point]]] = defaultdict(list)
     programs = [name for name in PROGRAMS if name == "random" or name in only]
-    for seed in range(1, num_seeds + 1):
+    for seed in seeds:
         turn = seed % len(programs)
         for name in (*programs[turn:], *programs[:turn]):
             with tempfile.TemporaryDirectory(prefix="cnn-train-search-") as folder:
@@ -130,11 +130,11 @@ def _search(space: Path) -> list[Point]:
 def _report(found: dict[str, list[list[Point]]]) -> list[str]:
     """The lines of a table with a row for each program, given its points for each seed."""
     targets = [min(loss for *_, loss in points) for points in found["random"]]
-    random = [_reached(points, target) for points, target in zip(found["random"], targets, strict=True)]
+    budgets = [points[-1][1] for points in found["random"]]
     rows = []
     for name, curves in found.items():
         reached = [_reached(points, target) for points, target in zip(curves, targets, strict=True)]
-        ratios = [base.trained / this.trained for base, this in zip(random, reached, strict=True)]
+        ratios = [budget / this.trained for budget, this in zip(budgets, reached, strict=True)]
         rows.append(
             [
                 name,
@@ -189,7 +189,7 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", type=Path, default=SPACE, help="space file")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds of the proposals")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="seeds of the proposals")
     parser.add_argument("--trials", type=int, default=64, help="number of trials of each search")
     parser.add_argument("--last", type=int, default=27, help="most epochs of a trial")
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=PROGRAMS, help="programs besides random")

@@ -145,7 +145,7 @@ def _trials(opened: "OpenSearch", results: Sequence[JobResult]) -> list[str]:
 
 def _setting(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_setting(part)}" for key, part in value.items())
+        return ", ".join(_setting(part) if key == "name" else f"{key} {_setting(part)}" for key, part in value.items())
     if isinstance(value, str):
         return value
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)

@@ -42,7 +42,7 @@ def test_the_table_says_when_the_best_loss_of_random_search_was_reached(benchmar
         "optuna": [[(1.0, 0.5, 0.6)], [(1.0, 0.5, 0.5)]],
     }
     rows = {line.split()[0]: line for line in benchmark._report(found)[1:]}
-    for words in ("2 of 2", "1.5 (1.0 to 2.0)", "2.2 (1.5 to 3.0)", "2.5 (2.0 to 3.0)", "0.2000 (0.1000 to 0.3000)"):
+    for words in ("2 of 2", "1.5 (1.0 to 2.0)", "2.2 (1.5 to 3.0)", "3.0 (2.0 to 4.0)", "0.2000 (0.1000 to 0.3000)"):
         assert words in rows["tpe"]
     assert "0 of 2" in rows["optuna"]
     assert "never (never to never)" in rows["optuna"]
