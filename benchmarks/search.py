@@ -14,7 +14,8 @@ All have the same space, images, threads and training seed. KerasTuner proposes 
 continues a trial from its weights only, so that a schedule begins again. The table shows after how many epochs of all
 trials, seconds in training steps, and seconds since the start of the process the best validation loss that random
 search found was first reached, and what the whole search came to. ``random's / this`` divides the seconds in training
-steps of the whole random search by those until this program reached its loss. For ``cnn-train search``, the seconds of the process are those at the end of the job.
+steps of the whole random search by those until this program reached its loss. For ``cnn-train search``, the seconds of
+the process are those at the end of the job.
 """
 
 import argparse
