@@ -39,7 +39,7 @@ def search_outcome(summary: SearchSummary) -> list[str]:
         winner = summary.finalists[0]
         lines.append(
             f"trial {winner.trial} wins: mean {_goal(summary.goal)} {_value(summary.goal, winner.mean)} "
-            f"on {len(winner.values)} fresh seeds{_interval(summary.goal, winner.interval)}"
+            f"on {count(len(winner.values), 'fresh seed')}{_interval(summary.goal, winner.interval)}"
         )
         lines.append(
             f"the best value in the search is {_value(summary.goal, summary.best_value)}, of trial "

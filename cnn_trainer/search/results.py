@@ -7,7 +7,7 @@ from itertools import combinations
 
 from cnn_trainer.analysis.difference import t_quantile
 from cnn_trainer.config.load import change_experiment, dump_config
-from cnn_trainer.errors import CheckFailedError, RunDirectoryError, raised_as
+from cnn_trainer.errors import CheckFailedError, RunDirectoryError, count, raised_as
 from cnn_trainer.runs import store
 from cnn_trainer.search.journal import OpenSearch, trial_dir
 from cnn_trainer.search.paths import BEST_FILE
@@ -156,7 +156,7 @@ def write_best(opened: OpenSearch, results: Sequence[JobResult]) -> None:
         raise CheckFailedError(problem, place=opened.dir, remedy="search lower learning rates")
     name = "validation loss" if search.spec.goal == "validation_loss" else "validation accuracy"
     best = finalists(search, results)[0]
-    seeds = f"{len(best.values)} fresh seeds"
+    seeds = count(len(best.values), "fresh seed")
     comment = [
         f"The best of {num_proposals(search)} trials of the search {opened.dir.name}: trial {winner.trial}.",
         f"Mean {name} on {seeds}: {best.mean:.4f}. This is the seed with the best validation result.",
