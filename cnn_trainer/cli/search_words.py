@@ -23,7 +23,7 @@ def search_preparation(search: "Search") -> list[str]:
 
     spec, data = search.spec, search.base.experiment.data
     epochs = ", ".join(map(str, rung_epochs(search)))
-    finals = f"the best {spec.final.trials} retrained on {spec.final.seeds} fresh seeds"
+    finals = f"the best {spec.final.trials} retrained on {count(spec.final.seeds, 'fresh seed')}"
     return [
         f"space: {', '.join(search.space)}",
         f"data: {data.source}, {search.num_train:,} training images; goal: {_goal(spec.goal)}",
