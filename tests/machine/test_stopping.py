@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from support import signals_heard
 
 AT_ONCE = """
 import os, signal, sys
@@ -22,20 +23,26 @@ with stopping.leaving_at_once("go on"):
 """
 
 
+def ended(*words):
+    with signals_heard():
+        return subprocess.run([sys.executable, "-c", AT_ONCE, *words], capture_output=True, check=False)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_what_can_be_killed_with_the_last_words(number):
-    done = subprocess.run([sys.executable, "-c", AT_ONCE, str(int(number)), ""], capture_output=True, check=False)
+    done = ended(str(int(number)), "")
     assert (done.returncode, done.stderr) == (128 + number, b"go on\n")
 
 
 def test_a_second_ctrl_c_has_the_last_words_of_the_block_around_it():
-    done = subprocess.run([sys.executable, "-c", AT_ONCE, "2", "noted"], capture_output=True, check=False)
+    done = ended("2", "noted")
     assert (done.returncode, done.stderr) == (130, b"go on\n")
 
 
 def test_a_terminal_has_its_cursor_back():
     primary, terminal = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", AT_ONCE, "15", ""], stderr=terminal)
+    with signals_heard():
+        process = subprocess.Popen([sys.executable, "-c", AT_ONCE, "15", ""], stderr=terminal)
     os.close(terminal)
     assert process.wait() == 143
     assert os.read(primary, 100) == b"\x1b[?25h\r\ngo on\r\n"
