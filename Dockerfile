@@ -62,7 +62,8 @@ ENV PATH=/app/package/bin:/venv/bin:$PATH \
     PYTHONPATH=/app/package \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
-    CNN_TRAIN_RUNS_DIR=/runs
+    CNN_TRAIN_RUNS_DIR=/runs \
+    CNN_TRAIN_SEARCHES_DIR=/searches
 WORKDIR /app
 # No USER: docker creates a missing ./runs as root, and a fixed user id could not write there, nor into the folder of a user
 # with another id. `docker run --user "$(id -u):$(id -g)"` runs it as you, in a folder of yours.
