@@ -4,7 +4,7 @@ import csv
 import io
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,15 @@ import numpy as np
 from cnn_trainer.analysis.difference import (
     LEVEL,
     Difference,
-    Quadrants,
     Right,
     compare_groups,
     group_interval,
     holm,
-    quadrants,
 )
 from cnn_trainer.data.splits import SplitName
 from cnn_trainer.errors import RunDirectoryError, UsageError, raised_as
 from cnn_trainer.evaluation.scores import wilson_interval
-from cnn_trainer.runs import store
-from cnn_trainer.runs.paths import EVALUATION_FILE
+from cnn_trainer.runs import paths, store
 from cnn_trainer.runs.records import EvaluationRecord
 from cnn_trainer.runs.store import Run
 from cnn_trainer.storage import files, strict_json
@@ -68,8 +65,6 @@ class Pair:
     first: int
     second: int
     difference: Difference
-    quadrants: Quadrants | None
-    """None unless both are single runs."""
 
     @property
     def is_told_apart(self) -> bool:
@@ -106,12 +101,15 @@ def compare_runs(run_dirs: Sequence[Path], split: SplitName) -> Comparison:
         if scored.evaluation.images_sha256 != runs[0].evaluation.images_sha256:
             problem = f"was scored on other {split} images than {runs[0].run.dir}, so their scores cannot be compared"
             raise RunDirectoryError(problem, place=scored.run.dir, remedy="compare runs with the same data and split")
-    settings = [_settings(scored.run) for scored in runs]
-    by_settings: dict[str, list[ScoredRun]] = {}
-    for scored, found in zip(runs, settings, strict=True):
-        by_settings.setdefault(strict_json.format_json(_without(found, _HOW)), []).append(scored)
-    groups = tuple(map(_group, by_settings.values()))
-    differing = _differing([_settings(group.runs[0].run) for group in groups])
+    members: dict[str, list[ScoredRun]] = {}
+    settings: dict[str, dict[str, Any]] = {}  # of the first run of each group
+    for scored in runs:
+        found = _settings(scored.run)
+        what = strict_json.format_json(_without(found, _HOW))
+        settings.setdefault(what, found)
+        members.setdefault(what, []).append(scored)
+    groups = tuple(map(_group, members.values()))
+    differing = _differing(list(settings.values()))
     first = runs[0].evaluation
     return Comparison(split, first.images_sha256, first.num_examples, groups, differing, _pairs(groups))
 
@@ -130,28 +128,24 @@ def _pairs(groups: Sequence[Group]) -> tuple[Pair, ...]:
     pairs = list(combinations(range(len(groups)), 2))
     differences = [compare_groups(groups[first].right, groups[second].right) for first, second in pairs]
     corrected = holm([difference.p_value for difference in differences])
-    found = []
-    for (first, second), difference, p_value in zip(pairs, differences, corrected, strict=True):
-        one, other = groups[first].right, groups[second].right
-        counts = quadrants(one, other) if len(one) == len(other) == 1 else None
-        found.append(Pair(first, second, Difference(**{**vars(difference), "p_value": p_value}), counts))
-    return tuple(found)
+    return tuple(
+        Pair(first, second, replace(difference, p_value=p_value))
+        for (first, second), difference, p_value in zip(pairs, differences, corrected, strict=True)
+    )
 
 
 def _read(run_dir: Path, split: SplitName) -> ScoredRun:
     run = store.open_run(run_dir)
     store.require_result(run)
-    suffix = "" if split == "test" else f"-{split}"
-    path = run_dir / EVALUATION_FILE.replace(".", f"{suffix}.")
     remedy = f"score it with: cnn-train evaluate {shlex.quote(str(run_dir))}"
     remedy += "" if split == "test" else f" --split {split}"
-    with raised_as(RunDirectoryError):
-        if not path.exists():
-            raise RunDirectoryError(f"has no score on its {split} split", place=run_dir, remedy=remedy)
-        evaluation = strict_json.read_record(EvaluationRecord, path, store.MAX_EVALUATION_BYTES)
+    evaluation = store.read_evaluation(run_dir, split)
+    if evaluation is None:
+        raise RunDirectoryError(f"has no score on its {split} split", place=run_dir, remedy=remedy)
     if evaluation.weights_sha256 != run.record.weights_sha256:
-        raise RunDirectoryError("is the score of weights that the run no longer has", place=path, remedy=remedy)
-    return ScoredRun(run, evaluation, _read_right(run_dir / f"predictions{suffix}.csv", evaluation, remedy))
+        place = run_dir / paths.evaluation_file(split)
+        raise RunDirectoryError("is the score of weights that the run no longer has", place=place, remedy=remedy)
+    return ScoredRun(run, evaluation, _read_right(run_dir / paths.predictions_file(split), evaluation, remedy))
 
 
 @raised_as(RunDirectoryError)

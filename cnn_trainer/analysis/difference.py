@@ -24,21 +24,6 @@ Right = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The accuracy of one group minus that of another on the same images."""
-
-    value: float
-    low: float
-    high: float
-    """The ends of its 95 % confidence interval."""
-    p_value: float
-    """The probability of a difference at least as large if there is none. Two-sided."""
-    seeds_needed: int | None
-    """Seeds for each group to find a true difference of this size with a power of 80 %; None if no number would do
-    on this many images, or if it is unknown because each group is a single run."""
-
-
-@dataclass(frozen=True)
 class Quadrants:
     """Two runs on the same images: the number of images that both, only one, or neither classified correctly."""
 
@@ -48,7 +33,24 @@ class Quadrants:
     both_wrong: int
 
 
-def quadrants(first: Right, second: Right) -> Quadrants:
+@dataclass(frozen=True)
+class Difference:
+    """The accuracy of one group minus that of another on the same images."""
+
+    value: float
+    low: float
+    high: float
+    """The ends of its 95 % confidence interval."""
+    p_value: float
+    """The probability of a difference at least as large if there is none. Two-sided."""
+    quadrants: Quadrants | None
+    """None unless both groups are single runs."""
+    seeds_needed: int | None
+    """Seeds for each group to find a true difference of this size with a power of 80 %; None if no number would do
+    on this many images, or if it is unknown because each group is a single run."""
+
+
+def count_quadrants(first: Right, second: Right) -> Quadrants:
     """Count the images of two single runs, each (1, images)."""
     a, b = first[0], second[0]
     return Quadrants(int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum()))
@@ -68,16 +70,16 @@ def compare_groups(first: Right, second: Right) -> Difference:
         second: (runs, images), of the same images in the same order.
     """
     if len(first) == len(second) == 1:
-        counts = quadrants(first, second)
+        counts = count_quadrants(first, second)
         low, high = tango_interval(counts.only_first, counts.only_second, first.shape[1])
         value = (counts.only_first - counts.only_second) / first.shape[1]
-        return Difference(value, low, high, mcnemar(counts.only_first, counts.only_second), None)
+        return Difference(value, low, high, mcnemar(counts.only_first, counts.only_second), counts, None)
     value = float(first.mean() - second.mean())
     images = _image_variance(first, second)
     seed, dof = _seed_variance([first, second])
     seeds = seed * (1 / len(first) + 1 / len(second))
     half, p_value = _t_test(value, images, seeds, dof)
-    return Difference(value, value - half, value + half, p_value, _seeds_needed(value, images, seed))
+    return Difference(value, value - half, value + half, p_value, None, _seeds_needed(value, images, seed))
 
 
 def group_interval(right: Right) -> tuple[float, float]:

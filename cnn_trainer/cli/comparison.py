@@ -49,27 +49,20 @@ def _name(index: int) -> str:
 
 def _pair(found: "Comparison", pair: "Pair", width: int | None) -> list[str]:
     first, second = _name(pair.first), _name(pair.second)
-    lines = []
-    if pair.quadrants is not None:
-        cells = [(words, f"{number:,}") for words, number in _quadrants(pair, first, second)]
-        lines += [*pairs(cells, width=width), ""]
+    counts, lines = pair.difference.quadrants, []
+    if counts is not None:
+        numbers = {
+            "both right": counts.both_right,
+            f"only {first} right": counts.only_first,
+            f"only {second} right": counts.only_second,
+            "both wrong": counts.both_wrong,
+        }
+        lines += [*pairs([(words, f"{number:,}") for words, number in numbers.items()], width=width), ""]
     lines += wrap(verdict_of(found, pair), width)
-    if pair.quadrants is not None:
+    if counts is not None:
         note = "this compares two runs, not their configs: with other seeds the order may be different"
         lines += wrap(f"{note}; train each config with several seeds and compare all the runs", width)
     return [*lines, ""]
-
-
-def _quadrants(pair: "Pair", first: str, second: str) -> list[tuple[str, int]]:
-    counts = pair.quadrants
-    if counts is None:
-        return []
-    return [
-        ("both right", counts.both_right),
-        (f"only {first} right", counts.only_first),
-        (f"only {second} right", counts.only_second),
-        ("both wrong", counts.both_wrong),
-    ]
 
 
 def verdict_of(found: "Comparison", pair: "Pair") -> str:
@@ -84,7 +77,7 @@ def verdict_of(found: "Comparison", pair: "Pair") -> str:
     words = f"cannot tell {first} and {second} apart: they differ by {facts}"
     if difference.seeds_needed is not None:
         words += f"; if the difference is real, about {difference.seeds_needed:,} seeds each would show it"
-    elif pair.quadrants is None:
+    elif difference.quadrants is None:
         words += f"; no number of seeds would show a difference this small on {found.num_images:,} images"
     return words
 
@@ -139,7 +132,7 @@ def comparison_as_json(found: "Comparison") -> dict[str, Any]:
                 "difference_interval": [pair.difference.low, pair.difference.high],
                 "p_value": pair.difference.p_value,
                 "seeds_needed": pair.difference.seeds_needed,
-                "counts": None if pair.quadrants is None else asdict(pair.quadrants),
+                "counts": None if pair.difference.quadrants is None else asdict(pair.difference.quadrants),
                 "is_told_apart": pair.is_told_apart,
                 "verdict": verdict_of(found, pair),
             }

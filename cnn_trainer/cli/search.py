@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cnn_trainer.search.records import SearchSummary
     from cnn_trainer.search.shared import SharedBoard
 
+_SAME_COMMAND = "continue with the same command"
+
 
 class _StartIsMeant(PlainGroup):
     """Treats ``search FILE`` and ``search --resume latest`` as ``search start …``."""
@@ -123,7 +125,7 @@ def _created(
     """The folder of a search that was created or joined, and its board in a database; None for a dry run."""
     from cnn_trainer.machine import stopping
 
-    go_on = "nothing was written" if storage is None else "continue with the same command"
+    go_on = "nothing was written" if storage is None else _SAME_COMMAND
     with stopping.leaving_at_once(f"the search was stopped; {go_on}"):
         from cnn_trainer.cli import search_words
         from cnn_trainer.runs.paths import require_writable
@@ -154,7 +156,7 @@ def _created(
 
 def _go_on(search_dir: Path, board: "SharedBoard | None") -> str:
     if board is not None:
-        return "continue with the same command"
+        return _SAME_COMMAND
     return f"continue with: cnn-train search --resume {shlex.quote(str(search_dir))}"
 
 

@@ -26,7 +26,7 @@ from cnn_trainer.evaluation.scores import Score
 from cnn_trainer.machine import backend
 from cnn_trainer.network.fits import check_fits
 from cnn_trainer.network.shapes import ImageShape, count_weights
-from cnn_trainer.runs import checkpoint, store
+from cnn_trainer.runs import checkpoint, paths, store
 from cnn_trainer.runs.paths import CONFIG_FILE, WEIGHTS_FILE
 from cnn_trainer.runs.records import EvaluationRecord
 from cnn_trainer.runs.store import Run
@@ -176,7 +176,6 @@ def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, label
     order of the split: index, label, prediction, probability of the prediction, label_name, prediction_name. Label and
     prediction are class ids; the names are those in run.json, quoted if they contain a comma or a quote.
     """
-    suffix = "" if evaluation.split == "test" else f"-{evaluation.split}"
     names = run.record.data.class_names
     lines = io.StringIO(f"# images sha256 {evaluation.images_sha256}\n")
     lines.seek(0, io.SEEK_END)
@@ -186,8 +185,8 @@ def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, label
     rows: Any = zip(labels.tolist(), score.predictions.tolist(), chosen.tolist(), strict=True)
     for index, (label, guess, sure) in enumerate(rows):
         write((index, label, guess, f"{sure:.6f}", names[label], names[guess]))
-    files.write_atomic(run.dir / f"predictions{suffix}.csv", lines.getvalue().encode())
-    files.write_atomic(run.dir / f"evaluation{suffix}.json", strict_json.to_json(evaluation))
+    files.write_atomic(run.dir / paths.predictions_file(evaluation.split), lines.getvalue().encode())
+    files.write_atomic(run.dir / paths.evaluation_file(evaluation.split), strict_json.to_json(evaluation))
 
 
 def evaluate_result(

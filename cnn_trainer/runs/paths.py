@@ -104,6 +104,16 @@ def run_dirs(runs_dir: Path, record_file: str = RECORD_FILE) -> list[Path]:
     return sorted(found, key=newest, reverse=True)
 
 
+def evaluation_file(split: str) -> str:
+    """The name of the file with a run's score on a split."""
+    return EVALUATION_FILE if split == "test" else f"evaluation-{split}.json"
+
+
+def predictions_file(split: str) -> str:
+    """The name of the file with a run's predictions on a split."""
+    return "predictions.csv" if split == "test" else f"predictions-{split}.csv"
+
+
 def run_names(runs_dir: Path) -> list[str]:
     """The names of the runs under ``runs_dir``, newest first, for shell completion. Reads no file; never raises."""
     try:

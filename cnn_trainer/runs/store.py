@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_trainer.errors import CnnTrainError, ConfigError, RunDirectoryError, raised_as
-from cnn_trainer.runs.paths import CHECKPOINTS_DIR, CONFIG_FILE, EVALUATION_FILE, LOCK_FILE, METRICS_FILE, RECORD_FILE
+from cnn_trainer.runs.paths import CHECKPOINTS_DIR, CONFIG_FILE, LOCK_FILE, METRICS_FILE, RECORD_FILE, evaluation_file
 from cnn_trainer.runs.records import EpochMetrics, EvaluationRecord, RunRecord
 from cnn_trainer.storage import files, strict_json
 from cnn_trainer.storage.strict_json import utc_now
@@ -266,7 +266,7 @@ def require_result(run: Run) -> None:
 
 
 @raised_as(RunDirectoryError)
-def read_evaluation(run_dir: Path) -> EvaluationRecord | None:
-    """Read evaluation.json; None if it is missing. Raises RunDirectoryError naming the file and the fault."""
-    path = run_dir / EVALUATION_FILE
+def read_evaluation(run_dir: Path, split: str = "test") -> EvaluationRecord | None:
+    """Read the score on a split; None if it is missing. Raises RunDirectoryError naming the file and the fault."""
+    path = run_dir / evaluation_file(split)
     return strict_json.read_record(EvaluationRecord, path, MAX_EVALUATION_BYTES) if os.path.lexists(path) else None

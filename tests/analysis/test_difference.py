@@ -10,10 +10,10 @@ import pytest
 
 from cnn_trainer.analysis.difference import (
     compare_groups,
+    count_quadrants,
     group_interval,
     holm,
     mcnemar,
-    quadrants,
     t_quantile,
     t_tails,
     tango_interval,
@@ -78,7 +78,7 @@ def test_holm_raises_p_values_and_keeps_their_order():
 def test_images_are_counted_in_pairs():
     first = np.array([[True, True, False, False, True]])
     second = np.array([[True, False, True, False, False]])
-    found = quadrants(first, second)
+    found = count_quadrants(first, second)
     assert (found.both_right, found.only_first, found.only_second, found.both_wrong) == (1, 2, 1, 1)
     difference = compare_groups(first, second)
     assert difference.value == pytest.approx(0.2)
