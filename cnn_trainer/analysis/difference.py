@@ -170,7 +170,9 @@ def estimate_differences(found: Moments) -> list[Estimate]:
     first, second = pair_indexes(len(found.means))
     value = found.means[first] - found.means[second]
     half, _ = _t_test(value, *_variances(found, first, second))
-    return [Estimate(*row) for row in zip(value.tolist(), (value - half).tolist(), (value + half).tolist(), strict=True)]
+    return [
+        Estimate(*row) for row in zip(value.tolist(), (value - half).tolist(), (value + half).tolist(), strict=True)
+    ]
 
 
 def estimate_means(found: Moments) -> list[Estimate]:

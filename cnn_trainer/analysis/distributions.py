@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cnn_trainer.evaluation.scores import Z_975
 
-Counts = NDArray[np.int64]
+ImageCounts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _NORMAL_DOF = 1000.0  # from here on, Student's t differs from the normal distribution by less than 0.1 %
@@ -16,7 +16,7 @@ _log_gamma = np.vectorize(math.lgamma, otypes=[np.float64])
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
-def mcnemar(only_first: Counts, only_second: Counts) -> Floats:
+def mcnemar(only_first: ImageCounts, only_second: ImageCounts) -> Floats:
     """McNemar's exact p-values, two-sided: each image that only one of two runs has right is a toss of a fair coin.
 
     Q. McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions" (1947).
@@ -37,7 +37,7 @@ def mcnemar(only_first: Counts, only_second: Counts) -> Floats:
     return np.minimum(1.0, 2 * np.exp(log_term) * total)
 
 
-def tango_interval(only_first: Counts, only_second: Counts, num_images: int) -> tuple[Floats, Floats]:
+def tango_interval(only_first: ImageCounts, only_second: ImageCounts, num_images: int) -> tuple[Floats, Floats]:
     """The 95 % score intervals of the differences between two proportions of the same images, for each pair.
 
     T. Tango, "Equivalence Test and Confidence Interval for the Difference in Proportions for the Paired-Sample Design"
