@@ -36,11 +36,11 @@ def describe_comparison(found: "Comparison", width: int | None) -> list[str]:
     elif found.differing:
         cells = [(key, *values) for key, values in found.differing.items()]
         lines += [*table(("differing key", *names), cells, width), ""]
-    for pair in found.pairs:
-        if not is_large or pair.first == 0:
-            lines += _pair(found, pair, width)
     if is_large:
-        lines += wrap(f"{TIER_MEANING}; of the {len(found.pairs):,} pairs, --json has all", width)
+        lines += [*_differences_from_first(found, width), ""]
+        lines += wrap(f"{TIER_MEANING}; --json has the differences of all {len(found.pairs):,} pairs", width)
+    else:
+        lines += [line for pair in found.pairs for line in _pair(found, pair, width)]
     if len(found.groups) == 1:
         lines += wrap(
             f"all runs differ only in their seed: {count(len(found.groups[0].runs), 'run')} of one group", width
@@ -83,8 +83,7 @@ def measured_on(found: "Comparison") -> str:
 def _pair(found: "Comparison", pair: "Pair", width: int | None) -> list[str]:
     first, second = group_name(pair.first), group_name(pair.second)
     counts, lines = pair.difference.quadrants, []
-    is_large = len(found.groups) > _MAX_ALL_PAIRS
-    if counts is not None and not is_large:
+    if counts is not None:
         numbers = {
             "both right": counts.both_right,
             f"only {first} right": counts.only_first,
@@ -96,10 +95,21 @@ def _pair(found: "Comparison", pair: "Pair", width: int | None) -> list[str]:
     if pair.loss_difference is not None:
         value, low, high = pair.loss_difference
         lines += wrap(f"loss of {first} minus {second}: {value:.4f} (95 % interval {low:.4f} to {high:.4f})", width)
-    if counts is not None and not is_large:
+    if counts is not None:
         note = "this compares two runs, not their configs: with other seeds the order may be different"
         lines += wrap(f"{note}; train each config with several seeds and compare all the runs", width)
     return [*lines, ""]
+
+
+def _differences_from_first(found: "Comparison", width: int | None) -> list[str]:
+    rows = []
+    for pair in found.pairs[: len(found.groups) - 1]:
+        difference, name = pair.difference, group_name(pair.second)
+        shown = "cannot tell" if not pair.is_told_apart else f"{'A' if difference.value > 0 else name} is better"
+        interval = f"{difference.low * 100:.2f} to {difference.high * 100:.2f}"
+        rows.append((name, f"{difference.value * 100:.2f}", interval, f"{difference.p_value:.2g}", shown))
+    heading = ("group", "A minus it, in points", "95 % interval", f"p, corrected for {len(found.pairs):,} pairs", "")
+    return table(heading, rows, width)
 
 
 def require_difference(found: "Comparison", min_difference: float) -> None:
