@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.analysis.distributions import Floats, mcnemar, t_quantile, t_tails, tango_interval
+from cnn_trainer.analysis.distributions import Floats, holm, mcnemar, t_quantile, t_tails, tango_interval
 
 LEVEL = 0.05
 """A difference with a smaller p-value counts as one."""
@@ -49,12 +49,13 @@ class Difference(NamedTuple):
     high: float
     """The ends of its 95 % confidence interval."""
     p_value: float
-    """The probability of a difference at least as large if there is none. Two-sided."""
+    """The probability of a difference at least as large if there is none; two-sided, corrected for the number of pairs
+    that are compared."""
     quadrants: Quadrants | None
     """None unless both groups are single runs."""
     seeds_needed: int | None
-    """Seeds for each group to find a true difference of this size with a power of 80 %; None if no number would do
-    on this many images, or if it is unknown because each group is a single run."""
+    """Seeds for each group to find a true difference of this size with a power of 80 %, if as many pairs are compared;
+    None if no number would do on this many images, or if it is unknown because each group is a single run."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def pair_indexes(num_groups: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 def compare_all(found: Moments) -> list[Difference]:
     """The difference of accuracies of every pair, in the order of ``pair_indexes``, from the moments of ``Right``.
 
+    The p-values are corrected for the number of pairs (Holm); the intervals are not.
+
     If both groups are single runs, the p-value is McNemar's and the interval is Tango's: they concern these two runs,
     not other seeds of their configs. Otherwise the variance has a part from the images, paired, and a part from the
     seeds, pooled over the two groups, and Student's t is used with Satterthwaite's degrees of freedom.
@@ -161,7 +164,7 @@ def compare_all(found: Moments) -> list[Difference]:
         needed = _seeds_needed(found, first[which], second[which], LEVEL / len(value))
         for index, seeds_each in zip(which.tolist(), needed.tolist(), strict=True):
             seeds_needed[index] = seeds_each if seeds_each <= _MAX_SEEDS else None
-    columns = (value.tolist(), low.tolist(), high.tolist(), p_value.tolist(), quadrants, seeds_needed)
+    columns = (value.tolist(), low.tolist(), high.tolist(), holm(p_value).tolist(), quadrants, seeds_needed)
     return [Difference(*row) for row in zip(*columns, strict=True)]
 
 
