@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.analysis.distributions import Floats, holm, mcnemar, t_quantile, t_tails, tango_interval
+from cnn_trainer.analysis.distributions import Reals, holm, mcnemar, t_quantile, t_tails, tango_interval
 
 LEVEL = 0.05
 """A difference with a smaller p-value counts as one."""
@@ -63,37 +63,37 @@ class Moments:
     """All that the comparison of groups needs to know of their values (runs, images) on the same images."""
 
     num_images: int
-    num_runs: Floats
+    num_runs: Reals
     """Of each group, (groups,)."""
-    means: Floats
+    means: Reals
     """The mean value of each group, (groups,)."""
-    products: Floats
+    products: Reals
     """For each two groups, the mean over images of the product of their mean values, (groups, groups)."""
-    scatter: Floats
+    scatter: Reals
     """How much of the variance over images of a group's mean values comes from the choice of seeds: (groups,)."""
-    seed_squares: Floats
+    seed_squares: Reals
     """The squared distances of the runs' means from the group's, summed: (groups,)."""
 
     @property
-    def seed_floor(self) -> Floats:
+    def seed_floor(self) -> Reals:
         """What ``seed_squares`` would be if the seeds changed each image independently of the others, (groups,).
 
         A few seeds can agree in their means by luck; this is measured on all images, so it cannot be small by luck.
         """
         return self.scatter * self.num_runs * (self.num_runs - 1) / self.num_images
 
-    def image_variance(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Floats:
+    def image_variance(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Reals:
         """The variance of the difference of two groups' means that comes from the choice of images, for each pair."""
         squares = self.products[first, first] + self.products[second, second]
         spread = squares - 2 * self.products[first, second] - (self.means[first] - self.means[second]) ** 2
         spread[spread < 1e-13 * squares] = 0.0  # rounding, if the groups have equal values
         return self._per_image(spread, self.scatter[first] + self.scatter[second])
 
-    def own_image_variance(self) -> Floats:
+    def own_image_variance(self) -> Reals:
         """The variance of each group's mean that comes from the choice of images."""
         return self._per_image(self.products.diagonal() - self.means**2, self.scatter)
 
-    def _per_image(self, spread: Floats, scatter: Floats) -> Floats:
+    def _per_image(self, spread: Reals, scatter: Reals) -> Reals:
         unbiased = spread * self.num_images / max(1, self.num_images - 1)
         return np.maximum(0.0, unbiased - scatter) / self.num_images
 
@@ -211,7 +211,7 @@ def _quadrants(found: Moments, first: NDArray[np.int64], second: NDArray[np.int6
 
 def _variances(
     found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[Floats, Floats, NDArray[np.float64]]:
+) -> tuple[Reals, Reals, NDArray[np.float64]]:
     """The variance of each pair's difference from the images and from the seeds, and the seeds' degrees of freedom."""
     seed, dof = _seed_variance(found, first, second)
     seeds = seed * (1 / found.num_runs[first] + 1 / found.num_runs[second])
@@ -220,14 +220,14 @@ def _variances(
 
 def _seed_variance(
     found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[Floats, NDArray[np.float64]]:
+) -> tuple[Reals, NDArray[np.float64]]:
     """The variance between seeds, pooled over the two groups, and its degrees of freedom, at least 1."""
     dof = np.maximum(1.0, found.num_runs[first] + found.num_runs[second] - 2)
     squares = found.seed_squares[first] + found.seed_squares[second]
     return np.maximum(squares, found.seed_floor[first] + found.seed_floor[second]) / dof, dof
 
 
-def _t_test(value: Floats, images: Floats, seeds: Floats, dof: Floats) -> tuple[Floats, Floats]:
+def _t_test(value: Reals, images: Reals, seeds: Reals, dof: Reals) -> tuple[Reals, Reals]:
     """Half the widths of the 95 % intervals, and the p-values of 0, from the two parts of each variance."""
     variance = images + seeds
     effective = _satterthwaite(variance, seeds, dof)
@@ -237,7 +237,7 @@ def _t_test(value: Floats, images: Floats, seeds: Floats, dof: Floats) -> tuple[
     return half, np.where(sure, (value == 0).astype(np.float64), t_tails(statistic, effective))
 
 
-def _satterthwaite(variance: Floats, seeds: Floats, dof: Floats) -> Floats:
+def _satterthwaite(variance: Reals, seeds: Reals, dof: Reals) -> Reals:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(seeds > 0, dof * (variance / seeds) ** 2, np.inf)
 
