@@ -15,6 +15,7 @@ from cnn_trainer.analysis.difference import (
     Moments,
     Right,
     compare_all,
+    estimate_accuracies,
     estimate_differences,
     estimate_means,
     measure_moments,
@@ -22,7 +23,6 @@ from cnn_trainer.analysis.difference import (
 )
 from cnn_trainer.analysis.scored import ScoredRun, read_scored_run
 from cnn_trainer.errors import RunDirectoryError, UsageError
-from cnn_trainer.evaluation.scores import wilson_interval
 from cnn_trainer.runs.store import Run
 from cnn_trainer.storage import strict_json
 
@@ -179,13 +179,10 @@ def _groups(
         for index, estimate in zip(indexes, estimate_means(moments), strict=True)
     }
     groups = []
-    for index, (runs, estimate) in enumerate(zip(together, estimate_means(found), strict=True)):
-        accuracy, low, high = estimate
-        if len(runs) == 1:
-            low, high = wilson_interval(int(right[index].sum()), found.num_images)
+    for index, (runs, accuracy) in enumerate(zip(together, estimate_accuracies(found), strict=True)):
         loss = float(np.mean([scored.evaluation.loss for scored in runs]))
         interval = (max(0.0, known[index].low), known[index].high) if index in known else None
-        groups.append(Group(tuple(runs), accuracy, max(0.0, low), min(1.0, high), loss, interval, right[index]))
+        groups.append(Group(tuple(runs), *accuracy, loss, interval, right[index]))
     return tuple(groups)
 
 

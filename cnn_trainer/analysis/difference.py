@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_trainer.analysis.distributions import Reals, holm, mcnemar, t_quantile, t_tails, tango_interval
+from cnn_trainer.evaluation.scores import wilson_interval
 
 LEVEL = 0.05
 """A difference with a smaller p-value counts as one."""
@@ -67,6 +68,8 @@ class Moments:
     """Of each group, (groups,)."""
     means: Reals
     """The mean value of each group, (groups,)."""
+    skew: Reals
+    """The third central moment over images of each group's mean values, (groups,)."""
     products: Reals
     """For each two groups, the mean over images of the product of their mean values, (groups, groups)."""
     scatter: Reals
@@ -101,7 +104,7 @@ class Moments:
 def measure_moments(groups: Sequence[NDArray[np.bool_] | NDArray[np.float32]]) -> Moments:
     """The moments of groups of runs, each (runs, images), of the same images in the same order. Exact for booleans."""
     num_images, num_runs = groups[0].shape[1], np.array([float(len(group)) for group in groups])
-    products, squares = np.zeros((len(groups), len(groups))), np.zeros(len(groups))
+    products, (squares, cubes) = np.zeros((len(groups), len(groups))), np.zeros((2, len(groups)))
     run_sums = [np.zeros(len(group)) for group in groups]
     for start in range(0, num_images, _CHUNK_IMAGES):
         sums = np.empty((len(groups), min(_CHUNK_IMAGES, num_images - start)))
@@ -111,16 +114,20 @@ def measure_moments(groups: Sequence[NDArray[np.bool_] | NDArray[np.float32]]) -
             run_sums[index] += values.sum(axis=1)
             squares[index] += np.square(values, out=values).sum()
         products += sums @ sums.T
+        cubes += ((sums / num_runs[:, np.newaxis]) ** 3).sum(axis=1)
     scatter = np.zeros(len(groups))
     several = num_runs > 1
     within = squares - products.diagonal() / num_runs  # 0 for a single run
     scatter[several] = (within / num_images / num_runs)[several] / (num_runs[several] - 1)
     run_means = [sums / num_images for sums in run_sums]
+    means = np.array([found.mean() for found in run_means])
+    products /= num_images * np.outer(num_runs, num_runs)
     return Moments(
         num_images=num_images,
         num_runs=num_runs,
-        means=np.array([means.mean() for means in run_means]),
-        products=products / num_images / np.outer(num_runs, num_runs),
+        means=means,
+        skew=cubes / num_images - 3 * means * products.diagonal() + 2 * means**3,
+        products=products,
         scatter=scatter,
         seed_squares=np.array([((means - means.mean()) ** 2).sum() for means in run_means]),
     )
@@ -160,6 +167,8 @@ def compare_all(found: Moments) -> list[Difference]:
     if len(which):
         images, seeds, dof = _variances(found, first[which], second[which])
         half, p_value[which] = _t_test(value[which], images, seeds, dof)
+        none = np.zeros(1, np.int64)  # if no image tells any of the runs apart, as for two single runs
+        half = np.where(half > 0, half, tango_interval(none, none, found.num_images)[1])
         low[which], high[which] = value[which] - half, value[which] + half
         needed = _seeds_needed(found, first[which], second[which], LEVEL / len(value))
         for index, seeds_each in zip(which.tolist(), needed.tolist(), strict=True):
@@ -187,18 +196,47 @@ def estimate_differences(found: Moments) -> list[Estimate]:
 
 
 def estimate_means(found: Moments) -> list[Estimate]:
-    """The mean of every group, over other seeds and images; of a single run, over other images only."""
+    """The mean of every group, over other seeds and images; of a single run, over other images only.
+
+    A few images have most of the loss, and most of the errors, so the interval is corrected for skewness.
+
+    P. Hall, "On the Removal of Skewness by Transformation" (1992).
+    """
     dof = np.maximum(1.0, found.num_runs - 1)
     seeds = np.maximum(found.seed_squares, found.seed_floor) / dof / found.num_runs
-    half, _ = _t_test(found.means, found.own_image_variance(), seeds, dof)
-    ends = ((found.means - half).tolist(), (found.means + half).tolist())
+    images = found.own_image_variance()
+    half, _ = _t_test(found.means, images, seeds, dof)
+    deviation = np.sqrt(np.where(half > 0, images + seeds, 1.0))
+    skew = found.skew / found.num_images**2 / deviation**3  # of the mean
+
+    def end(quantile: Reals) -> list[float]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            corrected = 3 / skew * (np.cbrt(1 + skew * (quantile - skew / 6)) - 1)
+        return (found.means - deviation * np.where(np.abs(skew) < 1e-6, quantile, corrected)).tolist()
+
+    quantile = half / deviation
+    ends = (end(quantile), end(-quantile))
     return [Estimate(*row) for row in zip(found.means.tolist(), *ends, strict=True)]
 
 
+def estimate_accuracies(found: Moments) -> list[Estimate]:
+    """The accuracy of every group, from the moments of ``Right``.
+
+    The interval of a single run, and of runs that all have every image right or wrong, is Wilson's.
+    """
+    accuracies = []
+    for (mean, low, high), num_runs in zip(estimate_means(found), found.num_runs.tolist(), strict=True):
+        ends = wilson_interval(round(mean * found.num_images), found.num_images)
+        if num_runs > 1 and low < high:
+            ends = max(0.0, low), min(1.0, high)
+        accuracies.append(Estimate(mean, *ends))
+    return accuracies
+
+
 def group_interval(right: Right) -> tuple[float, float]:
-    """The 95 % interval of the mean accuracy of two or more runs (runs, images), over other seeds and images."""
-    [found] = estimate_means(measure_moments([right]))
-    return max(0.0, found.low), min(1.0, found.high)
+    """The 95 % interval of the mean accuracy of runs (runs, images), as ``estimate_accuracies`` computes it."""
+    [found] = estimate_accuracies(measure_moments([right]))
+    return found.low, found.high
 
 
 def _quadrants(found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
