@@ -74,6 +74,14 @@ def test_light_commands_load_nothing_heavy(words: list[str], tmp_path: Path) -> 
     assert "rich" not in packages, "for a pipe nothing is framed or coloured"
 
 
+@pytest.mark.parametrize("command", ["compare", "rank"])
+def test_comparisons_load_no_tensorflow(command: str, finished_run: Path, tmp_path: Path) -> None:
+    code, packages = loaded("runs", command, str(finished_run), str(finished_run), folder=tmp_path)
+    assert code == ("2" if command == "compare" else "0")
+    assert "numpy" in packages
+    assert not packages & {"tensorflow", "keras", "PIL", "h5py", "optuna", "sqlalchemy"}
+
+
 def test_completion_loads_nothing_heavy(tmp_path: Path) -> None:
     code, packages = loaded(
         folder=tmp_path, _CNN_TRAIN_COMPLETE="complete_bash", COMP_WORDS="cnn-train config ", COMP_CWORD="2"
