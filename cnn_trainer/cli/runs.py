@@ -1,5 +1,6 @@
 """``cnn-train runs``: lists, shows, compares and ranks runs. It only reads, and trusts nothing that it reads."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
@@ -163,6 +164,7 @@ def runs_compare(
 
     Runs that differ only in their seed form a group, and groups are compared. Only saved scores are read.
     """
+    _use_one_thread()
     from cnn_trainer.analysis.compare import compare_runs
     from cnn_trainer.cli import comparison
     from cnn_trainer.runs import paths
@@ -176,6 +178,11 @@ def runs_compare(
         print_lines(comparison.describe_comparison(found, stdout_width()))
     if min_difference is not None:
         comparison.require_difference(found, min_difference)
+
+
+def _use_one_thread() -> None:
+    """Before NumPy is loaded: starting its threads takes longer than they save here."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @app.command("rank")
@@ -207,6 +214,7 @@ def runs_rank(
 
     In 95 of 100 such tables, every difference between tiers is real. Only saved scores are read.
     """
+    _use_one_thread()
     from cnn_trainer.analysis.rank import rank_runs
     from cnn_trainer.cli import ranking
     from cnn_trainer.runs import paths
