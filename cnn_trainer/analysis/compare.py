@@ -112,8 +112,10 @@ def refuse_named_twice(run_dirs: Iterable[Path]) -> None:
 
 def repetitions(runs: Iterable[ScoredRun]) -> list[tuple[ScoredRun, ScoredRun]]:
     """The runs that repeat the config and the seed of an earlier one, each with that one."""
-    first: dict[tuple[str, int], ScoredRun] = {}
-    found = [(scored, first.setdefault((_what(scored.run), scored.run.experiment.seed), scored)) for scored in runs]
+    first: dict[object, ScoredRun] = {}
+    runs = list(runs)
+    known = zip(runs, _settings_of(runs), strict=True)
+    found = [(scored, first.setdefault((what, scored.run.experiment.seed), scored)) for scored, (what, _) in known]
     return [(scored, other) for scored, other in found if scored is not other]
 
 
@@ -129,12 +131,14 @@ def compare_scored(
         best_first: Whether the groups are in the order of their accuracy, and of their loss if that is equal, rather
             than in the order of ``runs``.
     """
-    members: dict[object, list[ScoredRun]] = {}
-    for scored in runs:
-        members.setdefault(_what(scored.run) if by_seed else scored.run.dir, []).append(scored)
-    together = list(members.values())
-    if best_first:
-        together.sort(key=_by_accuracy)
+    members: dict[object, list[tuple[ScoredRun, dict[str, Any]]]] = {}
+    for scored, (what, settings) in zip(runs, _settings_of(runs), strict=True):
+        members.setdefault(what if by_seed else scored.run.dir, []).append((scored, settings))
+    groups = sorted(members.values(), key=_by_accuracy) if best_first else list(members.values())
+    together = [[scored for scored, _ in group] for group in groups]
+    differing = [group[0][1] for group in groups]
+    if by_seed:
+        differing = [{key: value for key, value in settings.items() if key != "seed"} for settings in differing]
     right = [np.concatenate([scored.right for scored in group]) for group in together]
     losses = [_losses_of(group) for group in together]
     found, found_losses = measure_moments(right), _loss_moments(together, losses)
@@ -144,14 +148,14 @@ def compare_scored(
         first.images_sha256,
         first.num_examples,
         _groups(together, right, found, found_losses),
-        _differing([_settings(group[0].run, by_seed) for group in together]),
+        _differing(differing),
         _pairs(found, found_losses),
     )
 
 
-def _by_accuracy(group: Sequence[ScoredRun]) -> tuple[float, float]:
-    accuracy = np.mean([scored.evaluation.accuracy for scored in group])
-    return -float(accuracy), float(np.mean([scored.evaluation.loss for scored in group]))
+def _by_accuracy(group: Sequence[tuple[ScoredRun, object]]) -> tuple[float, float]:
+    accuracy = np.mean([scored.evaluation.accuracy for scored, _ in group])
+    return -float(accuracy), float(np.mean([scored.evaluation.loss for scored, _ in group]))
 
 
 def _losses_of(group: Sequence[ScoredRun]) -> Losses | None:
@@ -203,8 +207,29 @@ def _pairs(found: Moments, found_losses: Sequence[tuple[list[int], Moments]]) ->
     return tuple(Pair(one, other, difference, losses.get((one, other))) for one, other, difference in rows)
 
 
-def _settings(run: Run, by_seed: bool = True) -> dict[str, Any]:
-    """The run's config by dotted key, ``by_seed`` without its seed. A split seed that is the seed counts as none."""
+def _settings_of(runs: Iterable[ScoredRun]) -> list[tuple[object, dict[str, Any]]]:
+    """For each run, what is equal for runs that differ only in their seed, and its whole config by dotted key.
+
+    A split seed that is the run's seed can be meant as such, or be the same for all seeds: it is taken as the latter if
+    another run with the same config has it, and else as none, as if it were not given.
+    """
+    found = [_flat(scored.run) for scored in runs]
+    known = {*_HOW, "seed", "data.split_seed"}
+    what = [strict_json.format_json({key: value for key, value in flat.items() if key not in known}) for flat in found]
+    fixed = {
+        (key, flat["data.split_seed"])
+        for key, flat in zip(what, found, strict=True)
+        if flat["data.split_seed"] not in (None, flat["seed"])
+    }
+    for key, flat in zip(what, found, strict=True):
+        seed = flat["seed"]
+        if flat["data.split_seed"] == seed and (key, seed) not in fixed:
+            flat["data.split_seed"] = None
+    return [((key, flat["data.split_seed"]), flat) for key, flat in zip(what, found, strict=True)]
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    """The run's config by dotted key."""
     flat: dict[str, Any] = {}
 
     def flatten(value: Any, key: str) -> None:
@@ -215,16 +240,7 @@ def _settings(run: Run, by_seed: bool = True) -> dict[str, Any]:
             flat[key] = value
 
     flatten(run.experiment.model_dump(mode="json"), "")
-    if flat["data.split_seed"] == flat["seed"]:
-        flat["data.split_seed"] = None
-    if by_seed:
-        del flat["seed"]
     return flat
-
-
-def _what(run: Run) -> str:
-    """What the run is meant to learn: equal for runs that differ only in their seed."""
-    return strict_json.format_json({key: value for key, value in _settings(run).items() if key not in _HOW})
 
 
 def _differing(found: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:

@@ -27,10 +27,11 @@ def variant(finished_run, tmp_path):
     ``is_old`` makes it a run of an earlier version, which has no file with probabilities.
     """
 
-    def make(name, seed=1, wrong=(), is_old=False, **training):
+    def make(name, seed=1, wrong=(), is_old=False, split_seed=None, **training):
         run = shutil.copytree(finished_run, tmp_path / name)
         config = yaml.safe_load((run / "config.yaml").read_text())
         config["seed"] = seed
+        config["data"]["split_seed"] = split_seed
         config["training"].update(training)
         (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         edit_json(run / "run.json", seed=seed)

@@ -43,6 +43,20 @@ def test_runs_that_differ_only_in_the_seed_are_one_group(variant):
     assert "all runs differ only in their seed: 3 runs of one group" in out
 
 
+@pytest.mark.parametrize(
+    ("split_seeds", "groups"),
+    [
+        ({1: None, 2: None, 3: None}, [[1, 2, 3]]),
+        ({1: 1, 2: 1, 3: 1}, [[1, 2, 3]]),  # one validation split for all
+        ({1: 1, 2: 2, 3: 3}, [[1, 2, 3]]),  # each seed its own, as if none were given
+        ({1: None, 2: 2, 3: 1}, [[1, 2], [3]]),
+    ],
+)
+def test_seeds_of_the_validation_split_are_part_of_the_config_unless_they_follow_the_seed(variant, split_seeds, groups):
+    runs = [variant(f"a{seed}", seed, split_seed=split_seed) for seed, split_seed in split_seeds.items()]
+    assert [group["seeds"] for group in compared(*runs)["groups"]] == groups
+
+
 def test_three_configs_give_three_corrected_pairs(variant):
     runs = [variant("a", wrong=()), variant("b", wrong=range(6), learning_rate=0.5), variant("c", momentum=0.5)]
     pairs = {(pair["first"], pair["second"]): pair["p_value"] for pair in compared(*runs)["pairs"]}
