@@ -129,7 +129,7 @@ def measure_moments(groups: Sequence[NDArray[np.bool_] | NDArray[np.float32]]) -
         skew=cubes / num_images / num_runs**3 - 3 * means * products.diagonal() + 2 * means**3,
         products=products,
         scatter=scatter,
-        seed_squares=np.array([((means - means.mean()) ** 2).sum() for means in run_means]),
+        seed_squares=np.array([((own - own.mean()) ** 2).sum() for own in run_means]),
     )
 
 
