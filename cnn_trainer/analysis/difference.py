@@ -146,7 +146,7 @@ def compare_all(found: Moments) -> list[Difference]:
 
     If both groups are single runs, the p-value is McNemar's and the interval is Tango's: they concern these two runs,
     not other seeds of their configs. Otherwise the variance has a part from the images, paired, and a part from the
-    seeds, pooled over the two groups, and Student's t is used with Satterthwaite's degrees of freedom.
+    seeds, and Student's t is used with Satterthwaite's degrees of freedom.
 
     F. E. Satterthwaite, "An Approximate Distribution of Estimates of Variance Components" (1946).
     """
@@ -247,22 +247,27 @@ def _quadrants(found: Moments, first: NDArray[np.int64], second: NDArray[np.int6
     return np.stack([both, only_first, only_second, found.num_images - both - only_first - only_second])
 
 
-def _variances(
-    found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[Reals, Reals, NDArray[np.float64]]:
+def _variances(found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[Reals, Reals, Reals]:
     """The variance of each pair's difference from the images and from the seeds, and the seeds' degrees of freedom."""
-    seed, dof = _seed_variance(found, first, second)
-    seeds = seed * (1 / found.num_runs[first] + 1 / found.num_runs[second])
+    *seed, dof = _seed_variances(found, first, second)
+    seeds = seed[0] / found.num_runs[first] + seed[1] / found.num_runs[second]
     return found.image_variance(first, second), seeds, dof
 
 
-def _seed_variance(
-    found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[Reals, NDArray[np.float64]]:
-    """The variance between seeds, pooled over the two groups, and its degrees of freedom, at least 1."""
+def _seed_variances(found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[Reals, Reals, Reals]:
+    """The variance between seeds of the first and of the second group, and its degrees of freedom, at least 1.
+
+    Each has its own floor, or that of the other if it is a single run; what is above the floors is pooled.
+    """
     dof = np.maximum(1.0, found.num_runs[first] + found.num_runs[second] - 2)
-    squares = found.seed_squares[first] + found.seed_squares[second]
-    return np.maximum(squares, found.seed_floor[first] + found.seed_floor[second]) / dof, dof
+    floors = found.seed_floor[first] + found.seed_floor[second]
+    above = np.maximum(0.0, found.seed_squares[first] + found.seed_squares[second] - floors) / dof
+    own = found.seed_floor / np.maximum(1.0, found.num_runs - 1)
+    ends = [
+        above + np.where(found.num_runs[group] > 1, own[group], own[other])
+        for group, other in ((first, second), (second, first))
+    ]
+    return ends[0], ends[1], dof
 
 
 def _t_test(value: Reals, images: Reals, seeds: Reals, dof: Reals) -> tuple[Reals, Reals]:
@@ -290,17 +295,17 @@ def _seeds_needed(
     """
     value = np.abs(found.means[first] - found.means[second])
     images = found.image_variance(first, second)
-    seed, _ = _seed_variance(found, first, second)
-
+    of_first, of_second, _ = _seed_variances(found, first, second)
+    seed = of_first + of_second
     # With z in place of t, too few by about two; more than the limit if the images are not enough.
     limit = float(t_quantile(np.full(1, np.inf), level)[0])
     spare = np.maximum((value / (limit + _Z_POWER)) ** 2 - images, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        needed = np.maximum(2, np.ceil(np.minimum(2 * seed / spare, _MAX_SEEDS + 1)))
+        needed = np.maximum(2, np.ceil(np.minimum(seed / spare, _MAX_SEEDS + 1)))
     needed[spare == 0] = _MAX_SEEDS + 1
     [left] = (needed <= _MAX_SEEDS).nonzero()
     while len(left):
-        seeds = 2 * seed[left] / needed[left]
+        seeds = seed[left] / needed[left]
         variance = images[left] + seeds
         dof = _satterthwaite(variance, seeds, 2 * (needed[left] - 1))
         limits = t_quantile(dof, level)

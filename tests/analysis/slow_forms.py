@@ -50,15 +50,18 @@ def compare_values(first, second):
     value = first.mean() - second.mean()
     num_images = first.shape[1]
     images = (first.mean(axis=0) - second.mean(axis=0)).var(ddof=1)
-    squares = floor = 0.0
-    for group in (first, second):
+    squares, floors = 0.0, {}
+    for index, group in enumerate((first, second)):
         if len(group) > 1:
             images -= group.var(axis=0, ddof=1).mean() / len(group)
             squares += len(group) * group.mean(axis=1).var()
-            floor += (len(group) - 1) * group.var(axis=0, ddof=1).mean() / num_images
+            floors[index] = group.var(axis=0, ddof=1).mean() / num_images
     images = max(0.0, images) / num_images
     dof = max(1, len(first) + len(second) - 2)
-    seeds = max(squares, floor) / dof * (1 / len(first) + 1 / len(second))
+    known = sum(floor * (len((first, second)[index]) - 1) for index, floor in floors.items())
+    above = max(0.0, squares - known) / dof
+    any_floor = next(iter(floors.values()), 0.0)
+    seeds = sum((above + floors.get(index, any_floor)) / len(group) for index, group in enumerate((first, second)))
     variance = images + seeds
     effective = dof * (variance / seeds) ** 2 if seeds else math.inf
 
