@@ -1,7 +1,5 @@
 """Trains a group of runs with worker processes. What goes wrong in one run does not harm the others."""
 
-import json
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +51,7 @@ class _Worker:
     process: "Popen[str]"
     run: SeedRun | None = None
     num_runs: int = 0
+    has_ended: bool = False
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=50))
     """The last lines that it wrote to stderr."""
 
@@ -141,7 +140,9 @@ class _Group:
             return False
         if line is not None:
             self._note(worker, News.model_validate_json(line))
-        elif worker in self._workers:
+            return True
+        worker.has_ended = True
+        if worker in self._workers:
             self._workers.remove(worker)
             if worker.run is not None:
                 self._note_death(worker, worker.run)
@@ -192,5 +193,5 @@ class _Group:
         workers = list(self._workers)
         self._workers.clear()  # so that their ends are not taken for deaths
         child.end_children([worker.process for worker in workers], STOP_SECONDS)
-        while self.listen(_LOOK_SECONDS):
+        while not all(worker.has_ended for worker in workers) and self.listen(_LOOK_SECONDS):
             pass
