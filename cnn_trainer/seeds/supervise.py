@@ -109,18 +109,20 @@ class _Group:
         return any(run.outcome is None and run.failure is None for run in self.runs)
 
     def hand_out(self, num_workers: int) -> None:
-        """Give a run to each worker that has none, and start workers as long as there are runs and too few workers."""
+        """Give the next runs to workers that have none, and to new ones while there are fewer than ``num_workers``."""
         is_checked = any(run.dir is not None for run in self.runs)
-        for worker in list(self._workers):
-            if worker.run is None and (worker.num_runs == MAX_RUNS or not self._waiting):
-                self._workers.remove(worker)
-                child.end_children([worker.process], 0.0)
-        while self._waiting and len(self._workers) < (num_workers if is_checked else 1):
-            self._workers.append(self._start())
-        for worker in self._workers:
-            if worker.run is None and self._waiting:
-                worker.run = self._waiting.popleft()
-                child.send(worker.process, worker.run.seed)
+        for idle in [worker for worker in self._workers if worker.run is None]:
+            if idle.num_runs == MAX_RUNS or not self._waiting:
+                self._workers.remove(idle)
+                child.end_children([idle.process], 0.0)
+        while self._waiting:
+            worker = next((worker for worker in self._workers if worker.run is None), None)
+            if worker is None:
+                if len(self._workers) >= (num_workers if is_checked else 1):
+                    break
+                worker = self._start()
+            worker.run = self._waiting.popleft()
+            child.send(worker.process, worker.run.seed)
 
     def _start(self) -> _Worker:
         try:
@@ -130,6 +132,7 @@ class _Group:
             raise DeviceError(problem, remedy=remedy) from None
         child.hear(worker.process, worker.messages, lambda line: self._heard.put((worker, line)))
         child.send(worker.process, self._assignment.model_dump())
+        self._workers.append(worker)
         return worker
 
     def listen(self, seconds: float) -> bool:
