@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 
 import pytest
@@ -63,34 +62,6 @@ class Screen:
             self.column += 1
 
 
-@pytest.fixture
-def on_terminal(cnn_train, tmp_path):
-    """A function that runs a command line with stderr on a terminal of this width, and returns its output."""
-
-    def run(columns, *words, **environment):
-        primary, terminal = pty.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        received = bytearray()
-
-        def read():
-            try:
-                while part := os.read(primary, 65_536):
-                    received.extend(part)
-            except OSError:  # the terminal was closed
-                pass
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        environment = {"TERM": "xterm-256color"} | environment
-        answer = cnn_train(*words, cwd=tmp_path, stderr=os.ttyname(terminal), env=environment)
-        os.close(terminal)
-        reader.join(timeout=10)
-        os.close(primary)
-        return answer.code, received.decode()
-
-    return run
-
-
 def frames(received):
     """The live line as it was drawn from time to time, without colours."""
     drawn = re.findall(r"(?:^|\n|2K)((?:epoch|epo…)[^\r\n]*)\r\x1b\[2K", received)
@@ -111,7 +82,7 @@ def test_a_live_line_is_drawn_on_a_terminal_and_goes_away(on_terminal, small_con
     assert "left" not in shown
     # Each epoch once and nothing in between, even if a narrow terminal wraps it.
     words = " ".join(shown.split())
-    words = words[words.index("epoch 1/3") : words.index("test accuracy")]
+    words = words[words.index("epoch 1/3") : words.index("loss, on a" if columns >= 80 else "test accuracy")]
     figures = r"epoch {}/3 loss \d\.\d{{4}} accuracy \d+\.\d\d% [\d,]+ images/s \d+\.\d s "
     assert re.fullmatch("".join(figures.format(epoch) for epoch in (1, 2, 3)), words)
 
