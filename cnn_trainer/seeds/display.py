@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from cnn_trainer.seeds.worker import News
 
+_EPOCH_COLUMNS = 60  # the width of a terminal from which the epoch is shown too
+
 
 class SeedsDisplay:
     """Shows the progress of a group.
@@ -36,9 +38,10 @@ class SeedsDisplay:
             return
         bars = self._bars or self._begin(self._terminal, news.total)
         if seed not in self._runs:
-            self._runs[seed] = bars.add_task("", total=news.total, words="")
-        words = f"epoch {news.epoch} accuracy [figure]{news.accuracy:.2%}[/]"
-        bars.update(self._runs[seed], description=f"seed {seed}", completed=news.done, words=words)
+            self._runs[seed] = bars.add_task(f"seed {seed}", total=news.total, words="")
+        words = f"epoch {news.epoch} " if bars.console.width >= _EPOCH_COLUMNS else ""
+        words += f"accuracy [figure]{news.accuracy:.2%}[/]"
+        bars.update(self._runs[seed], completed=news.done, words=words)
         self._steps[seed] = news.done
         self._update(bars)
 
@@ -69,10 +72,12 @@ class SeedsDisplay:
 
         self._total = total
         self._bars = terminal.progress_bar(stream, "{task.percentage:.0f}%", TextColumn("{task.fields[words]}"))
-        self._group = self._bars.add_task("", total=total * self._num_runs, words="")
+        self._group = self._bars.add_task(self._progress(), total=total * self._num_runs, words="")
         self._until_end.enter_context(terminal.cursor_shown_when_stopped(stream))
         return self._bars
 
     def _update(self, bars: "Progress") -> None:
-        description = f"{self._num_ended} of {count(self._num_runs, 'run')}"
-        bars.update(self._group, description=description, completed=sum(self._steps.values()))
+        bars.update(self._group, description=self._progress(), completed=sum(self._steps.values()))
+
+    def _progress(self) -> str:
+        return f"{self._num_ended} of {count(self._num_runs, 'run')}"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+from screen import CONTROL, Screen
 from support import invoke, read_json, read_metrics, settings, signals_heard
 
 PROGRAM = Path(sys.executable).parent / "cnn-train"
@@ -130,6 +132,25 @@ def test_quiet_shows_nothing_and_a_dry_run_writes_nothing(small_config, cnn_trai
 def test_every_run_has_the_name_that_was_asked_for(small_config, cnn_train):
     answer = cnn_train("train", small_config, "--seeds", "1,2", "--name", "twins", "--json")
     assert all(Path(run["run"]).name.partition("-twins")[1] for run in answer.json["runs"])
+
+
+@pytest.mark.parametrize("columns", [100, 50])
+def test_a_terminal_gets_a_bar_for_the_group_and_for_each_run_that_go_away(on_terminal, small_config, columns):
+    code, received = on_terminal(
+        columns, "train", small_config, "--seeds", "1-3", "--workers", "2", *settings("training.epochs=60")
+    )
+    assert code == 0, received
+    drawn, epoch = CONTROL.sub("", received), r"epoch \d+ " if columns == 100 else ""
+    assert re.search(r"0 of 3 runs [━╸╺]+ \d+% .*left", drawn)
+    assert re.search(r"2 of 3 runs", drawn)
+    for seed in (1, 2, 3):
+        assert re.search(rf"seed {seed} .*\d+% +{epoch}accuracy \d+\.\d\d%.* left", drawn)
+    screen = Screen(columns).write(received)
+    assert screen.cursor_shown
+    shown = "\n".join(screen.lines)
+    assert "━" not in shown
+    assert "left" not in shown
+    assert len(re.findall(r"^seed \d  test accuracy", shown, re.MULTILINE)) == 3
 
 
 @pytest.mark.parametrize(
