@@ -1,5 +1,6 @@
 """Trains a group of runs with worker processes. What goes wrong in one run does not harm the others."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -74,8 +75,10 @@ def train_seeds(
         CnnTrainError: what made a run fail before any run directory existed.
         DeviceError: if no process can be started.
     """
-    group = _Group(config, runs_dir, feedback, [SeedRun(seed) for seed in seeds])
+    for line in config.notes:
+        feedback.warn(line)
     with stopping.stop_requests() as stop:
+        group = _Group(config, [SeedRun(seed) for seed in seeds], runs_dir, feedback, stop)
         try:
             while group.is_left() and stop.signal_number is None:
                 group.hand_out(num_workers)
@@ -90,8 +93,11 @@ def train_seeds(
 class _Group:
     """The runs of a group, and the workers that train them."""
 
-    def __init__(self, config: Config, runs_dir: Path, feedback: SeedsFeedback, runs: list[SeedRun]) -> None:
+    def __init__(
+        self, config: Config, runs: list[SeedRun], runs_dir: Path, feedback: SeedsFeedback, stop: stopping.StopRequest
+    ) -> None:
         self.runs = runs
+        self._stop = stop
         self._waiting = deque(runs)
         self._workers: list[_Worker] = []
         self._heard: _Heard = SimpleQueue()
@@ -148,32 +154,32 @@ class _Group:
         if worker in self._workers:
             self._workers.remove(worker)
             if worker.run is not None:
-                self._note_death(worker, worker.run)
+                time.sleep(_LOOK_SECONDS)  # if all processes were sent a signal, ours comes now
+                if self._stop.signal_number is None:
+                    self._note_death(worker, worker.run)
         return True
 
     def _note(self, worker: _Worker, news: News) -> None:
-        run = worker.run
-        if news.kind == "warning" and news.text not in self._told:
-            self._told.add(news.text)
-            self._feedback.warn(news.text)
-        if news.kind == "download":
-            self._feedback.download(news.done, news.total)
-        if run is None:
-            return
-        if news.kind == "created":
-            is_first = all(other.dir is None for other in self.runs)
-            run.dir = Path(str(news.run))
-            if is_first:
-                self._feedback.began(run.dir)
-        if news.kind == "step":
-            self._feedback.display.step(run.seed, news)
-        if news.kind == "finished":
-            run.outcome = news.outcome
-            self._end_run(worker, run)
-        if news.kind == "failed":
-            run.failure = CnnTrainError(news.text, place=news.place, remedy=news.remedy)
-            run.failure.exit_code = news.exit_code or CnnTrainError.exit_code
-            self._end_run(worker, run)
+        match news.kind, worker.run:
+            case "warning", _ if news.text not in self._told:
+                self._told.add(news.text)
+                self._feedback.warn(news.text)
+            case "download", _:
+                self._feedback.download(news.done, news.total)
+            case "created", SeedRun() as run:
+                is_first = all(other.dir is None for other in self.runs)
+                run.dir = Path(str(news.run))
+                if is_first:
+                    self._feedback.began(run.dir)
+            case "step", SeedRun() as run:
+                self._feedback.display.step(run.seed, news)
+            case "finished", SeedRun() as run:
+                run.outcome = news.outcome
+                self._end_run(worker, run)
+            case "failed", SeedRun() as run:
+                run.failure = CnnTrainError(news.text, place=news.place, remedy=news.remedy)
+                run.failure.exit_code = news.exit_code or CnnTrainError.exit_code
+                self._end_run(worker, run)
 
     def _note_death(self, worker: _Worker, run: SeedRun) -> None:
         messages = [line.rstrip() for line in worker.messages if line.strip()]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 
 from cnn_trainer.runs.records import RunOutcome
@@ -103,15 +104,16 @@ def never_end():
 
 def end_when_stopped():
     """A worker whose run finishes just as it is stopped."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    _work(lambda _: not stopped.wait(1000))
 
-    def leave(*_):
-        raise InterruptedError
 
-    def wait(_):
-        try:
-            time.sleep(1000)
-        except InterruptedError:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def stop_with_the_parent():
+    """A worker that dies of a signal that its parent receives a little later."""
 
-    signal.signal(signal.SIGTERM, leave)
-    _work(wait)
+    def stop(_):
+        os.system(f"(sleep 0.1; kill -TERM {os.getppid()}) &")  # noqa: S605 -- our own words
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    _work(stop)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 from seeds_worker import outcome_of
@@ -33,7 +34,7 @@ class Stopping(SeedsDisplay):
 def group_with(tmp_path, monkeypatch):
     """A function that trains a group with workers of seeds_worker: its runs, its signal, what was reported."""
 
-    def train(function, seeds=(1, 2, 3, 4), num_workers=2, stop_after=None):
+    def train(function, seeds=(1, 2, 3, 4), num_workers=2, stop_after=None, notes=()):
         told = {"warnings": [], "processes": [], "began": [], "ended": [], "stopped": []}
 
         def start(*words):
@@ -49,8 +50,9 @@ def group_with(tmp_path, monkeypatch):
             ended=lambda run: told["ended"].append(run.seed),
             display=Stopping(len(seeds), stop_after, told["stopped"]),
         )
+        config = replace(documented_config(), notes=list(notes))
         try:
-            runs, number = supervise.train_seeds(documented_config(), seeds, tmp_path, num_workers, feedback)
+            runs, number = supervise.train_seeds(config, seeds, tmp_path, num_workers, feedback)
         finally:
             assert all(process.poll() is not None for process in told["processes"])
         return runs, number, told
@@ -100,6 +102,17 @@ def test_what_is_wrong_with_all_runs_is_found_once_and_ends_the_group(group_with
 
 def test_the_same_warning_is_shown_once(group_with):
     assert group_with("warn")[2]["warnings"] == ["slow"]
+
+
+def test_what_an_override_dropped_is_said_once(group_with):
+    assert group_with("compute", notes=["dropped"])[2]["warnings"] == ["dropped"]
+
+
+def test_a_signal_that_all_processes_receive_is_no_death(group_with):
+    runs, number, told = group_with("stop_with_the_parent", (1, 2))
+    assert number == signal.SIGTERM
+    assert not any(run.outcome or run.failure for run in runs)
+    assert told["warnings"] == []
 
 
 def test_a_worker_is_replaced_after_some_runs(group_with, monkeypatch):
