@@ -16,7 +16,7 @@ from cnn_trainer.seeds.display import SeedsDisplay
 from cnn_trainer.seeds.worker import Assignment, News
 
 MAX_RUNS = 50  # after which a worker is replaced: TensorFlow keeps 7 MB for each network that it has compiled
-STOP_SECONDS = 1.5  # for workers to write a checkpoint; a run killed after that continues from the one before
+GROUP_STOP_SECONDS = 1.5  # for workers to write a checkpoint; a run killed after that continues from the one before
 _LOOK_SECONDS = 0.2  # interval between checks for signals
 _FUNCTION = "cnn_trainer.seeds.worker:work_on_seeds"
 
@@ -201,6 +201,6 @@ class _Group:
         """Let all workers write a checkpoint and end, and take note of what they have finished in the meantime."""
         workers = list(self._workers)
         self._workers.clear()  # so that their ends are not taken for deaths
-        child.end_children([worker.process for worker in workers], STOP_SECONDS)
+        child.end_children([worker.process for worker in workers], GROUP_STOP_SECONDS)
         while not all(worker.has_ended for worker in workers) and self.listen(_LOOK_SECONDS):
             pass
