@@ -10,6 +10,7 @@ again, so that the script can be stopped. It takes about an hour on two cores, a
 """
 
 import argparse
+import csv
 import json
 import shlex
 import statistics
@@ -20,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_trainer.cli.tables import table
-from cnn_trainer.runs import store
+from cnn_trainer.runs import paths, store
 
 PROGRAM = [sys.executable, "-m", "cnn_trainer"]
 CHOICE_SEEDS, SEEDS = "101-102", "1-5"
 EPOCHS = {1000: 60, 4000: 20}
 MORE_EPOCHS = {1000: 15, 4000: 5}  # with four times the images, about as many steps
+
+HEADING = ("group", "training loss", "training accuracy", "test loss", "test accuracy", "sd in points")
 
 CANDIDATES: dict[str, dict[str, tuple[str, ...]]] = {
     "plain": {"": ()},
@@ -64,9 +67,10 @@ def main() -> None:
     for size in EPOCHS:
         groups = groups_for(size, chosen)
         trained = {group.name: train(group, runs_dir) for group in groups}
-        for name, words in show_curves(trained).items():
-            say(f"{name}: {words}")
-        run([*PROGRAM, "runs", "compare", *(str(path) for paths in trained.values() for path in paths)])
+        say(*table(HEADING, [describe(name, run_dirs) for name, run_dirs in trained.items()]))
+        everything = [path for run_dirs in trained.values() for path in run_dirs]
+        say(f"{len(set.intersection(*map(misread, everything)))} test images are misread by all {len(everything)} runs")
+        run([*PROGRAM, "runs", "compare", *map(str, everything)])
 
 
 def choose(runs_dir: Path) -> dict[str, tuple[str, ...]]:
@@ -112,16 +116,25 @@ def train(group: Group, runs_dir: Path) -> list[Path]:
     return [Path(found["run"]) for found in json.loads(done.read_text(encoding="utf-8"))["runs"]]
 
 
-def show_curves(trained: dict[str, list[Path]]) -> dict[str, str]:
-    """For each group, the mean training loss and accuracy after the last epoch."""
-    words = {}
-    for name, paths in trained.items():
-        last = [store.read_metrics(store.open_run(path))[-1] for path in paths]
-        loss, accuracy = (
-            statistics.fmean(getattr(line, key) for line in last) for key in ("train_loss", "train_accuracy")
-        )
-        words[name] = f"training loss {loss:.4f}, accuracy {accuracy:.2%}"
-    return words
+def describe(name: str, run_dirs: Sequence[Path]) -> tuple[str, ...]:
+    """A row under ``HEADING``: means over the runs of a group."""
+    last = [store.read_metrics(store.open_run(path))[-1] for path in run_dirs]
+    scores = [found for path in run_dirs if (found := store.read_evaluation(path))]
+    accuracies = [found.accuracy for found in scores]
+    return (
+        name,
+        f"{statistics.fmean(line.train_loss for line in last):.4f}",
+        f"{statistics.fmean(line.train_accuracy for line in last):.2%}",
+        f"{statistics.fmean(found.loss for found in scores):.4f}",
+        f"{statistics.fmean(accuracies):.2%}",
+        f"{statistics.stdev(accuracies) * 100:.2f}",
+    )
+
+
+def misread(run_dir: Path) -> set[int]:
+    """The indexes of the test images that a run classified wrongly."""
+    lines = (run_dir / paths.predictions_file("test")).read_text(encoding="utf-8").splitlines()[1:]
+    return {index for index, row in enumerate(csv.DictReader(lines)) if row["label"] != row["prediction"]}
 
 
 def run(command: Sequence[str], stdout: int | None = None) -> str:
