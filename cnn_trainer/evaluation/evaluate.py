@@ -4,8 +4,8 @@ Importing this module loads neither TensorFlow nor Keras; ``load_result`` starts
 """
 
 import csv
+import hashlib
 import io
-import math
 import os
 import shlex
 import warnings
@@ -22,6 +22,8 @@ from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.data.splits import Split, SplitName
 from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError, raised_as
 from cnn_trainer.evaluation import scores
+from cnn_trainer.evaluation.calibration import Validation, calibrate
+from cnn_trainer.evaluation.predictions import Predictions, encode_predictions, rounded
 from cnn_trainer.evaluation.scores import Score
 from cnn_trainer.machine import backend
 from cnn_trainer.network.fits import check_fits
@@ -132,23 +134,26 @@ def score_split(
 
     Raises:
         DataError: if the data cannot be read, or does not fit the model.
-        DivergedError: if the loss is not finite.
+        DivergedError: if the loss is not finite, or a probability has no finite logarithm.
     """
     experiment, record = run.experiment, run.record.data
     split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record, warn=warn)
     score = result.score(split.images, split.labels)
-    if not math.isfinite(score.loss):  # the very last steps made the weights too large
-        raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
+    _require_finite(score, split_name)
     matrix = scores.confusion_matrix(split.labels, score.predictions, len(record.class_names))
+    digest = data.split_digest(split)
+    content = encode_predictions(_predictions(score, split.labels, digest))
     evaluation = EvaluationRecord(
+        schema_version=2,
         split=split_name,
         source=record.source,
         requested=record.requested,
         location=str(path) if path else record.location,
-        images_sha256=data.split_digest(split),
+        images_sha256=digest,
         num_examples=len(split.labels),
         classes=scores.class_scores(matrix, record.class_names),
         confusion_matrix=matrix.tolist(),
+        probabilities_sha256=hashlib.sha256(content).hexdigest(),
         loss=score.loss,
         accuracy=score.accuracy,
         accuracy_interval=list(scores.wilson_interval(int(matrix.trace()), len(split.labels))),
@@ -156,6 +161,46 @@ def score_split(
         evaluated_at=strict_json.utc_now(),
     )
     return evaluation, score, split
+
+
+def _require_finite(score: Score, split_name: SplitName) -> None:
+    if not np.isfinite(score.log_probabilities).all():  # the very last steps made the weights too large
+        raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
+
+
+def _predictions(score: Score, labels: NDArray[np.integer], images_sha256: str) -> Predictions:
+    return Predictions(labels.astype(np.int32), rounded(score.probabilities, score.predictions), images_sha256)
+
+
+def add_calibration(
+    evaluation: EvaluationRecord, result: Result, score: Score, split: Split, validation: Split | None
+) -> EvaluationRecord:
+    """The record with the figures of ``calibration.calibrate``; ``validation`` is the run's split, if it has one.
+
+    Raises DivergedError as ``score_split`` does.
+    """
+    seen = None
+    if validation is not None:
+        found = score if validation is split else result.score(validation.images, validation.labels)
+        _require_finite(found, "validation")
+        seen = Validation(found.log_probabilities, validation.labels, data.split_digest(validation))
+    return strict_json.changed(evaluation, calibration=calibrate(score, split.labels, seen))
+
+
+def _load_validation(run: Run, path: Path | None, warn: Callable[[str], None]) -> Split | None:
+    """The run's validation split, from where the run found it, or else from ``path``; None if it has none.
+
+    If it can no longer be read, ``warn`` is called.
+    """
+    experiment, record = run.experiment, run.record.data
+    if not record.num_validation:
+        return None
+    place = None if path is None or os.path.lexists(record.location) else path
+    try:
+        return data.load_split(experiment.data, experiment.seed, "validation", place, trained_on=record)
+    except DataError as error:
+        warn(f"the score has no temperature, because the validation split cannot be read: {error}")
+        return None
 
 
 def missing_data(error: DataError, run: Run, command: str) -> DataError:
@@ -170,7 +215,10 @@ def missing_data(error: DataError, run: Run, command: str) -> DataError:
 
 @raised_as(RunDirectoryError)
 def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, labels: NDArray[np.integer]) -> None:
-    """Write evaluation.json and predictions.csv; for another split than test, evaluation-train.json and so on.
+    """Write predictions.csv, probabilities.safetensors and evaluation.json; for train, evaluation-train.json and so on.
+
+    evaluation.json comes last and has the digest of the probabilities, so that a process that is killed in between
+    leaves no score that seems to belong to other predictions.
 
     predictions.csv begins with a comment, ``# images sha256 …``, and a heading. One line for each image follows, in the
     order of the split: index, label, prediction, probability of the prediction, label_name, prediction_name. Label and
@@ -186,6 +234,8 @@ def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, label
     for index, (label, guess, sure) in enumerate(rows):
         write((index, label, guess, f"{sure:.6f}", names[label], names[guess]))
     files.write_atomic(run.dir / paths.predictions_file(evaluation.split), lines.getvalue().encode())
+    content = encode_predictions(_predictions(score, labels, evaluation.images_sha256))
+    files.write_atomic(run.dir / paths.probabilities_file(evaluation.split), content)
     files.write_atomic(run.dir / paths.evaluation_file(evaluation.split), strict_json.to_json(evaluation))
 
 
@@ -196,7 +246,7 @@ def evaluate_result(
     path: Path | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> EvaluationRecord:
-    """Score a loaded result on one split, and save the score in the run directory.
+    """Score a loaded result on one split, with its calibration, and save the score in the run directory.
 
     The score is not saved if the data is read from another ``path``. If the run directory cannot be written to,
     ``warn`` is called, and the score is not saved either. A ``trained`` run becomes ``finished`` once its test score is
@@ -210,6 +260,8 @@ def evaluate_result(
         evaluation, score, split = score_split(run, result, split_name, path, warn)
     except DataError as error:
         raise (missing_data(error, run, "evaluate") if path is None else error) from None
+    validation = split if split_name == "validation" else _load_validation(run, path, warn)
+    evaluation = add_calibration(evaluation, result, score, split, validation)
     if path is not None:
         return evaluation
     now = store.read_run_record(run.dir)
