@@ -50,7 +50,7 @@ class Layer:
 
 
 def weight_shapes(experiment: Experiment, shape: ImageShape, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """The shape of every array in ``weights.safetensors``, by its name there, in the order of the Keras model's weights.
+    """The shapes of the arrays in ``weights.safetensors`` by their names, in the order of the Keras model's weights.
 
     The network must fit images of ``shape``.
     """
