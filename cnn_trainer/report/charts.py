@@ -1,0 +1,351 @@
+"""The charts of a report: each from plain numbers to one inline SVG, with a text alternative that says the numbers.
+
+Accuracies, errors, confidences and shares are fractions from 0 to 1. Nothing is told by colour only: lines differ in
+their dashes, points in their shapes, and bars bear their numbers.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from markupsafe import Markup
+
+from cnn_trainer.errors import count
+from cnn_trainer.report.draw import COLOURS, WIDTH, draw, named_colours, named_dashes
+
+Measure = Literal["loss", "accuracy", "learning rate"]
+
+_FORMATS: dict[Measure, str] = {"loss": "~g", "accuracy": "~%", "learning rate": "~g"}
+_FIFTHS = [0, 0.2, 0.4, 0.6, 0.8, 1]
+_LOG_FLOOR = 0.8  # where the bars of a logarithmic scale begin: a bin of one image is still seen
+_ROW = 26  # pixels for each row of a chart of rows
+_MAX_POINTS = 40  # epochs; with more, the points of a curve would hide its line
+
+
+@dataclass(frozen=True)
+class Series:
+    """A measure after each epoch from 1 on, of one run or of several that differ only in their seed."""
+
+    name: str
+    runs: tuple[tuple[float, ...], ...]
+    """One row for each run; they may end at different epochs."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose confidence lies in one bin of a reliability diagram."""
+
+    confidence: float
+    """The mean of the highest probabilities."""
+    accuracy: float
+    low: float
+    high: float
+    """The accuracies that chance allows if the model is calibrated."""
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval, as a row."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Path:
+    """One trial of a search: its position on each axis, or its value at each rung."""
+
+    name: str
+    values: tuple[float, ...]
+    is_marked: bool
+    """Whether it is one of the best, which are drawn in front and in colour."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A vertical axis of parallel coordinates."""
+
+    name: str
+    ticks: tuple[tuple[float, str], ...]
+    """Positions from 0 (bottom) to 1 (top), and what stands there."""
+
+
+def say_number(value: float, measure: Measure) -> str:
+    """A value of a measure in words."""
+    return f"{value:.2%}" if measure == "accuracy" else f"{value:.4g}"
+
+
+def curves(series: Sequence[Series], measure: Measure, result_epoch: int | None = None) -> Markup:
+    """A measure over the epochs: a line for each series, the mean of its runs, in a band from lowest to highest.
+
+    Args:
+        series: One or more, each with at least one epoch.
+        measure: What the values are.
+        result_epoch: The epoch whose weights are the result, which is marked.
+    """
+    rows = [
+        {"series": one.name, "epoch": epoch, "mean": fmean(values), "low": min(values), "high": max(values)}
+        for one in series
+        for epoch, values in enumerate(_by_epoch(one), start=1)
+    ]
+    names = [one.name for one in series]
+    colour = {"field": "series", "type": "nominal", "scale": named_colours(names)}
+    x = {"field": "epoch", "type": "quantitative", "scale": {"zero": False, "nice": False}}
+    x["axis"] = {"tickMinStep": 1, "format": "d", "grid": False}
+    y = {"type": "quantitative", "scale": {"zero": False}, "title": None, "axis": {"format": _FORMATS[measure]}}
+    if len(series) == 1:
+        colour["legend"] = None
+    else:
+        colour["legend"] = {"symbolType": "stroke", "symbolFillColor": "transparent", "symbolOpacity": 1}
+    dash = {"field": "series", "type": "nominal", "scale": named_dashes(names), "legend": colour["legend"]}
+    layers: list[dict[str, Any]] = [
+        {
+            "mark": {"type": "line", "strokeWidth": 2},
+            "encoding": {"y": {"field": "mean", **y}, "color": colour, "strokeDash": dash},
+        }
+    ]
+    if any(len(one.runs) > 1 for one in series):
+        area = {"y": {"field": "low", **y}, "y2": {"field": "high"}, "color": colour}
+        layers.insert(0, {"mark": {"type": "area", "opacity": 0.18}, "encoding": area})
+    num_epochs = max(row["epoch"] for row in rows)
+    if num_epochs <= _MAX_POINTS:
+        point = {"y": {"field": "mean", **y}, "color": colour}
+        layers.append({"mark": {"type": "point", "filled": True, "size": 22, "opacity": 1}, "encoding": point})
+    words = [_curve_words(one, measure) for one in series]
+    if result_epoch is not None:
+        layers.append(_epoch_rule(result_epoch, num_epochs))
+        words.append(f"the result is of epoch {result_epoch}")
+    spec = {"data": {"values": rows}, "encoding": {"x": x}, "layer": layers}
+    return draw(spec, f"{measure.capitalize()} over {count(num_epochs, 'epoch')}. {'. '.join(words)}.")
+
+
+def _by_epoch(one: Series) -> list[list[float]]:
+    """The values of all runs that reached each epoch."""
+    return [[run[epoch] for run in one.runs if epoch < len(run)] for epoch in range(max(map(len, one.runs)))]
+
+
+def _curve_words(one: Series, measure: Measure) -> str:
+    epochs = [fmean(values) for values in _by_epoch(one)]
+    best = max(epochs) if measure == "accuracy" else min(epochs)
+    words = f"{one.name}: from {say_number(epochs[0], measure)} to {say_number(epochs[-1], measure)}"
+    if measure != "learning rate":
+        words += f", best {say_number(best, measure)} after epoch {epochs.index(best) + 1}"
+    return words if len(one.runs) == 1 else f"{words}, mean of {len(one.runs)} runs"
+
+
+def _epoch_rule(epoch: int, num_epochs: int) -> dict[str, Any]:
+    """A vertical line at an epoch, with its name at the side that has room."""
+    at = {"data": {"values": [{"epoch": epoch}]}}
+    side = "right" if epoch > num_epochs / 2 else "left"
+    text = {"type": "text", "text": "result", "align": side, "dx": -4 if side == "right" else 4, "y": 8}
+    return {**at, "layer": [{"mark": {"type": "rule", "strokeDash": [2, 3], "opacity": 0.8}}, {"mark": text}]}
+
+
+def reliability(bins: Sequence[Bin]) -> Markup:
+    """A reliability diagram: the accuracy of each bin over its confidence, with the range that chance allows.
+
+    Below it stands the number of images in each bin, on a logarithmic scale.
+    """
+    rows = [
+        {
+            "confidence": one.confidence,
+            "accuracy": one.accuracy,
+            "low": one.low,
+            "high": one.high,
+            "images": one.num_images,
+            "where": "within chance" if one.low <= one.accuracy <= one.high else "beyond chance",
+        }
+        for one in bins
+    ]
+    where = ["within chance", "beyond chance"]
+    unit = {"domain": [0, 1], "nice": False}
+    x = {"field": "confidence", "type": "quantitative", "scale": unit}
+    y = {"type": "quantitative", "scale": unit, "title": "accuracy", "axis": {"format": "~%", "values": _FIFTHS}}
+    shape = {"field": "where", "type": "nominal", "scale": {"domain": where, "range": ["circle", "diamond"]}}
+    colour = {"field": "where", "type": "nominal", "scale": named_colours(where)}
+    bare = {**x, "axis": {"labels": False, "ticks": False, "title": None, "values": _FIFTHS}}
+    images = {"field": "images", "type": "quantitative", "scale": {"type": "log", "domainMin": _LOG_FLOOR}}
+    images["axis"] = {"format": "~s", "values": [10**power for power in range(7)]}
+    bar = {"type": "rule", "strokeWidth": 9}
+    above = {
+        "width": WIDTH - 70,
+        "height": WIDTH - 130,
+        "encoding": {"x": bare},
+        "layer": [
+            {
+                "data": {"values": [{"confidence": end, "accuracy": end} for end in (0, 1)]},
+                "mark": {"type": "line", "strokeDash": [2, 3], "strokeWidth": 1, "color": "currentColor"},
+                "encoding": {"y": {"field": "accuracy", **y}},
+            },
+            {"mark": {**bar, "opacity": 0.25}, "encoding": {"y": {"field": "low", **y}, "y2": {"field": "high"}}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+                "encoding": {"y": {"field": "accuracy", **y}, "shape": shape, "color": colour},
+            },
+        ],
+    }
+    below = {
+        "width": WIDTH - 70,
+        "height": 60,
+        "mark": {**bar, "color": COLOURS[0]},
+        "encoding": {"x": {**x, "axis": {"format": "~%", "values": _FIFTHS}}, "y": images, "y2": {"datum": _LOG_FLOOR}},
+    }
+    beyond = sum(row["where"] == "beyond chance" for row in rows)
+    words = [f"{one.confidence:.1%} confident: {one.accuracy:.1%} right of {one.num_images:,}" for one in bins]
+    text = f"Accuracy over confidence in {count(len(rows), 'bin')}, {beyond} beyond what chance allows. "
+    return draw({"data": {"values": rows}, "vconcat": [above, below], "spacing": 8}, f"{text}{'; '.join(words)}.")
+
+
+def error_coverage(points: Sequence[tuple[float, float]]) -> Markup:
+    """The error of the most confident share of the images, over that share.
+
+    Args:
+        points: Shares and the error of each, by rising share.
+    """
+    rows = [{"share": share, "error": error} for share, error in points]
+    x = {"field": "share", "type": "quantitative", "scale": {"domain": [0, 1]}, "axis": {"format": "~%"}}
+    y = {"field": "error", "type": "quantitative", "axis": {"format": "~%"}}
+    encoding = {"x": {**x, "title": "most confident share of the images"}, "y": {**y, "title": "error"}}
+    mark = {"type": "line", "strokeWidth": 2, "color": COLOURS[0], "interpolate": "step-before"}
+    shown = [points[round(part * (len(points) - 1))] for part in _FIFTHS[1:]]
+    words = [f"{error:.2%} of the {share:.1%} most confident" for share, error in dict.fromkeys(shown)]
+    return draw({"data": {"values": rows}, "mark": mark, "encoding": encoding}, f"Error: {'; '.join(words)}.")
+
+
+def intervals(rows: Sequence[Interval], title: str, *, is_difference: bool = False) -> Markup:
+    """A point with its interval for each row: accuracies, or differences of accuracies, in points, around 0."""
+    unit = 100 if is_difference else 1
+    values = [
+        {"row": index, "value": one.value * unit, "low": one.low * unit, "high": one.high * unit}
+        for index, one in enumerate(rows)
+    ]
+    x = {"type": "quantitative", "scale": {"zero": is_difference}, "title": title}
+    x["axis"] = {"format": "+~g" if is_difference else "~%", "tickCount": 5, "labelFlush": False}
+    y = {"field": "row", "type": "ordinal", "title": None, "axis": _row_names([one.name for one in rows])}
+    layers: list[dict[str, Any]] = [
+        {
+            "mark": {"type": "rule", "strokeWidth": 2, "color": COLOURS[0]},
+            "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 70, "color": COLOURS[0], "opacity": 1},
+            "encoding": {"x": {"field": "value", **x}},
+        },
+    ]
+    if is_difference:
+        layers.insert(0, {"mark": {"type": "rule", "strokeDash": [2, 3]}, "encoding": {"x": {"datum": 0, **x}}})
+    words = [f"{one.name}: {_interval_words(one, is_difference)}" for one in rows]
+    spec = {"data": {"values": values}, "encoding": {"y": y}, "layer": layers}
+    return draw(spec, f"{title}. {'; '.join(words)}.", height=_ROW * len(rows) + 50)
+
+
+def _interval_words(one: Interval, is_difference: bool) -> str:
+    if is_difference:
+        return f"{one.value * 100:+.2f}, 95 % interval {one.low * 100:+.2f} to {one.high * 100:+.2f}"
+    return f"{one.value:.2%}, 95 % interval {one.low:.2%} to {one.high:.2%}"
+
+
+def _row_names(names: Sequence[str]) -> dict[str, Any]:
+    """An axis whose labels are the names of rows 0, 1, …. Two rows may have the same name."""
+    return {"labelExpr": f"{json.dumps(list(names))}[datum.value]", "ticks": False, "domain": False, "grid": False}
+
+
+def importance(shares: Mapping[str, float]) -> Markup:
+    """A bar for the share of each key, with its number."""
+    rows = [{"row": index, "share": share, "words": f"{share:.0%}"} for index, share in enumerate(shares.values())]
+    x = {
+        "field": "share",
+        "type": "quantitative",
+        "axis": None,
+        "scale": {"domain": [0, max(0.01, *shares.values()) * 1.12]},
+    }
+    y = {"field": "row", "type": "ordinal", "title": None, "axis": _row_names(list(shares))}
+    text = {"mark": {"type": "text", "align": "left", "dx": 4}, "encoding": {"text": {"field": "words"}}}
+    layers = [{"mark": {"type": "bar", "color": COLOURS[0], "height": {"band": 0.6}}}, text]
+    words = [f"{key}: {share:.0%}" for key, share in shares.items()]
+    spec = {"data": {"values": rows}, "encoding": {"x": x, "y": y}, "layer": layers}
+    return draw(spec, f"Importance. {'; '.join(words)}.", height=_ROW * len(shares) + 10)
+
+
+def rungs(epochs: Sequence[int], trials: Sequence[Path], measure: Measure) -> Markup:
+    """The value of each trial at each rung that it reached: who was compared after how many epochs, and who went on.
+
+    Args:
+        epochs: The epochs of the rungs, rising.
+        trials: Each with its values at the first rungs; at least one value.
+        measure: What the values are.
+    """
+    rows = [
+        {"trial": one.name, "epochs": str(number), "value": value, "is_marked": one.is_marked, "order": index}
+        for one in trials
+        for index, (number, value) in enumerate(zip(epochs, one.values, strict=False))
+    ]
+    x = {"field": "epochs", "type": "ordinal", "sort": None, "scale": {"domain": list(map(str, epochs))}}
+    x |= {"title": "compared after epochs", "axis": {"labelAngle": 0}}
+    y = {"field": "value", "type": "quantitative", "scale": {"zero": False}, "title": measure}
+    encoding = {"x": x, "y": {**y, "axis": {"format": _FORMATS[measure]}}, "detail": {"field": "trial"}}
+    layers = [
+        {**_chosen(is_marked), "mark": {"type": "line", "point": {"size": 26}, **style}}
+        for is_marked, style in _MARKED.items()
+    ]
+    reached = [sum(len(one.values) > index for one in trials) for index in range(len(epochs))]
+    words = [
+        f"after {count(number, 'epoch')}: {count(sum_, 'trial')}" for number, sum_ in zip(epochs, reached, strict=True)
+    ]
+    return draw(
+        {"data": {"values": rows}, "encoding": encoding, "layer": layers}, f"Rungs: {'; '.join(words)}.", height=320
+    )
+
+
+_MARKED = {
+    False: {"strokeWidth": 1, "color": "currentColor", "opacity": 0.35},
+    True: {"strokeWidth": 2.5, "color": COLOURS[1], "opacity": 1},
+}
+
+
+def _chosen(is_marked: bool) -> dict[str, Any]:
+    return {"transform": [{"filter": f"datum.is_marked === {json.dumps(is_marked)}"}]}
+
+
+def parallel(axes: Sequence[Axis], trials: Sequence[Path]) -> Markup:
+    """Parallel coordinates: a line for each trial across the axes; its values are positions from 0 to 1."""
+    rows = [
+        {"trial": one.name, "axis": index, "position": position, "is_marked": one.is_marked}
+        for one in trials
+        for index, position in enumerate(one.values)
+    ]
+    names = [{"axis": index, "position": 1.1, "words": axis.name} for index, axis in enumerate(axes)]
+    ticks = [
+        {"axis": index, "position": position, "words": words}
+        for index, axis in enumerate(axes)
+        for position, words in axis.ticks
+    ]
+    x = {
+        "field": "axis",
+        "type": "quantitative",
+        "axis": None,
+        "scale": {"domain": [-0.15, len(axes) - 0.75], "nice": False},
+    }
+    y = {"field": "position", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.12], "nice": False}}
+    text = {"text": {"field": "words"}}
+    layers = [
+        {
+            "data": {"values": [{"axis": index, "bottom": 0, "position": 1} for index in range(len(axes))]},
+            "mark": {"type": "rule", "opacity": 0.6},
+            "encoding": {"y2": {"field": "bottom"}},
+        },
+        *(
+            {**_chosen(is_marked), "mark": {"type": "line", **style}, "encoding": {"detail": {"field": "trial"}}}
+            for is_marked, style in _MARKED.items()
+        ),
+        {"data": {"values": names}, "mark": {"type": "text", "limit": 150}, "encoding": text},
+        {"data": {"values": ticks}, "mark": {"type": "text", "align": "left", "dx": 5, "limit": 90}, "encoding": text},
+    ]
+    spec = {"data": {"values": rows}, "encoding": {"x": x, "y": y}, "layer": layers}
+    words = f"{count(len(trials), 'trial')} across {', '.join(axis.name for axis in axes)}."
+    return draw(spec, words, width=max(WIDTH, 150 * len(axes)), height=340)
