@@ -5,7 +5,7 @@ their dashes, points in their shapes, and bars bear their numbers.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -17,10 +17,10 @@ from cnn_trainer.report.draw import COLOURS, WIDTH, draw, named_colours, named_d
 
 Measure = Literal["loss", "accuracy", "learning rate"]
 
-_FORMATS: dict[Measure, str] = {"loss": "~g", "accuracy": "~%", "learning rate": "~g"}
+FORMATS: dict[Measure, str] = {"loss": "~g", "accuracy": "~%", "learning rate": "~g"}
 _FIFTHS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 _LOG_FLOOR = 0.8  # where the bars of a logarithmic scale begin: a bin of one image is still seen
-_ROW = 26  # pixels for each row of a chart of rows
+ROW_PIXELS = 26  # pixels for each row of a chart of rows
 _MAX_POINTS = 40  # epochs; with more, the points of a curve would hide its line
 
 
@@ -34,7 +34,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Bin:
+class ReliabilityBin:
     """The images whose confidence lies in one bin of a reliability diagram."""
 
     confidence: float
@@ -47,7 +47,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Interval:
+class IntervalRow:
     """A value with its interval, as a row."""
 
     name: str
@@ -56,31 +56,12 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
-class Path:
-    """One trial of a search: its position on each axis, or its value at each rung."""
-
-    name: str
-    values: tuple[float, ...]
-    is_marked: bool
-    """Whether it is one of the best, which are drawn in front and in colour."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A vertical axis of parallel coordinates."""
-
-    name: str
-    ticks: tuple[tuple[float, str], ...]
-    """Positions from 0 (bottom) to 1 (top), and what stands there."""
-
-
 def say_number(value: float, measure: Measure) -> str:
     """A value of a measure in words."""
     return f"{value:.2%}" if measure == "accuracy" else f"{value:.4g}"
 
 
-def curves(series: Sequence[Series], measure: Measure, result_epoch: int | None = None) -> Markup:
+def learning_curves(series: Sequence[Series], measure: Measure, result_epoch: int | None = None) -> Markup:
     """A measure over the epochs: a line for each series, the mean of its runs, in a band from lowest to highest.
 
     Args:
@@ -88,16 +69,16 @@ def curves(series: Sequence[Series], measure: Measure, result_epoch: int | None 
         measure: What the values are.
         result_epoch: The epoch whose weights are the result, which is marked.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"series": one.name, "epoch": epoch, "mean": fmean(values), "low": min(values), "high": max(values)}
         for one in series
         for epoch, values in enumerate(_by_epoch(one), start=1)
     ]
     names = [one.name for one in series]
-    colour = {"field": "series", "type": "nominal", "scale": named_colours(names)}
+    colour: dict[str, Any] = {"field": "series", "type": "nominal", "scale": named_colours(names)}
     x = {"field": "epoch", "type": "quantitative", "scale": {"zero": False, "nice": False}}
     x["axis"] = {"tickMinStep": 1, "format": "d", "grid": False}
-    y = {"type": "quantitative", "scale": {"zero": False}, "title": None, "axis": {"format": _FORMATS[measure]}}
+    y = {"type": "quantitative", "scale": {"zero": False}, "title": None, "axis": {"format": FORMATS[measure]}}
     if len(series) == 1:
         colour["legend"] = None
     else:
@@ -146,7 +127,7 @@ def _epoch_rule(epoch: int, num_epochs: int) -> dict[str, Any]:
     return {**at, "layer": [{"mark": {"type": "rule", "strokeDash": [2, 3], "opacity": 0.8}}, {"mark": text}]}
 
 
-def reliability(bins: Sequence[Bin]) -> Markup:
+def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
     """A reliability diagram: the accuracy of each bin over its confidence, with the range that chance allows.
 
     Below it stands the number of images in each bin, on a logarithmic scale.
@@ -217,135 +198,39 @@ def error_coverage(points: Sequence[tuple[float, float]]) -> Markup:
     return draw({"data": {"values": rows}, "mark": mark, "encoding": encoding}, f"Error: {'; '.join(words)}.")
 
 
-def intervals(rows: Sequence[Interval], title: str, *, is_difference: bool = False) -> Markup:
+def interval_rows(rows: Sequence[IntervalRow], title: str, *, is_difference: bool = False) -> Markup:
     """A point with its interval for each row: accuracies, or differences of accuracies, in points, around 0."""
     unit = 100 if is_difference else 1
     values = [
         {"row": index, "value": one.value * unit, "low": one.low * unit, "high": one.high * unit}
         for index, one in enumerate(rows)
     ]
-    x = {"type": "quantitative", "scale": {"zero": is_difference}, "title": title}
-    x["axis"] = {"format": "+~g" if is_difference else "~%", "tickCount": 5, "labelFlush": False}
-    y = {"field": "row", "type": "ordinal", "title": None, "axis": _row_names([one.name for one in rows])}
+    x = {"type": "quantitative", "scale": {"zero": is_difference, "padding": 12}, "title": title}
+    x["axis"] = {"format": "+~g" if is_difference else "~%", "tickCount": 5, "labelFlush": False, "grid": True}
+    y = {"field": "row", "type": "ordinal", "title": None, "axis": row_names([one.name for one in rows])}
     layers: list[dict[str, Any]] = [
         {
             "mark": {"type": "rule", "strokeWidth": 2, "color": COLOURS[0]},
-            "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}},
+            "encoding": {"y": y, "x": {"field": "low", **x}, "x2": {"field": "high"}},
         },
         {
             "mark": {"type": "point", "filled": True, "size": 70, "color": COLOURS[0], "opacity": 1},
-            "encoding": {"x": {"field": "value", **x}},
+            "encoding": {"y": y, "x": {"field": "value", **x}},
         },
     ]
     if is_difference:
         layers.insert(0, {"mark": {"type": "rule", "strokeDash": [2, 3]}, "encoding": {"x": {"datum": 0, **x}}})
     words = [f"{one.name}: {_interval_words(one, is_difference)}" for one in rows]
-    spec = {"data": {"values": values}, "encoding": {"y": y}, "layer": layers}
-    return draw(spec, f"{title}. {'; '.join(words)}.", height=_ROW * len(rows) + 50)
+    spec = {"data": {"values": values}, "layer": layers}
+    return draw(spec, f"{title}. {'; '.join(words)}.", height=ROW_PIXELS * len(rows) + 50)
 
 
-def _interval_words(one: Interval, is_difference: bool) -> str:
+def _interval_words(one: IntervalRow, is_difference: bool) -> str:
     if is_difference:
         return f"{one.value * 100:+.2f}, 95 % interval {one.low * 100:+.2f} to {one.high * 100:+.2f}"
     return f"{one.value:.2%}, 95 % interval {one.low:.2%} to {one.high:.2%}"
 
 
-def _row_names(names: Sequence[str]) -> dict[str, Any]:
+def row_names(names: Sequence[str]) -> dict[str, Any]:
     """An axis whose labels are the names of rows 0, 1, …. Two rows may have the same name."""
     return {"labelExpr": f"{json.dumps(list(names))}[datum.value]", "ticks": False, "domain": False, "grid": False}
-
-
-def importance(shares: Mapping[str, float]) -> Markup:
-    """A bar for the share of each key, with its number."""
-    rows = [{"row": index, "share": share, "words": f"{share:.0%}"} for index, share in enumerate(shares.values())]
-    x = {
-        "field": "share",
-        "type": "quantitative",
-        "axis": None,
-        "scale": {"domain": [0, max(0.01, *shares.values()) * 1.12]},
-    }
-    y = {"field": "row", "type": "ordinal", "title": None, "axis": _row_names(list(shares))}
-    text = {"mark": {"type": "text", "align": "left", "dx": 4}, "encoding": {"text": {"field": "words"}}}
-    layers = [{"mark": {"type": "bar", "color": COLOURS[0], "height": {"band": 0.6}}}, text]
-    words = [f"{key}: {share:.0%}" for key, share in shares.items()]
-    spec = {"data": {"values": rows}, "encoding": {"x": x, "y": y}, "layer": layers}
-    return draw(spec, f"Importance. {'; '.join(words)}.", height=_ROW * len(shares) + 10)
-
-
-def rungs(epochs: Sequence[int], trials: Sequence[Path], measure: Measure) -> Markup:
-    """The value of each trial at each rung that it reached: who was compared after how many epochs, and who went on.
-
-    Args:
-        epochs: The epochs of the rungs, rising.
-        trials: Each with its values at the first rungs; at least one value.
-        measure: What the values are.
-    """
-    rows = [
-        {"trial": one.name, "epochs": str(number), "value": value, "is_marked": one.is_marked, "order": index}
-        for one in trials
-        for index, (number, value) in enumerate(zip(epochs, one.values, strict=False))
-    ]
-    x = {"field": "epochs", "type": "ordinal", "sort": None, "scale": {"domain": list(map(str, epochs))}}
-    x |= {"title": "compared after epochs", "axis": {"labelAngle": 0}}
-    y = {"field": "value", "type": "quantitative", "scale": {"zero": False}, "title": measure}
-    encoding = {"x": x, "y": {**y, "axis": {"format": _FORMATS[measure]}}, "detail": {"field": "trial"}}
-    layers = [
-        {**_chosen(is_marked), "mark": {"type": "line", "point": {"size": 26}, **style}}
-        for is_marked, style in _MARKED.items()
-    ]
-    reached = [sum(len(one.values) > index for one in trials) for index in range(len(epochs))]
-    words = [
-        f"after {count(number, 'epoch')}: {count(sum_, 'trial')}" for number, sum_ in zip(epochs, reached, strict=True)
-    ]
-    return draw(
-        {"data": {"values": rows}, "encoding": encoding, "layer": layers}, f"Rungs: {'; '.join(words)}.", height=320
-    )
-
-
-_MARKED = {
-    False: {"strokeWidth": 1, "color": "currentColor", "opacity": 0.35},
-    True: {"strokeWidth": 2.5, "color": COLOURS[1], "opacity": 1},
-}
-
-
-def _chosen(is_marked: bool) -> dict[str, Any]:
-    return {"transform": [{"filter": f"datum.is_marked === {json.dumps(is_marked)}"}]}
-
-
-def parallel(axes: Sequence[Axis], trials: Sequence[Path]) -> Markup:
-    """Parallel coordinates: a line for each trial across the axes; its values are positions from 0 to 1."""
-    rows = [
-        {"trial": one.name, "axis": index, "position": position, "is_marked": one.is_marked}
-        for one in trials
-        for index, position in enumerate(one.values)
-    ]
-    names = [{"axis": index, "position": 1.1, "words": axis.name} for index, axis in enumerate(axes)]
-    ticks = [
-        {"axis": index, "position": position, "words": words}
-        for index, axis in enumerate(axes)
-        for position, words in axis.ticks
-    ]
-    x = {
-        "field": "axis",
-        "type": "quantitative",
-        "axis": None,
-        "scale": {"domain": [-0.15, len(axes) - 0.75], "nice": False},
-    }
-    y = {"field": "position", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.12], "nice": False}}
-    text = {"text": {"field": "words"}}
-    layers = [
-        {
-            "data": {"values": [{"axis": index, "bottom": 0, "position": 1} for index in range(len(axes))]},
-            "mark": {"type": "rule", "opacity": 0.6},
-            "encoding": {"y2": {"field": "bottom"}},
-        },
-        *(
-            {**_chosen(is_marked), "mark": {"type": "line", **style}, "encoding": {"detail": {"field": "trial"}}}
-            for is_marked, style in _MARKED.items()
-        ),
-        {"data": {"values": names}, "mark": {"type": "text", "limit": 150}, "encoding": text},
-        {"data": {"values": ticks}, "mark": {"type": "text", "align": "left", "dx": 5, "limit": 90}, "encoding": text},
-    ]
-    spec = {"data": {"values": rows}, "encoding": {"x": x, "y": y}, "layer": layers}
-    words = f"{count(len(trials), 'trial')} across {', '.join(axis.name for axis in axes)}."
-    return draw(spec, words, width=max(WIDTH, 150 * len(axes)), height=340)
