@@ -17,7 +17,7 @@ from cnn_trainer.report.draw import COLOURS, WIDTH, draw, named_colours, named_d
 
 Measure = Literal["loss", "accuracy", "learning rate"]
 
-FORMATS: dict[Measure, str] = {"loss": "~g", "accuracy": "~%", "learning rate": "~g"}
+MEASURE_FORMATS: dict[Measure, str] = {"loss": "~g", "accuracy": "~%", "learning rate": "~g"}
 _FIFTHS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 _LOG_FLOOR = 0.8  # where the bars of a logarithmic scale begin: a bin of one image is still seen
 ROW_PIXELS = 26  # pixels for each row of a chart of rows
@@ -61,28 +61,30 @@ def say_number(value: float, measure: Measure) -> str:
     return f"{value:.2%}" if measure == "accuracy" else f"{value:.4g}"
 
 
-def learning_curves(series: Sequence[Series], measure: Measure, result_epoch: int | None = None) -> Markup:
+def learning_curves(
+    series: Sequence[Series], measure: Measure, *, result_epoch: int | None = None, names: Sequence[str] = ()
+) -> Markup:
     """A measure over the epochs: a line for each series, the mean of its runs, in a band from lowest to highest.
 
     Args:
         series: One or more, each with at least one epoch.
         measure: What the values are.
         result_epoch: The epoch whose weights are the result, which is marked.
+        names: All series of which these are some, so that each has the same colour and dashes in several charts.
     """
     rows: list[dict[str, Any]] = [
         {"series": one.name, "epoch": epoch, "mean": fmean(values), "low": min(values), "high": max(values)}
         for one in series
         for epoch, values in enumerate(_by_epoch(one), start=1)
     ]
-    names = [one.name for one in series]
+    present = [one.name for one in series]
+    names = names or present
     colour: dict[str, Any] = {"field": "series", "type": "nominal", "scale": named_colours(names)}
     x = {"field": "epoch", "type": "quantitative", "scale": {"zero": False, "nice": False}}
     x["axis"] = {"tickMinStep": 1, "format": "d", "grid": False}
-    y = {"type": "quantitative", "scale": {"zero": False}, "title": None, "axis": {"format": FORMATS[measure]}}
-    if len(series) == 1:
-        colour["legend"] = None
-    else:
-        colour["legend"] = {"symbolType": "stroke", "symbolFillColor": "transparent", "symbolOpacity": 1}
+    y = {"type": "quantitative", "scale": {"zero": False}, "title": None, "axis": {"format": MEASURE_FORMATS[measure]}}
+    legend = {"symbolType": "stroke", "symbolFillColor": "transparent", "symbolOpacity": 1, "values": present}
+    colour["legend"] = legend if len(names) > 1 else None
     dash = {"field": "series", "type": "nominal", "scale": named_dashes(names), "legend": colour["legend"]}
     layers: list[dict[str, Any]] = [
         {

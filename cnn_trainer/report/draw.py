@@ -15,7 +15,7 @@ from markupsafe import Markup
 from cnn_trainer.errors import CnnTrainError
 from cnn_trainer.machine.facts import install_command
 
-VERSION = "6.4"  # of Vega-Lite, one of those in vl-convert: a newer package draws the same bytes
+VEGA_LITE_VERSION = "6.4"  # of Vega-Lite, one of those in vl-convert: a newer package draws the same bytes
 WIDTH, HEIGHT = 400, 260
 
 # For pages without the variables. Each is told from white at 3:1 or more, and from its neighbours by colour-blind eyes.
@@ -70,7 +70,7 @@ def draw(spec: dict[str, Any], words: str, *, width: int = WIDTH, height: int = 
     config = {**_CONFIG, **spec.pop("config", {})}
     # Nothing may be fetched, whatever the specification says.
     drawn = vl_convert.vegalite_to_svg(
-        {**spec, **size, "config": config}, vl_version=VERSION, allowed_base_urls=[], show_warnings=False
+        {**spec, **size, "config": config}, vl_version=VEGA_LITE_VERSION, allowed_base_urls=[], show_warnings=False
     )
     return _inline(drawn, words)
 

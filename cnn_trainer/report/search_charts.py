@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cnn_trainer.errors import count
-from cnn_trainer.report.charts import FORMATS, ROW_PIXELS, Measure, row_names
+from cnn_trainer.report.charts import MEASURE_FORMATS, ROW_PIXELS, Measure, row_names
 from cnn_trainer.report.draw import COLOURS, WIDTH, draw
 
 _MARKED = {
@@ -69,7 +69,7 @@ def rung_lines(epochs: Sequence[int], trials: Sequence[TrialLine], measure: Meas
     x: dict[str, Any] = {"field": "epochs", "type": "ordinal", "title": "compared after epochs"}
     x |= {"sort": None, "scale": {"domain": list(map(str, epochs))}, "axis": {"labelAngle": 0}}
     y = {"field": "value", "type": "quantitative", "scale": {"zero": False}, "title": measure}
-    encoding = {"x": x, "y": {**y, "axis": {"format": FORMATS[measure]}}, "detail": {"field": "trial"}}
+    encoding = {"x": x, "y": {**y, "axis": {"format": MEASURE_FORMATS[measure]}}, "detail": {"field": "trial"}}
     layers = [
         {
             **_chosen(is_marked),
