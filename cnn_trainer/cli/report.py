@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnn_trainer.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir, offer_runs
-from cnn_trainer.cli.output import print_json, say
+from cnn_trainer.cli.output import print_json, say, warn
 from cnn_trainer.errors import DeviceError, UsageError
 
 
@@ -26,6 +26,9 @@ def report(
             metavar="FILE", help="The file to write; by default report.html in the run directory.", show_default=False
         ),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Read the images from here.", show_default=False)
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     as_json: AsJson = False,
@@ -44,8 +47,11 @@ def report(
         raise UsageError("a page is about one run", place=runs[1], remedy="name one run")
     run_dir = paths.resolve_run(runs[0], runs_dir)
     path = publish.require_place(output or run_dir / paths.REPORT_FILE)
-    content = run_page.build_run_page(read_context(run_dir))
+    context = read_context(run_dir, data)
+    content = run_page.build_run_page(context)
     publish.write_page(path, content)
+    if context.problem:
+        warn(f"the page has no images: {context.problem}")
     say(f"report: {path}, {len(content):,} bytes")
     if as_json:
         print_json({"report": str(path), "bytes": len(content)})

@@ -4,6 +4,7 @@ Importing this module loads neither TensorFlow nor Keras; ``load_result`` starts
 """
 
 import csv
+import hashlib
 import io
 import math
 import os
@@ -22,6 +23,7 @@ from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.data.splits import Split, SplitName
 from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError, raised_as
 from cnn_trainer.evaluation import scores
+from cnn_trainer.evaluation.predictions import Predictions, encode_predictions, rounded
 from cnn_trainer.evaluation.scores import Score
 from cnn_trainer.machine import backend
 from cnn_trainer.network.fits import check_fits
@@ -140,15 +142,19 @@ def score_split(
     if not math.isfinite(score.loss):  # the very last steps made the weights too large
         raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
     matrix = scores.confusion_matrix(split.labels, score.predictions, len(record.class_names))
+    digest = data.split_digest(split)
+    content = encode_predictions(_predictions(score, split.labels, digest))
     evaluation = EvaluationRecord(
+        schema_version=2,
         split=split_name,
         source=record.source,
         requested=record.requested,
         location=str(path) if path else record.location,
-        images_sha256=data.split_digest(split),
+        images_sha256=digest,
         num_examples=len(split.labels),
         classes=scores.class_scores(matrix, record.class_names),
         confusion_matrix=matrix.tolist(),
+        probabilities_sha256=hashlib.sha256(content).hexdigest(),
         loss=score.loss,
         accuracy=score.accuracy,
         accuracy_interval=list(scores.wilson_interval(int(matrix.trace()), len(split.labels))),
@@ -156,6 +162,10 @@ def score_split(
         evaluated_at=strict_json.utc_now(),
     )
     return evaluation, score, split
+
+
+def _predictions(score: Score, labels: NDArray[np.integer], images_sha256: str) -> Predictions:
+    return Predictions(labels.astype(np.int32), rounded(score.probabilities, score.predictions), images_sha256)
 
 
 def missing_data(error: DataError, run: Run, command: str) -> DataError:
@@ -170,7 +180,10 @@ def missing_data(error: DataError, run: Run, command: str) -> DataError:
 
 @raised_as(RunDirectoryError)
 def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, labels: NDArray[np.integer]) -> None:
-    """Write evaluation.json and predictions.csv; for another split than test, evaluation-train.json and so on.
+    """Write predictions.csv, probabilities.safetensors and evaluation.json; for train, evaluation-train.json and so on.
+
+    evaluation.json comes last and has the digest of the probabilities, so that a process that is killed in between
+    leaves no score that seems to belong to other predictions.
 
     predictions.csv begins with a comment, ``# images sha256 …``, and a heading. One line for each image follows, in the
     order of the split: index, label, prediction, probability of the prediction, label_name, prediction_name. Label and
@@ -186,6 +199,8 @@ def write_evaluation(run: Run, evaluation: EvaluationRecord, score: Score, label
     for index, (label, guess, sure) in enumerate(rows):
         write((index, label, guess, f"{sure:.6f}", names[label], names[guess]))
     files.write_atomic(run.dir / paths.predictions_file(evaluation.split), lines.getvalue().encode())
+    content = encode_predictions(_predictions(score, labels, evaluation.images_sha256))
+    files.write_atomic(run.dir / paths.probabilities_file(evaluation.split), content)
     files.write_atomic(run.dir / paths.evaluation_file(evaluation.split), strict_json.to_json(evaluation))
 
 

@@ -6,6 +6,7 @@ escapes, and Jinja2 escapes what means something in HTML.
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,10 @@ from cnn_trainer.machine.terminal import printable
 
 STYLES = ("page.css", "charts.css")
 """The style sheets in ``templates/``, in their order on the page. The policy names the digest of all of them."""
+
+
+MAX_NAME = 24
+"""Characters of the name of a class next to an image."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,25 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.2%}"
 
 
+def probability(share: float) -> str:
+    """A probability as a percentage that is 0 or 100 only if it rounds to that within a hundredth of a percent."""
+    if 0 < share < 0.0005:
+        return "under 0.1%"
+    if 0.9995 <= share < 1:
+        return "over 99.9%"
+    return f"{share:.1%}"
+
+
+def short(name: str) -> str:
+    """A name, cut if it is long."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+
+
+def in_nats(loss: float) -> str:
+    """A loss with two decimals."""
+    return f"{loss:.2f}" if math.isfinite(loss) else "∞"
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -82,5 +106,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.filters |= {"percent": percent, "count": count}
+    environment.filters |= {
+        "percent": percent,
+        "count": count,
+        "probability": probability,
+        "short": short,
+        "loss": in_nats,
+    }
     return environment

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from cnn_trainer.errors import count
-from cnn_trainer.report import about, classes, curves
+from cnn_trainer.report import about, classes, confusion, curves, galleries
 from cnn_trainer.report.context import Context
 from cnn_trainer.report.page import PageSection, build_page, percent
 
 SECTIONS: tuple[Callable[[Context], PageSection | None], ...] = (
     curves.curves_section,
+    confusion.confusion_section,
+    galleries.worst_section,
+    galleries.uncertain_section,
     classes.classes_section,
     about.about_section,
 )
@@ -18,7 +21,8 @@ SECTIONS: tuple[Callable[[Context], PageSection | None], ...] = (
 def build_run_page(context: Context, reload_seconds: int | None = None) -> bytes:
     """The page of a run as an HTML file."""
     sections = [section for make in SECTIONS if (section := make(context))]
-    return build_page(context.run.record.name, _verdict(context), sections, reload_seconds=reload_seconds)
+    images = context.examples.sprite.html() if context.examples else None
+    return build_page(context.run.record.name, _verdict(context), sections, images, reload_seconds)
 
 
 def _verdict(context: Context) -> str:

@@ -140,12 +140,12 @@ def _check_arrays(header: dict[str, Any], expected: ExpectedArrays) -> None:
     if header.keys() != expected.keys():
         parts = [f"lacks {name}" for name in [*expected.keys() - header.keys()][:1]]
         parts += [f"has {name[:60]}" for name in [*header.keys() - expected.keys()][:1]]
-        raise StorageError(f"its arrays are not those of the config's model: it {' and '.join(parts)}")
+        raise StorageError(f"its arrays are not those expected: it {' and '.join(parts)}")
     for name, (dtype, shape) in expected.items():
         entry = _mapping(header[name], f"array {name}", {"dtype", "shape", "data_offsets"})
         if (entry["dtype"], entry["shape"]) != (_DTYPES[dtype], [*shape]):
             found = f"{entry['dtype']} {entry['shape']}"[:120]
-            raise StorageError(f"its array {name} is {found}; the model has {_DTYPES[dtype]} {[*shape]}")
+            raise StorageError(f"its array {name} is {found}; expected {_DTYPES[dtype]} {[*shape]}")
 
 
 def _read(path: Path, expected: ExpectedArrays) -> Checkpoint:

@@ -115,6 +115,11 @@ def predictions_file(split: str) -> str:
     return "predictions.csv" if split == "test" else f"predictions-{split}.csv"
 
 
+def probabilities_file(split: str) -> str:
+    """The name of the file with all probabilities of a run's predictions on a split."""
+    return "probabilities.safetensors" if split == "test" else f"probabilities-{split}.safetensors"
+
+
 def run_names(runs_dir: Path) -> list[str]:
     """The names of the runs under ``runs_dir``, newest first, for shell completion. Reads no file; never raises."""
     try:

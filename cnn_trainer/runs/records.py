@@ -139,12 +139,82 @@ def frequent_confusions(matrix: Sequence[Sequence[int]], class_names: Sequence[s
     ]
 
 
+class BrierScore(Record):
+    """The Brier score and its parts: score = miscalibration - discrimination + uncertainty."""
+
+    score: float = Field(description="Squared errors of the probabilities, summed over classes; mean over examples.")
+    miscalibration: float = Field(description="What recalibrating the probabilities would gain; 0 is best.")
+    discrimination: float = Field(description="How well the probabilities tell the classes apart; more is better.")
+    uncertainty: float = Field(description="The score of probabilities that are the classes' shares of the split.")
+
+
+class CalibrationError(Record):
+    """The expected calibration error of the predictions, and what chance does to it."""
+
+    error: float = Field(description="Mean distance of confidence and accuracy over the bins, weighted by examples.")
+    interval: list[float] = Field(description="95 % confidence interval.", min_length=2, max_length=2)
+    chance_mean: float = Field(description="Its mean if the model were perfectly calibrated.")
+    chance_limit: float = Field(description="What a perfectly calibrated model stays below in 95 % of splits.")
+    num_draws: int = Field(description="Number of random draws behind the interval and the limit.")
+    seed: int = Field(description="Seed of these draws.")
+
+
+class ReliabilityBin(Record):
+    """The predictions with a confidence above ``low`` and up to ``high``, in the reliability diagram."""
+
+    low: float
+    high: float
+    num_examples: int = Field(ge=1)
+    confidence: float = Field(description="Mean probability of the predictions.")
+    accuracy: float = Field(ge=0, le=1)
+    chance_low: float = Field(description="The lowest accuracy that chance allows a perfectly calibrated model here.")
+    chance_high: float = Field(description="The highest accuracy that chance allows a perfectly calibrated model here.")
+
+
+class Temperature(Record):
+    """The temperature that calibrates the run best on its validation split, and what it does to the scored split."""
+
+    temperature: float = Field(description="Logits are to be divided by it; 1 if no other is better.", gt=0)
+    validation_images_sha256: str = Field(description="Digest of the validation images and labels.")
+    validation_loss_before: float = Field(description="Negative log likelihood of the validation split, in nats.")
+    validation_loss: float = Field(description="The same with the temperature.")
+    negative_log_likelihood: float = Field(description="That of the scored split with the temperature, in nats.")
+    calibration_error: CalibrationError = Field(description="That of the scored split with the temperature.")
+
+
+class CoveragePoint(Record):
+    """The error of the most confident part of the predictions."""
+
+    coverage: float = Field(description="The share of the examples that are kept, the most confident ones.", gt=0, le=1)
+    error: float = Field(description="The share of them that is wrong.", ge=0, le=1)
+    min_confidence: float = Field(description="The lowest confidence among them.")
+
+
+class Calibration(Record):
+    """How far the probabilities of a run can be relied on. Definitions: ``cnn_trainer.evaluation.calibration``."""
+
+    negative_log_likelihood: float = Field(description="Mean over the examples, in nats.", ge=0)
+    brier: BrierScore
+    confidence: float = Field(description="Mean probability of the predictions.")
+    confidence_gap: Literal["over-confident", "under-confident"] | None = Field(
+        description="null if chance can explain the difference between mean confidence and accuracy (two-sided, 5 %)."
+    )
+    calibration_error: CalibrationError
+    bins: list[ReliabilityBin] = Field(description="The reliability diagram; bins without examples are left out.")
+    band_coverage: float = Field(description="Probability that a perfectly calibrated model stays inside every bin.")
+    temperature: Temperature | None = Field(description="null without a validation split.")
+    coverage: list[CoveragePoint] = Field(description="Error against coverage.")
+    coverage_area: float = Field(description="Mean of that error over all coverages.", ge=0, le=1)
+
+
 class EvaluationRecord(Record):
     """The content of evaluation.json: the scores of a run's result on one split.
 
-    Files of earlier versions lack ``confusions`` and ``balanced_accuracy``; they are computed from the other fields.
+    Files of version 1 lack ``schema_version``, ``calibration`` and ``probabilities_sha256``, and the first of them also
+    ``confusions`` and ``balanced_accuracy``, which are computed from the other fields.
     """
 
+    schema_version: Literal[1, 2] = 1
     split: Literal["train", "validation", "test"]
     source: str = Field(description="The source of the images.")
     requested: str = Field(description="The config's data.source; differs from source if the fallback was used.")
@@ -158,6 +228,10 @@ class EvaluationRecord(Record):
             record["confusion_matrix"], [score.name for score in record["classes"]]
         ),
         description="The most frequent confusions, most frequent first; at most 20.",
+    )
+    calibration: Calibration | None = Field(None, description="null in files of version 1.")
+    probabilities_sha256: str | None = Field(
+        None, description="SHA-256 of the file with the probabilities; null in files of version 1."
     )
     loss: float = Field(description="Mean over the examples, without class weights, label smoothing or penalties.")
     accuracy: float = Field(ge=0, le=1)
