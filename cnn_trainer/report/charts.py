@@ -14,9 +14,12 @@ from markupsafe import Markup
 
 from cnn_trainer.errors import count
 from cnn_trainer.report.draw import COLOURS, WIDTH, draw, named_colours, named_dashes
+from cnn_trainer.runs.records import CoveragePoint, ReliabilityBin
 
 Measure = Literal["loss", "accuracy", "learning rate"]
+Kind = Literal["loss", "accuracy", "difference"]
 
+_KIND_FORMATS: dict[Kind, str] = {"loss": "~g", "accuracy": "~%", "difference": "+~g"}
 MEASURE_FORMATS: dict[Measure, str] = {"loss": "~g", "accuracy": "~%", "learning rate": "~g"}
 _FIFTHS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 _LOG_FLOOR = 0.8  # where the bars of a logarithmic scale begin: a bin of one image is still seen
@@ -31,19 +34,6 @@ class Series:
     name: str
     runs: tuple[tuple[float, ...], ...]
     """One row for each run; they may end at different epochs."""
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """The images whose confidence lies in one bin of a reliability diagram."""
-
-    confidence: float
-    """The mean of the highest probabilities."""
-    accuracy: float
-    low: float
-    high: float
-    """The accuracies that chance allows if the model is calibrated."""
-    num_images: int
 
 
 @dataclass(frozen=True)
@@ -138,10 +128,10 @@ def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
         {
             "confidence": one.confidence,
             "accuracy": one.accuracy,
-            "low": one.low,
-            "high": one.high,
-            "images": one.num_images,
-            "where": "within chance" if one.low <= one.accuracy <= one.high else "beyond chance",
+            "low": one.chance_low,
+            "high": one.chance_high,
+            "images": one.num_examples,
+            "where": "within chance" if one.chance_low <= one.accuracy <= one.chance_high else "beyond chance",
         }
         for one in bins
     ]
@@ -179,36 +169,32 @@ def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
         "encoding": {"x": {**x, "axis": {"format": "~%", "values": _FIFTHS}}, "y": images, "y2": {"datum": _LOG_FLOOR}},
     }
     beyond = sum(row["where"] == "beyond chance" for row in rows)
-    words = [f"{one.confidence:.1%} confident: {one.accuracy:.1%} right of {one.num_images:,}" for one in bins]
+    words = [f"{one.confidence:.1%} confident: {one.accuracy:.1%} right of {one.num_examples:,}" for one in bins]
     text = f"Accuracy over confidence in {count(len(rows), 'bin')}, {beyond} beyond what chance allows. "
     return draw({"data": {"values": rows}, "vconcat": [above, below], "spacing": 8}, f"{text}{'; '.join(words)}.")
 
 
-def error_coverage(points: Sequence[tuple[float, float]]) -> Markup:
-    """The error of the most confident share of the images, over that share.
-
-    Args:
-        points: Shares and the error of each, by rising share.
-    """
-    rows = [{"share": share, "error": error} for share, error in points]
+def error_coverage(points: Sequence[CoveragePoint]) -> Markup:
+    """The error of the most confident share of the images, over that share; the points by rising share."""
+    rows = [{"share": one.coverage, "error": one.error} for one in points]
     x = {"field": "share", "type": "quantitative", "scale": {"domain": [0, 1]}, "axis": {"format": "~%"}}
     y = {"field": "error", "type": "quantitative", "axis": {"format": "~%"}}
     encoding = {"x": {**x, "title": "most confident share of the images"}, "y": {**y, "title": "error"}}
     mark = {"type": "line", "strokeWidth": 2, "color": COLOURS[0], "interpolate": "step-before"}
-    shown = [points[round(part * (len(points) - 1))] for part in _FIFTHS[1:]]
-    words = [f"{error:.2%} of the {share:.1%} most confident" for share, error in dict.fromkeys(shown)]
+    shown = dict.fromkeys(round(part * (len(points) - 1)) for part in _FIFTHS)
+    words = [f"{points[at].error:.2%} of the {points[at].coverage:.1%} most confident" for at in shown]
     return draw({"data": {"values": rows}, "mark": mark, "encoding": encoding}, f"Error: {'; '.join(words)}.")
 
 
-def interval_rows(rows: Sequence[IntervalRow], title: str, *, is_difference: bool = False) -> Markup:
-    """A point with its interval for each row: accuracies, or differences of accuracies, in points, around 0."""
-    unit = 100 if is_difference else 1
+def interval_rows(rows: Sequence[IntervalRow], title: str, kind: Kind) -> Markup:
+    """A point with its interval for each row. Differences are of accuracies; they are drawn in points, around 0."""
+    unit = 100 if kind == "difference" else 1
     values = [
         {"row": index, "value": one.value * unit, "low": one.low * unit, "high": one.high * unit}
         for index, one in enumerate(rows)
     ]
-    x = {"type": "quantitative", "scale": {"zero": is_difference, "padding": 12}, "title": title}
-    x["axis"] = {"format": "+~g" if is_difference else "~%", "tickCount": 5, "labelFlush": False, "grid": True}
+    x = {"type": "quantitative", "scale": {"zero": kind == "difference", "padding": 12}, "title": title}
+    x["axis"] = {"format": _KIND_FORMATS[kind], "tickCount": 5, "labelFlush": False, "grid": True}
     y = {"field": "row", "type": "ordinal", "title": None, "axis": row_names([one.name for one in rows])}
     layers: list[dict[str, Any]] = [
         {
@@ -220,17 +206,17 @@ def interval_rows(rows: Sequence[IntervalRow], title: str, *, is_difference: boo
             "encoding": {"y": y, "x": {"field": "value", **x}},
         },
     ]
-    if is_difference:
+    if kind == "difference":
         layers.insert(0, {"mark": {"type": "rule", "strokeDash": [2, 3]}, "encoding": {"x": {"datum": 0, **x}}})
-    words = [f"{one.name}: {_interval_words(one, is_difference)}" for one in rows]
+    words = [f"{one.name}: {_interval_words(one, kind)}" for one in rows]
     spec = {"data": {"values": values}, "layer": layers}
     return draw(spec, f"{title}. {'; '.join(words)}.", height=ROW_PIXELS * len(rows) + 50)
 
 
-def _interval_words(one: IntervalRow, is_difference: bool) -> str:
-    if is_difference:
-        return f"{one.value * 100:+.2f}, 95 % interval {one.low * 100:+.2f} to {one.high * 100:+.2f}"
-    return f"{one.value:.2%}, 95 % interval {one.low:.2%} to {one.high:.2%}"
+def _interval_words(one: IntervalRow, kind: Kind) -> str:
+    unit, form = {"loss": (1, ".4f"), "accuracy": (1, ".2%"), "difference": (100, "+.2f")}[kind]
+    value, low, high = (f"{number * unit:{form}}" for number in (one.value, one.low, one.high))
+    return f"{value}, 95 % interval {low} to {high}"
 
 
 def row_names(names: Sequence[str]) -> dict[str, Any]:

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
+import vl_convert
 from markupsafe import Markup
-
-from cnn_trainer.errors import CnnTrainError
-from cnn_trainer.machine.facts import install_command
 
 VEGA_LITE_VERSION = "6.4"  # of Vega-Lite, one of those in vl-convert: a newer package draws the same bytes
 WIDTH, HEIGHT = 400, 260
@@ -57,15 +55,7 @@ def draw(spec: dict[str, Any], words: str, *, width: int = WIDTH, height: int = 
         words: What one would see, with the numbers: the text alternative.
         width: In pixels, with labels.
         height: In pixels, with labels.
-
-    Raises:
-        CnnTrainError: if vl-convert is not installed.
     """
-    try:
-        import vl_convert
-    except ModuleNotFoundError as error:
-        remedy = f"install it with: {install_command('vl-convert-python')}"
-        raise CnnTrainError("vl-convert is not installed", remedy=remedy) from error
     size = {"width": width, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
     config = {**_CONFIG, **spec.pop("config", {})}
     # Nothing may be fetched, whatever the specification says.

@@ -90,7 +90,7 @@ def _sentence(words: str) -> str:
 
 def _accuracy(found: Comparison, ordered: Sequence[tuple[str, Group]]) -> Markup:
     rows = [IntervalRow(name, group.accuracy, group.low, group.high) for name, group in ordered]
-    chart = interval_rows(rows, f"{found.split} accuracy")
+    chart = interval_rows(rows, f"{found.split} accuracy", "accuracy")
     return fill("several_accuracy.html", found=found, ordered=ordered, chart=chart)
 
 
@@ -107,7 +107,7 @@ def _differences(found: Comparison) -> Markup:
     names = [group_name(index) for index in range(len(found.groups))]
     return fill(
         "several_differences.html",
-        chart=interval_rows(rows, f"difference of {found.split} accuracy, points", is_difference=True),
+        chart=interval_rows(rows, f"difference of {found.split} accuracy, points", "difference"),
         num_drawn=len(rows),
         pairs=[(group_name(pair.first), group_name(pair.second), pair) for pair in found.pairs],
         verdicts=[_sentence(verdict_of(found, pair)) for pair in found.pairs],
