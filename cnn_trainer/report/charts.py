@@ -221,4 +221,10 @@ def _interval_words(one: IntervalRow, kind: Kind) -> str:
 
 def row_names(names: Sequence[str]) -> dict[str, Any]:
     """An axis whose labels are the names of rows 0, 1, …. Two rows may have the same name."""
-    return {"labelExpr": f"{json.dumps(list(names))}[datum.value]", "ticks": False, "domain": False, "grid": False}
+    return {
+        "labelExpr": f"{json.dumps(list(names))}[datum.value]",
+        "labelLimit": 260,
+        "ticks": False,
+        "domain": False,
+        "grid": False,
+    }

@@ -62,7 +62,7 @@ def draw(spec: dict[str, Any], words: str, *, width: int = WIDTH, height: int = 
     drawn = vl_convert.vegalite_to_svg(
         {**spec, **size, "config": config}, vl_version=VEGA_LITE_VERSION, allowed_base_urls=[], show_warnings=False
     )
-    return _inline(drawn, words)
+    return _inline(drawn, words, "wide chart" if width > 1.5 * WIDTH else "chart")
 
 
 def named_colours(names: Sequence[str]) -> dict[str, Any]:
@@ -75,14 +75,14 @@ def named_dashes(names: Sequence[str]) -> dict[str, Any]:
     return {"domain": list(names), "range": [DASHES[index % len(DASHES)] for index in range(len(names))]}
 
 
-def _inline(drawn: str, words: str) -> Markup:
+def _inline(drawn: str, words: str, kind: str) -> Markup:
     """The SVG as an image with a text alternative, without what only scripts and other styles would need."""
     ElementTree.register_namespace("", _SVG)
     root = ElementTree.fromstring(drawn)  # noqa: S314 -- drawn just now, with text escaped
     _strip(root)
     body = Markup(ElementTree.tostring(root, encoding="unicode").partition(">")[2])  # noqa: S704 -- serialized just now
-    frame = Markup('<svg class="chart" role="img" aria-label="{}" viewBox="{}" width="{}" height="{}">{}')
-    return frame.format(words, root.attrib["viewBox"], root.attrib["width"], root.attrib["height"], body)
+    frame = Markup('<svg class="{}" role="img" aria-label="{}" viewBox="{}" width="{}" height="{}">{}')
+    return frame.format(kind, words, root.attrib["viewBox"], root.attrib["width"], root.attrib["height"], body)
 
 
 def _strip(element: ElementTree.Element) -> None:

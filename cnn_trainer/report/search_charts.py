@@ -50,7 +50,8 @@ def importance_bars(shares: Mapping[str, float]) -> Markup:
     layers = [{"mark": {"type": "bar", "color": COLOURS[0], "height": {"band": 0.6}}}, text]
     words = [f"{key}: {share:.0%}" for key, share in shares.items()]
     spec = {"data": {"values": rows}, "encoding": {"x": x, "y": y}, "layer": layers}
-    return draw(spec, f"Importance. {'; '.join(words)}.", height=ROW_PIXELS * len(shares) + 10)
+    size = {"width": WIDTH + 100, "height": ROW_PIXELS * len(shares) + 10}
+    return draw(spec, f"Importance. {'; '.join(words)}.", **size)
 
 
 def rung_lines(epochs: Sequence[int], trials: Sequence[TrialLine], measure: Measure) -> Markup:
@@ -68,7 +69,7 @@ def rung_lines(epochs: Sequence[int], trials: Sequence[TrialLine], measure: Meas
     ]
     x: dict[str, Any] = {"field": "epochs", "type": "ordinal", "title": "compared after epochs"}
     x |= {"sort": None, "scale": {"domain": list(map(str, epochs))}, "axis": {"labelAngle": 0}}
-    y = {"field": "value", "type": "quantitative", "scale": {"zero": False}, "title": measure}
+    y = {"field": "value", "type": "quantitative", "scale": {"zero": False}, "title": f"validation {measure}"}
     encoding = {"x": x, "y": {**y, "axis": {"format": MEASURE_FORMATS[measure]}}, "detail": {"field": "trial"}}
     layers = [
         {
@@ -97,7 +98,9 @@ def parallel_coordinates(axes: Sequence[ParallelAxis], trials: Sequence[TrialLin
         for one in trials
         for index, position in enumerate(one.values)
     ]
-    names = [{"axis": index, "position": 1.1, "words": axis.name} for index, axis in enumerate(axes)]
+    names = [
+        {"axis": index, "position": 1.28, "words": axis.name.replace(".", ".\n")} for index, axis in enumerate(axes)
+    ]
     ticks = [
         {"axis": index, "position": position, "words": words}
         for index, axis in enumerate(axes)
@@ -109,7 +112,7 @@ def parallel_coordinates(axes: Sequence[ParallelAxis], trials: Sequence[TrialLin
         "axis": None,
         "scale": {"domain": [-0.15, len(axes) - 0.75], "nice": False},
     }
-    y = {"field": "position", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.12], "nice": False}}
+    y = {"field": "position", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.29], "nice": False}}
     text = {"text": {"field": "words"}}
     layers = [
         {
@@ -121,7 +124,11 @@ def parallel_coordinates(axes: Sequence[ParallelAxis], trials: Sequence[TrialLin
             {**_chosen(is_marked), "mark": {"type": "line", **style}, "encoding": {"detail": {"field": "trial"}}}
             for is_marked, style in _MARKED.items()
         ),
-        {"data": {"values": names}, "mark": {"type": "text", "limit": 150}, "encoding": text},
+        {
+            "data": {"values": names},
+            "mark": {"type": "text", "limit": 150, "lineBreak": "\n", "baseline": "top"},
+            "encoding": text,
+        },
         {"data": {"values": ticks}, "mark": {"type": "text", "align": "left", "dx": 5, "limit": 90}, "encoding": text},
     ]
     spec = {"data": {"values": rows}, "encoding": {"x": x, "y": y}, "layer": layers}

@@ -11,6 +11,7 @@ from cnn_trainer.config import strict_yaml
 from cnn_trainer.config.load import dump_config
 from cnn_trainer.config.strict_yaml import Value
 from cnn_trainer.errors import RunDirectoryError, count, raised_as
+from cnn_trainer.machine.terminal import printable
 from cnn_trainer.report.charts import IntervalRow, Measure, interval_rows
 from cnn_trainer.report.page import PageSection, build_page, fill
 from cnn_trainer.report.search_charts import (
@@ -216,7 +217,11 @@ def _about(opened: OpenSearch, summary: SearchSummary) -> Markup:
         "search_about.html",
         record=opened.record,
         summary=summary,
-        space=space,
-        experiment=dump_config(opened.search.base.experiment),
+        space=_lines(space),
+        experiment=_lines(dump_config(opened.search.base.experiment)),
         commands=commands,
     )
+
+
+def _lines(text: str) -> Markup:
+    return Markup("\n").join(map(printable, text.splitlines()))
