@@ -57,7 +57,7 @@ def confusion_section(context: Context) -> PageSection | None:
     else:
         total = sum(count > 0 for pair, count in _counts(evaluation) if pair[0] != pair[1])
         html = fill("pairs.html", total=total, sprite=sprite, **values)
-    return PageSection("confusion", "What it takes for what", html)
+    return PageSection("confusion", "Confusion matrix" if is_matrix else "Confusions", html)
 
 
 def _counts(evaluation: EvaluationRecord) -> Iterator[tuple[Pair, int]]:
@@ -94,9 +94,8 @@ def _with_tiles(context: Context, examples: Examples, cells: list[Cell]) -> Iter
         behind[cell.label, cell.prediction] = by_pair[ends[place] : ends[place + 1]]
     chosen = _choose(behind, examples.sprite.capacity() - _OTHER_SECTIONS)
     for cell in cells:
-        if (pair := (cell.label, cell.prediction)) in chosen:
-            cell = replace(cell, tiles=make_tiles(context, examples, chosen[pair]))
-        yield cell
+        pair = (cell.label, cell.prediction)
+        yield replace(cell, tiles=make_tiles(context, examples, chosen[pair])) if pair in chosen else cell
 
 
 def _importance(cell: Cell) -> tuple[bool, int]:

@@ -107,8 +107,8 @@ def _read_examples(run: Run, evaluation: EvaluationRecord, data_path: Path | Non
         raise (missing_data(error, run, "report") if data_path is None else error) from None
     if data.split_digest(split) != evaluation.images_sha256:
         problem = f"does not hold the {evaluation.split} images that the run was scored on"
-        place, remedy = str(data_path or run.record.data.location), "name the place of the right ones with --data PATH"
-        raise DataError(problem, place=place, remedy=remedy)
+        remedy = "name the place of the right ones with --data PATH"
+        raise DataError(problem, place=data_path or run.record.data.location, remedy=remedy)
     return Examples(split.images, predictions, Sprite(split.images))
 
 

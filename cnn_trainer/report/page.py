@@ -37,6 +37,16 @@ class PageSection:
     html: Markup
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A number under the verdict."""
+
+    name: str
+    value: str
+    note: str = ""
+    """What puts it into proportion, such as its interval."""
+
+
 def fill(template: str, **values: Any) -> Markup:
     """The HTML of a file in ``templates/``; every value that is not Markup is escaped."""
     return Markup(_environment().get_template(template).render(values))  # noqa: S704 -- escaped by Jinja2
@@ -47,6 +57,7 @@ def build_page(
     verdict: str | Markup,
     sections: Sequence[PageSection],
     hidden: Markup | None = None,
+    figures: Sequence[Figure] = (),
     reload_seconds: int | None = None,
 ) -> bytes:
     """The whole HTML file.
@@ -55,6 +66,7 @@ def build_page(
         title: What the page is about; it becomes the heading of the first level.
         verdict: One or a few plain sentences.
         sections: In their order on the page.
+        figures: The most important numbers, shown under the verdict.
         hidden: What sections refer to but what is not shown itself, such as the images that they show parts of.
         reload_seconds: After how long a browser loads the page again; None for never.
     """
@@ -66,6 +78,7 @@ def build_page(
         verdict=verdict,
         sections=sections,
         hidden=hidden or "",
+        figures=figures,
         reload_seconds=reload_seconds,
         style=Markup(style),  # noqa: S704 -- our own file
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",

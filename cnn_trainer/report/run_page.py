@@ -1,11 +1,12 @@
 """The page of one run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cnn_trainer.errors import count
-from cnn_trainer.report import about, classes, confusion, curves, galleries
+from cnn_trainer.report import about, classes, confusion, curves, galleries, layers
 from cnn_trainer.report.context import Context
-from cnn_trainer.report.page import PageSection, build_page, percent
+from cnn_trainer.report.page import Figure, PageSection, build_page, percent
+from cnn_trainer.training.display import format_seconds
 
 SECTIONS: tuple[Callable[[Context], PageSection | None], ...] = (
     curves.curves_section,
@@ -13,6 +14,7 @@ SECTIONS: tuple[Callable[[Context], PageSection | None], ...] = (
     galleries.worst_section,
     galleries.uncertain_section,
     classes.classes_section,
+    layers.layers_section,
     about.about_section,
 )
 """The sections in their order; each function returns None if the run has nothing for it."""
@@ -22,13 +24,43 @@ def build_run_page(context: Context, reload_seconds: int | None = None) -> bytes
     """The page of a run as an HTML file."""
     sections = [section for make in SECTIONS if (section := make(context))]
     images = context.examples.sprite.html() if context.examples else None
-    return build_page(context.run.record.name, _verdict(context), sections, images, reload_seconds)
+    return build_page(
+        title=f"{context.run.record.name}, seed {context.run.record.seed}",
+        verdict=_verdict(context),
+        sections=sections,
+        hidden=images,
+        figures=list(_figures(context)),
+        reload_seconds=reload_seconds,
+    )
 
 
 def _verdict(context: Context) -> str:
     record, found = context.run.record, context.evaluation
     if found is None:
-        return f"The run is {context.status} after {count(record.epochs_done, 'epoch')}, and it has no test score."
-    low, high = found.accuracy_interval
-    right = f"{percent(found.accuracy)} of {count(found.num_examples, f'{found.split} image')}"
-    return f"It classifies {right} of {found.source} correctly (95 % interval {percent(low)} to {percent(high)})."
+        words = f"This run is {context.status} after {count(record.epochs_done, 'epoch')}"
+        return (
+            f"{words} and has no test score yet."
+            if record.weights_sha256 is None
+            else f"{words}; it must be scored again."
+        )
+    low, high = map(percent, found.accuracy_interval)
+    num_right = sum(row[label] for label, row in enumerate(found.confusion_matrix))
+    right = f"{num_right:,} of {count(found.num_examples, f'{found.split} image')} of {found.source}"
+    kind = "convolutional" if context.run.experiment.model.builder == "cnn" else "fully connected"
+    accuracy = f"{percent(found.accuracy)}, with a 95% interval of {low} to {high}"
+    return f"A {kind} network that classifies {right} correctly: {accuracy}."
+
+
+def _figures(context: Context) -> Iterator[Figure]:
+    record, found = context.run.record, context.evaluation
+    if found:
+        low, high = found.accuracy_interval
+        yield Figure("Accuracy", percent(found.accuracy), f"{percent(low)} to {percent(high)}")
+        wrong = found.num_examples - sum(row[label] for label, row in enumerate(found.confusion_matrix))
+        yield Figure("Wrong", f"{wrong:,}", f"of {count(found.num_examples, f'{found.split} image')}")
+        yield Figure("Loss", f"{found.loss:.4f}", f"balanced accuracy {percent(found.balanced_accuracy)}")
+        if found.calibration:
+            error = found.calibration.calibration_error
+            yield Figure("Calibration error", percent(error.error), f"{percent(error.chance_mean)} by chance")
+    yield Figure("Parameters", f"{record.num_parameters:,}", context.run.experiment.model.builder)
+    yield Figure("Trained", format_seconds(record.train_seconds), count(record.epochs_done, "epoch"))
