@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cnn_trainer.analysis.verdict import group_name, verdict_of
 from cnn_trainer.cli.tables import pairs, table, wrap
 from cnn_trainer.errors import CheckFailedError, UsageError, count
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def describe_comparison(found: "Comparison", width: int | None) -> list[str]:
     """All lines, for a terminal of ``width`` columns; None for a file or a pipe."""
-    names = [_name(index) for index in range(len(found.groups))]
+    names = [group_name(index) for index in range(len(found.groups))]
     members = [
         (name, ", ".join(f"{scored.run.dir.name} (seed {scored.run.record.seed})" for scored in group.runs))
         for name, group in zip(names, found.groups, strict=True)
@@ -42,13 +43,8 @@ def describe_comparison(found: "Comparison", width: int | None) -> list[str]:
     return lines
 
 
-def _name(index: int) -> str:
-    """A, B, … Z, then 27, 28, …."""
-    return chr(ord("A") + index) if index < 26 else str(index + 1)
-
-
 def _pair(found: "Comparison", pair: "Pair", width: int | None) -> list[str]:
-    first, second = _name(pair.first), _name(pair.second)
+    first, second = group_name(pair.first), group_name(pair.second)
     counts, lines = pair.difference.quadrants, []
     if counts is not None:
         numbers = {
@@ -65,29 +61,6 @@ def _pair(found: "Comparison", pair: "Pair", width: int | None) -> list[str]:
     return [*lines, ""]
 
 
-def verdict_of(found: "Comparison", pair: "Pair") -> str:
-    """One sentence: which of the two groups is better, or that it cannot be told."""
-    first, second, difference = _name(pair.first), _name(pair.second), pair.difference
-    corrected = f", corrected for {len(found.pairs)} pairs" if len(found.pairs) > 1 else ""
-    facts = f"{abs(difference.value) * 100:.2f} points (95 % interval {_signed(pair)}), "
-    facts += f"p = {difference.p_value:.2g}{corrected}"
-    if pair.is_told_apart:
-        better, worse = (first, second) if difference.value > 0 else (second, first)
-        return f"{better} is better than {worse}: by {facts}"
-    words = f"cannot tell {first} and {second} apart: they differ by {facts}"
-    if difference.seeds_needed is not None:
-        words += f"; if the difference is real, about {difference.seeds_needed:,} seeds each would show it"
-    elif difference.quadrants is None:
-        words += f"; no number of seeds would show a difference this small on {found.num_images:,} images"
-    return words
-
-
-def _signed(pair: "Pair") -> str:
-    """The ends of the interval in points, from the side of the better group."""
-    low, high = pair.difference.low * 100, pair.difference.high * 100
-    return f"{low:.2f} to {high:.2f}" if pair.difference.value >= 0 else f"{-high:.2f} to {-low:.2f}"
-
-
 def require_difference(found: "Comparison", min_difference: float) -> None:
     """Refuse unless the first group is better than each other by ``min_difference`` with 95 % confidence.
 
@@ -101,7 +74,7 @@ def require_difference(found: "Comparison", min_difference: float) -> None:
         )
     for pair in found.pairs:
         if pair.first == 0 and pair.difference.low < min_difference:
-            problem = f"A minus {_name(pair.second)} may be as low as {pair.difference.low:.4f}"
+            problem = f"A minus {group_name(pair.second)} may be as low as {pair.difference.low:.4f}"
             raise CheckFailedError(f"{problem}, below {min_difference:g}", place="--min-difference")
 
 
@@ -113,7 +86,7 @@ def comparison_as_json(found: "Comparison") -> dict[str, Any]:
         "images_sha256": found.images_sha256,
         "groups": [
             {
-                "name": _name(index),
+                "name": group_name(index),
                 "runs": [str(scored.run.dir) for scored in group.runs],
                 "seeds": [scored.run.record.seed for scored in group.runs],
                 "accuracy": group.accuracy,
@@ -126,8 +99,8 @@ def comparison_as_json(found: "Comparison") -> dict[str, Any]:
         "differing": found.differing,
         "pairs": [
             {
-                "first": _name(pair.first),
-                "second": _name(pair.second),
+                "first": group_name(pair.first),
+                "second": group_name(pair.second),
                 "difference": pair.difference.value,
                 "difference_interval": [pair.difference.low, pair.difference.high],
                 "p_value": pair.difference.p_value,

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from cnn_trainer.errors import count
 from cnn_trainer.machine.terminal import printable
 
-STYLES = ("page.css",)
+STYLES = ("page.css", "charts.css")
 """The style sheets in ``templates/``, in their order on the page. The policy names the digest of all of them."""
 
 
