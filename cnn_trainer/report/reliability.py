@@ -16,4 +16,4 @@ def reliability_section(context: Context) -> PageSection | None:
         ("Error if the least sure are left out", error_coverage(found.coverage)),
     ]
     html = fill("reliability.html", found=found, evaluation=evaluation, charts=charts)
-    return PageSection("reliability", "How far its probabilities can be trusted", html)
+    return PageSection("reliability", "Reliability", html)
