@@ -148,7 +148,7 @@ def _picture(title: str, words: str, alt: str, parts: NDArray[np.uint8]) -> Pict
     """Parts (parts, height, width, 3) in rows, each enlarged or reduced to a handy size, with transparent gaps."""
     factor = -(-max(parts.shape[1:3]) // MAX_SIDE)
     parts = parts[:, ::factor, ::factor] if factor > 1 else parts
-    times = max(1, (16 if parts.shape[1:3] == (1, 1) else 40) // max(parts.shape[1:3]))
+    times = max(1, (16 if parts.shape[1:3] == (1, 1) else 60) // max(parts.shape[1:3]))
     parts = parts.repeat(times, axis=1).repeat(times, axis=2)
     number, height, width = parts.shape[:3]
     columns = min(number, _COLUMNS if height > 16 else 2 * _COLUMNS)
