@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cnn_trainer.cli.tables import pairs, stdout_width, table
 from cnn_trainer.errors import count
 from cnn_trainer.search.records import JobResult, SearchSummary
-from cnn_trainer.search.words import goal_words, interval_words, outcome_words, setting_words, value_words
+from cnn_trainer.search.words import goal_words, interval_words, outcome_words, setting_words, goal_value
 
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch
@@ -49,8 +49,8 @@ def list_row(summary: SearchSummary) -> tuple[str, ...]:
         summary.status,
         f"{summary.num_trials}/{summary.num_planned}",
         goal_words(summary.goal),
-        value_words(summary.goal, summary.best_value),
-        value_words(summary.goal, winner.mean if winner else None),
+        goal_value(summary.goal, summary.best_value),
+        goal_value(summary.goal, winner.mean if winner else None),
         "-" if summary.test_accuracy is None else f"{summary.test_accuracy:.2%}",
     )
 
@@ -75,9 +75,9 @@ def details(opened: "OpenSearch", results: Sequence[JobResult], summary: SearchS
         finals = [
             (
                 f"trial {one.trial}",
-                value_words(summary.goal, one.mean),
+                goal_value(summary.goal, one.mean),
                 interval_words(summary.goal, one.interval, "{} to {}") or "-",
-                ", ".join(value_words(summary.goal, value) for value in one.values)
+                ", ".join(goal_value(summary.goal, value) for value in one.values)
                 + (f", {one.num_diverged} diverged" if one.num_diverged else ""),
             )
             for one in summary.finalists
@@ -116,7 +116,7 @@ def _trials(opened: "OpenSearch", results: Sequence[JobResult]) -> list[str]:
     rows = []
     for seen in ordered[:_MAX_TRIALS]:
         values = [
-            "diverged" if (value := value_of(search, found)) is None else value_words(search.spec.goal, value)
+            "diverged" if (value := value_of(search, found)) is None else goal_value(search.spec.goal, value)
             for found in seen.scores
         ]
         values += ["-"] * (len(epochs) - len(values))

@@ -27,7 +27,7 @@ from cnn_trainer.search.records import JobResult, SearchSummary
 from cnn_trainer.search.results import seen_trials, summarize_search, value_of
 from cnn_trainer.search.schedule import Seen, ranking
 from cnn_trainer.search.spec import Dimension, Search, canonical, rung_epochs
-from cnn_trainer.search.words import goal_words, interval_words, outcome_words, setting_words, value_words
+from cnn_trainer.search.words import goal_words, interval_words, outcome_words, setting_words, goal_value
 from cnn_trainer.storage import files
 
 _MAX_ROWS = 200  # trials in the table
@@ -94,9 +94,9 @@ def _retrained(trials: _Trials, summary: SearchSummary) -> Markup | None:
         finals=[
             (
                 one,
-                value_words(summary.goal, one.mean),
+                goal_value(summary.goal, one.mean),
                 interval_words(summary.goal, one.interval, "{} to {}") or "–",
-                [value_words(summary.goal, value) for value in one.values],
+                [goal_value(summary.goal, value) for value in one.values],
             )
             for one in summary.finalists
         ],
@@ -117,7 +117,7 @@ def _rungs(trials: _Trials, summary: SearchSummary) -> Markup | None:
         scores = [seen.scores[index] for seen in there]
         best = value_of(trials.search, min(scores)) if scores else None
         went_on = sum(len(seen.scores) > index + 1 for seen in there)
-        rows.append((epochs, len(there), scores.count(math.inf), went_on, value_words(summary.goal, best)))
+        rows.append((epochs, len(there), scores.count(math.inf), went_on, goal_value(summary.goal, best)))
     return fill(
         "search_rungs.html",
         chart=rung_lines(trials.epochs, lines, trials.measure),
@@ -136,9 +136,7 @@ def _parallel(trials: _Trials) -> Markup | None:
     low, high = min(first), max(first)
     goal = trials.search.spec.goal
     ends = (
-        ((0.0, value_words(goal, low)), (1.0, value_words(goal, high)))
-        if high > low
-        else ((0.5, value_words(goal, low)),)
+        ((0.0, goal_value(goal, low)), (1.0, goal_value(goal, high))) if high > low else ((0.5, goal_value(goal, low)),)
     )
     axes = [_axis(key, dimension) for key, dimension in trials.search.space.items()]
     last = f"{goal_words(goal)} after {count(trials.epochs[0], 'epoch')}"
@@ -190,8 +188,7 @@ def _table(trials: _Trials) -> Markup | None:
     rows = []
     for seen in trials.ordered[:_MAX_ROWS]:
         values = [
-            "diverged" if value is None else value_words(trials.search.spec.goal, value)
-            for value in trials.values(seen)
+            "diverged" if value is None else goal_value(trials.search.spec.goal, value) for value in trials.values(seen)
         ]
         values += ["–"] * (len(trials.epochs) - len(values))
         rows.append((seen.trial, values, [setting_words(seen.changes[key]) for key in trials.search.space]))

@@ -12,7 +12,7 @@ def goal_words(goal: str) -> str:
     return goal.replace("_", " ")
 
 
-def value_words(goal: str, value: float | None) -> str:
+def goal_value(goal: str, value: float | None) -> str:
     """A value of the goal; a dash for None."""
     if value is None:
         return "-"
@@ -21,7 +21,7 @@ def value_words(goal: str, value: float | None) -> str:
 
 def interval_words(goal: str, interval: Sequence[float] | None, form: str = " (95 % interval {} to {})") -> str:
     """The ends of an interval of values in ``form``; nothing for None."""
-    return "" if interval is None else form.format(*(value_words(goal, end) for end in interval))
+    return "" if interval is None else form.format(*(goal_value(goal, end) for end in interval))
 
 
 def setting_words(value: object) -> str:
@@ -42,11 +42,11 @@ def outcome_words(summary: SearchSummary) -> list[str]:
     if summary.finalists and summary.finalists[0].mean is not None:
         winner = summary.finalists[0]
         lines.append(
-            f"trial {winner.trial} wins: mean {goal_words(goal)} {value_words(goal, winner.mean)} "
+            f"trial {winner.trial} wins: mean {goal_words(goal)} {goal_value(goal, winner.mean)} "
             f"on {count(len(winner.values), 'fresh seed')}{interval_words(goal, winner.interval)}"
         )
         lines.append(
-            f"the best value in the search is {value_words(goal, summary.best_value)}, of trial "
+            f"the best value in the search is {goal_value(goal, summary.best_value)}, of trial "
             f"{summary.best_trial}: the best of many is partly luck, so report the mean"
         )
     if summary.test_accuracy is not None:
