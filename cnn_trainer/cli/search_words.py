@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cnn_trainer.cli.tables import pairs, stdout_width, table
 from cnn_trainer.errors import count
 from cnn_trainer.search.records import JobResult, SearchSummary
-from cnn_trainer.search.words import goal_words, interval_words, outcome_words, setting_words, goal_value
+from cnn_trainer.search.words import goal_value, goal_words, interval_words, outcome_words, setting_words
 
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch

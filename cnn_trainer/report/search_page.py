@@ -27,7 +27,7 @@ from cnn_trainer.search.records import JobResult, SearchSummary
 from cnn_trainer.search.results import seen_trials, summarize_search, value_of
 from cnn_trainer.search.schedule import Seen, ranking
 from cnn_trainer.search.spec import Dimension, Search, canonical, rung_epochs
-from cnn_trainer.search.words import goal_words, interval_words, outcome_words, setting_words, goal_value
+from cnn_trainer.search.words import goal_value, goal_words, interval_words, outcome_words, setting_words
 from cnn_trainer.storage import files
 
 _MAX_ROWS = 200  # trials in the table
