@@ -35,9 +35,31 @@ def headline(found: EvaluationRecord, width: int | None) -> list[str]:
 
 def score_lines(found: EvaluationRecord, width: int | None) -> list[str]:
     """The whole score, for a terminal of ``width`` columns; None for a file or a pipe."""
-    blocks = [headline(found, width), _matrix(found, width or _PIPE_WIDTH), _confusions(found), _classes(found, width)]
+    matrix = _matrix(found, width or _PIPE_WIDTH)
+    blocks = [headline(found, width), _calibration(found, width), matrix, _confusions(found), _classes(found, width)]
     lines = [line for block in blocks if block for line in (*block, "")]
     return [*lines, f"images sha256 {found.images_sha256}"]
+
+
+def _calibration(found: EvaluationRecord, width: int | None) -> list[str]:
+    """Whether the probabilities can be relied on; no lines for a score of an earlier version."""
+    if (calibration := found.calibration) is None:
+        return []
+    error = calibration.calibration_error
+    low, high = error.interval
+    verdict = calibration.confidence_gap or "no more apart than by chance"
+    lines = [
+        f"mean confidence {calibration.confidence:.2%}, accuracy {found.accuracy:.2%}: {verdict}",
+        f"expected calibration error {error.error:.2%} (95 % interval {low:.2%} to {high:.2%}); "
+        f"a perfectly calibrated model has up to {error.chance_limit:.2%} by chance",
+    ]
+    if (best := calibration.temperature) and best.temperature != 1:
+        before, after = calibration.negative_log_likelihood, best.negative_log_likelihood
+        lines.append(
+            f"with the temperature {best.temperature:.3g}, which fits the validation split best, the negative log "
+            f"likelihood is {after:.4f} instead of {before:.4f}"
+        )
+    return [part for line in lines for part in wrap(line, width)]
 
 
 def _matrix(found: EvaluationRecord, width: int) -> list[str]:

@@ -6,7 +6,6 @@ Importing this module loads neither TensorFlow nor Keras; ``load_result`` starts
 import csv
 import hashlib
 import io
-import math
 import os
 import shlex
 import warnings
@@ -23,6 +22,7 @@ from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.data.splits import Split, SplitName
 from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError, raised_as
 from cnn_trainer.evaluation import scores
+from cnn_trainer.evaluation.calibration import Validation, calibrate
 from cnn_trainer.evaluation.predictions import Predictions, encode_predictions, rounded
 from cnn_trainer.evaluation.scores import Score
 from cnn_trainer.machine import backend
@@ -139,7 +139,7 @@ def score_split(
     experiment, record = run.experiment, run.record.data
     split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record, warn=warn)
     score = result.score(split.images, split.labels)
-    if not math.isfinite(score.loss):  # the very last steps made the weights too large
+    if not np.isfinite(score.log_probabilities).all():  # the very last steps made the weights too large
         raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
     matrix = scores.confusion_matrix(split.labels, score.predictions, len(record.class_names))
     digest = data.split_digest(split)
@@ -166,6 +166,33 @@ def score_split(
 
 def _predictions(score: Score, labels: NDArray[np.integer], images_sha256: str) -> Predictions:
     return Predictions(labels.astype(np.int32), rounded(score.probabilities, score.predictions), images_sha256)
+
+
+def add_calibration(
+    evaluation: EvaluationRecord, result: Result, score: Score, split: Split, validation: Split | None
+) -> EvaluationRecord:
+    """The record with the figures of ``calibration.calibrate``; ``validation`` is the run's, if it has one."""
+    seen = None
+    if validation is not None:
+        found = score if validation is split else result.score(validation.images, validation.labels)
+        seen = Validation(found.log_probabilities, validation.labels, data.split_digest(validation))
+    return strict_json.changed(evaluation, calibration=calibrate(score, split.labels, seen))
+
+
+def _load_validation(run: Run, path: Path | None, warn: Callable[[str], None]) -> Split | None:
+    """The run's validation split, from where the run found it, or else from ``path``; None if it has none.
+
+    If it can no longer be read, ``warn`` is called.
+    """
+    experiment, record = run.experiment, run.record.data
+    if not record.num_validation:
+        return None
+    place = None if path is None or os.path.lexists(record.location) else path
+    try:
+        return data.load_split(experiment.data, experiment.seed, "validation", place, trained_on=record)
+    except DataError as error:
+        warn(f"the score has no temperature, because the validation split cannot be read: {error}")
+        return None
 
 
 def missing_data(error: DataError, run: Run, command: str) -> DataError:
@@ -211,7 +238,7 @@ def evaluate_result(
     path: Path | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> EvaluationRecord:
-    """Score a loaded result on one split, and save the score in the run directory.
+    """Score a loaded result on one split, with its calibration, and save the score in the run directory.
 
     The score is not saved if the data is read from another ``path``. If the run directory cannot be written to,
     ``warn`` is called, and the score is not saved either. A ``trained`` run becomes ``finished`` once its test score is
@@ -225,6 +252,8 @@ def evaluate_result(
         evaluation, score, split = score_split(run, result, split_name, path, warn)
     except DataError as error:
         raise (missing_data(error, run, "evaluate") if path is None else error) from None
+    validation = split if split_name == "validation" else _load_validation(run, path, warn)
+    evaluation = add_calibration(evaluation, result, score, split, validation)
     if path is not None:
         return evaluation
     now = store.read_run_record(run.dir)

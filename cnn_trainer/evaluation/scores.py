@@ -23,6 +23,8 @@ class Score:
     """Class ids, (examples,)."""
     probabilities: NDArray[np.floating]
     """(examples, classes)."""
+    log_probabilities: NDArray[np.float64]
+    """Their logarithms, (examples, classes); finite even if a probability is too small for a number."""
 
 
 def score_logits(logits: NDArray[np.floating], labels: NDArray[np.integer], loss: str) -> Score:
@@ -37,7 +39,8 @@ def score_logits(logits: NDArray[np.floating], labels: NDArray[np.integer], loss
         targets[rows, labels] = 1
         losses = np.square(probabilities - targets).mean(axis=1)
     predictions = logits.argmax(axis=1)
-    return Score(float(losses.mean()), float((predictions == labels).mean()), predictions, probabilities)
+    accuracy = float((predictions == labels).mean())
+    return Score(float(losses.mean()), accuracy, predictions, probabilities, log_probabilities)
 
 
 def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

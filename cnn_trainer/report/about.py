@@ -36,7 +36,7 @@ def about_section(context: Context) -> PageSection:
         facts=list(_facts(context)),
         digests=digests,
     )
-    return PageSection("about", "What the run was", html)
+    return PageSection("about", "The run", html)
 
 
 def _differences(section: Section, prefix: str) -> Iterator[tuple[str, str, str]]:

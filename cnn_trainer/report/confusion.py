@@ -44,42 +44,53 @@ def confusion_section(context: Context) -> PageSection | None:
     evaluation = context.evaluation
     if evaluation is None:
         return None
-    names = context.run.record.data.class_names
+    names, total = context.run.record.data.class_names, 0
     is_matrix = len(names) <= _MAX_MATRIX_CLASSES
-    cells = _matrix_cells(evaluation) if is_matrix else _pair_cells(evaluation)
+    if is_matrix:
+        cells = _matrix_cells(evaluation)
+    else:
+        cells, total = _pair_cells(evaluation)
     if context.examples:
         cells = list(_with_tiles(context, context.examples, cells))
-    values = {"names": names, "evaluation": evaluation, "cells": cells, "problem": context.problem}
-    sprite = context.examples.sprite if context.examples else None
-    if is_matrix:
-        rows = [cells[start : start + len(names)] for start in range(0, len(cells), len(names))]
-        html = fill("matrix.html", rows=rows, sprite=sprite, long=max(map(len, names)) > 3, **values)
-    else:
-        total = sum(count > 0 for pair, count in _counts(evaluation) if pair[0] != pair[1])
-        html = fill("pairs.html", total=total, sprite=sprite, **values)
+    rows = [cells[start : start + len(names)] for start in range(0, len(cells), len(names))]
+    html = fill(
+        "matrix.html" if is_matrix else "pairs.html",
+        names=names,
+        evaluation=evaluation,
+        cells=cells,
+        rows=rows,
+        total=total,
+        has_long_names=max(map(len, names)) > 3,
+        problem=context.problem,
+        sprite=context.examples.sprite if context.examples else None,
+    )
     return PageSection("confusion", "Confusion matrix" if is_matrix else "Confusions", html)
-
-
-def _counts(evaluation: EvaluationRecord) -> Iterator[tuple[Pair, int]]:
-    for label, row in enumerate(evaluation.confusion_matrix):
-        yield from (((label, prediction), count) for prediction, count in enumerate(row))
 
 
 def _matrix_cells(evaluation: EvaluationRecord) -> list[Cell]:
     """All cells, row by row. A wrong cell is as dark as it is frequent among the wrong ones, a right one in its row."""
-    worst = max((count for (label, prediction), count in _counts(evaluation) if label != prediction), default=0)
-    cells = []
-    for (label, prediction), count in _counts(evaluation):
-        most = worst if label != prediction else evaluation.classes[label].support
-        heat = -(-9 * count // most) if count else 0
-        cells.append(Cell(label, prediction, count, heat))
-    return cells
+    matrix = np.array(evaluation.confusion_matrix)
+    most = np.full(matrix.shape, (matrix - np.diag(matrix.diagonal())).max())
+    np.fill_diagonal(most, matrix.sum(axis=1))
+    heats = -(-9 * matrix // most.clip(1))
+    return [
+        Cell(label, prediction, int(count), int(heats[label, prediction]))
+        for (label, prediction), count in np.ndenumerate(matrix)
+    ]
 
 
-def _pair_cells(evaluation: EvaluationRecord) -> list[Cell]:
-    """The most frequent confusions, most frequent first."""
-    wrong = [(-count, pair) for pair, count in _counts(evaluation) if count and pair[0] != pair[1]]
-    return [Cell(*pair, -count, 0) for count, pair in sorted(wrong)[:_MAX_PAIRS]]
+def _pair_cells(evaluation: EvaluationRecord) -> tuple[list[Cell], int]:
+    """The most frequent confusions, most frequent first, and how many different ones there are."""
+    matrix = np.array(evaluation.confusion_matrix)
+    np.fill_diagonal(matrix, 0)
+    pairs = np.argwhere(matrix)
+    counts = matrix[matrix > 0]
+    order = (-counts).argsort(kind="stable")[:_MAX_PAIRS]
+    cells = [
+        Cell(label, prediction, number, 0)
+        for (label, prediction), number in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
+    ]
+    return cells, len(counts)
 
 
 def _with_tiles(context: Context, examples: Examples, cells: list[Cell]) -> Iterator[Cell]:

@@ -9,6 +9,7 @@ from cnn_trainer.report.context import Context, Examples
 from cnn_trainer.report.page import PageSection, fill
 
 _SHOWN = 30
+_SIDE = 68  # the longer side of an image on the page, in CSS pixels
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,9 @@ class Tile:
 
     index: int
     view_box: str
+    width: int
+    height: int
+    """The size of the image on the page, in CSS pixels."""
     label: str
     prediction: str
     of_label: float
@@ -30,6 +34,8 @@ class Tile:
 def make_tiles(context: Context, examples: Examples, indexes: Iterable[int]) -> list[Tile]:
     """The tiles of some examples; their images become part of the page."""
     names, found = context.run.record.data.class_names, examples.predictions
+    sprite = examples.sprite
+    width, height = (max(1, _SIDE * side // max(sprite.width, sprite.height)) for side in (sprite.width, sprite.height))
     tiles = []
     for index in map(int, indexes):
         shares, label = found.probabilities[index], int(found.labels[index])
@@ -40,7 +46,9 @@ def make_tiles(context: Context, examples: Examples, indexes: Iterable[int]) -> 
         tiles.append(
             Tile(
                 index=index,
-                view_box=examples.sprite.view_box(index),
+                view_box=sprite.view_box(index),
+                width=width,
+                height=height,
                 label=names[label],
                 prediction=names[prediction],
                 of_label=of_label,

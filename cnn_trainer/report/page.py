@@ -93,9 +93,9 @@ def percent(share: float | None) -> str:
 def probability(share: float) -> str:
     """A probability as a percentage that is 0 or 100 only if it rounds to that within a hundredth of a percent."""
     if 0 < share < 0.0005:
-        return "under 0.1%"
+        return "<0.1%"
     if 0.9995 <= share < 1:
-        return "over 99.9%"
+        return ">99.9%"
     return f"{share:.1%}"
 
 

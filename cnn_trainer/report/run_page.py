@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from cnn_trainer.errors import count
-from cnn_trainer.report import about, classes, confusion, curves, galleries, layers
+from cnn_trainer.report import about, classes, confusion, curves, galleries, layers, reliability
 from cnn_trainer.report.context import Context
 from cnn_trainer.report.page import Figure, PageSection, build_page, percent
 from cnn_trainer.training.display import format_seconds
@@ -13,6 +13,7 @@ SECTIONS: tuple[Callable[[Context], PageSection | None], ...] = (
     confusion.confusion_section,
     galleries.worst_section,
     galleries.uncertain_section,
+    reliability.reliability_section,
     classes.classes_section,
     layers.layers_section,
     about.about_section,

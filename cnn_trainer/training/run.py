@@ -10,7 +10,14 @@ from cnn_trainer import data
 from cnn_trainer.config.load import Config, change_experiment
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.errors import DataError, DivergedError, RunDirectoryError
-from cnn_trainer.evaluation.evaluate import Result, missing_data, refuse_small, score_split, write_evaluation
+from cnn_trainer.evaluation.evaluate import (
+    Result,
+    add_calibration,
+    missing_data,
+    refuse_small,
+    score_split,
+    write_evaluation,
+)
 from cnn_trainer.machine import facts, stopping
 from cnn_trainer.machine.backend import Backend
 from cnn_trainer.runs import checkpoint, paths, store
@@ -196,6 +203,7 @@ def _train(
         result = Result(session.model, digest, run.experiment.training.loss, session.logits)
         try:
             evaluation, score, split = score_split(run, result)
+            evaluation = add_calibration(evaluation, result, score, split, session.validation)
             write_evaluation(run, evaluation, score, split.labels)
         except DataError as error:
             store.note_failure(run, error)

@@ -270,9 +270,13 @@ def test_the_score_comes_first_then_the_matrix_the_confusions_and_every_class(cn
     answer = cnn_train("evaluate", plain)
     assert (answer.code, answer.out) == (0, "")
     found = read_json(plain / "evaluation.json")
-    score, matrix, misread, classes, digest = (block.splitlines() for block in answer.err.split("\n\n"))
+    score, calibration, matrix, misread, classes, digest = (block.splitlines() for block in answer.err.split("\n\n"))
     assert re.fullmatch(r"test accuracy \d+\.\d\d% \(95 % interval .*% to .*%\)", score[0])
     assert score[1:] == [f"loss {found['loss']:.4f}, on 96 test images of npz"]
+    confidence, error = found["calibration"]["confidence"], found["calibration"]["calibration_error"]
+    assert calibration[0].startswith(f"mean confidence {confidence:.2%}, accuracy {found['accuracy']:.2%}: ")
+    assert calibration[1].startswith(f"expected calibration error {error['error']:.2%} (95 % interval ")
+    assert len(calibration) == 2  # there is no validation split, and so no temperature
     assert matrix[1].split() == ["label", "0", "1", "2"]
     cells = [[0 if cell == "-" else int(cell) for cell in line.split()] for line in matrix[2:]]
     assert cells == [[label, *row] for label, row in enumerate(found["confusion_matrix"])]
@@ -302,7 +306,7 @@ def test_names_that_csv_must_quote_are_read_back(plain):
     names = ['a "quoted" name', "a, b", "naïve 猫"]
     run = replace(run, dir=plain.parent, record=changed(run.record, data=changed(run.record.data, class_names=names)))
     probabilities = np.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.75, 0]])
-    score = Score(1.0, 2 / 3, np.array([0, 1, 1]), probabilities)
+    score = Score(1.0, 2 / 3, np.array([0, 1, 1]), probabilities, np.log(probabilities + 1e-9))
     evaluation = changed(store.read_evaluation(plain), split="train")
     write_evaluation(run, evaluation, score, np.array([0, 1, 2]))
     with (plain.parent / "predictions-train.csv").open(encoding="utf-8", newline="") as file:
