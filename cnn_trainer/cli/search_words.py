@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cnn_trainer.cli.tables import pairs, stdout_width, table
 from cnn_trainer.errors import count
 from cnn_trainer.search.records import JobResult, SearchSummary
-from cnn_trainer.search.words import goal_value, goal_words, interval_words, outcome_words, setting_words
+from cnn_trainer.search.words import goal_value, goal_words, interval_words, setting_words
 
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch
@@ -34,7 +34,23 @@ def search_preparation(search: "Search") -> list[str]:
 
 def search_outcome(summary: SearchSummary) -> list[str]:
     """The outcome of a search: the honest figure beside the optimistic one, then the test accuracy."""
-    lines = outcome_words(summary)
+    lines, goal = [], summary.goal
+    if summary.finalists and summary.finalists[0].mean is not None:
+        winner = summary.finalists[0]
+        lines.append(
+            f"trial {winner.trial} wins: mean {goal_words(goal)} {goal_value(goal, winner.mean)} "
+            f"on {count(len(winner.values), 'fresh seed')}{interval_words(goal, winner.interval)}"
+        )
+        lines.append(
+            f"the best value in the search is {goal_value(goal, summary.best_value)}, of trial "
+            f"{summary.best_trial}: the best of many is partly luck, so report the mean"
+        )
+    if summary.test_accuracy is not None:
+        low, high = summary.test_accuracy_interval or (0.0, 1.0)
+        lines.append(
+            f"test accuracy {summary.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+            f"on {summary.test_examples:,} test images, of {summary.winning_run or 'a run on another machine'}"
+        )
     if summary.identity_sha256:
         lines.append(f"results sha256 {summary.identity_sha256}")
         lines.append(f"config {summary.search}/best.yaml")

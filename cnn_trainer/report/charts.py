@@ -119,7 +119,7 @@ def _epoch_rule(epoch: int, num_epochs: int) -> dict[str, Any]:
     return {**at, "layer": [{"mark": {"type": "rule", "strokeDash": [2, 3], "opacity": 0.8}}, {"mark": text}]}
 
 
-def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
+def reliability_chart(bins: Sequence[ReliabilityBin]) -> Markup:
     """A reliability diagram: the accuracy of each bin over its confidence, with the range that chance allows.
 
     Below it stands the number of images in each bin, on a logarithmic scale.

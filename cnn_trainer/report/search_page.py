@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from cnn_trainer.config.strict_yaml import Value
 from cnn_trainer.errors import RunDirectoryError, count, raised_as
 from cnn_trainer.machine.terminal import printable
 from cnn_trainer.report.charts import IntervalRow, Measure, interval_rows
-from cnn_trainer.report.page import PageSection, build_page, fill
+from cnn_trainer.report.page import Figure, PageSection, build_page, fill, percent
 from cnn_trainer.report.search_charts import (
     ParallelAxis,
     TrialLine,
@@ -27,7 +27,7 @@ from cnn_trainer.search.records import JobResult, SearchSummary
 from cnn_trainer.search.results import seen_trials, summarize_search, value_of
 from cnn_trainer.search.schedule import Seen, ranking
 from cnn_trainer.search.spec import Dimension, Search, canonical, rung_epochs
-from cnn_trainer.search.words import goal_value, goal_words, interval_words, outcome_words, setting_words
+from cnn_trainer.search.words import goal_value, goal_words, interval_words, setting_words
 from cnn_trainer.storage import files
 
 _MAX_ROWS = 200  # trials in the table
@@ -69,13 +69,40 @@ def build_search_page(opened: OpenSearch, results: Sequence[JobResult], reload_s
         ("search", "The search", _about(opened, summary)),
     ]
     found = [PageSection(id_, title, html) for id_, title, html in sections if html]
-    return build_page(f"Search {opened.record.name}", _verdict(summary), found, reload_seconds=reload_seconds)
+    return build_page(
+        f"Search {opened.record.name}",
+        _verdict(summary),
+        found,
+        figures=list(_figures(summary)),
+        reload_seconds=reload_seconds,
+    )
 
 
 def _verdict(summary: SearchSummary) -> str:
-    done = f"{summary.num_trials} of {count(summary.num_planned, 'trial')} have a result"
-    lines = outcome_words(summary) or [f"the search is {summary.status}: {done}"]
-    return " ".join(f"{line[0].upper()}{line[1:]}." for line in lines)
+    best = summary.finalists[0] if summary.finalists else None
+    if best is None or best.mean is None:
+        return f"{summary.num_trials} of {count(summary.num_planned, 'trial')} have a result; the search is {summary.status}."
+    seeds = count(len(best.values), "fresh seed")
+    value = goal_value(summary.goal, best.mean)
+    if summary.identity_sha256 is None:
+        return f"Trial {best.trial} leads, with a mean {goal_words(summary.goal)} of {value} on {seeds}."
+    return f"Trial {best.trial} wins, with a mean {goal_words(summary.goal)} of {value} on {seeds}."
+
+
+def _figures(summary: SearchSummary) -> Iterator[Figure]:
+    goal = goal_words(summary.goal)
+    best = summary.finalists[0] if summary.finalists else None
+    if best is not None and best.mean is not None:
+        ends = interval_words(summary.goal, best.interval, "{} to {}")
+        yield Figure(f"Mean {goal}", goal_value(summary.goal, best.mean), ends)
+    if summary.best_value is not None:
+        found = goal_value(summary.goal, summary.best_value)
+        yield Figure("Best in the search", found, f"trial {summary.best_trial}; the best of many is partly luck")
+    if summary.test_accuracy is not None and summary.test_accuracy_interval is not None:
+        ends = " to ".join(map(percent, summary.test_accuracy_interval))
+        yield Figure("Test accuracy", percent(summary.test_accuracy), f"{ends}, of the winner's best seed")
+    yield Figure("Trials", f"{summary.num_trials}", f"of {summary.num_planned}, {summary.num_diverged} diverged")
+    yield Figure("Trained", count(summary.epochs, "epoch"))
 
 
 def _retrained(trials: _Trials, summary: SearchSummary) -> Markup | None:
