@@ -14,7 +14,7 @@ def group_name(index: int) -> str:
 def verdict_of(found: "Comparison", pair: "Pair") -> str:
     """One sentence: which of the two groups is better, or that it cannot be told."""
     first, second, difference = group_name(pair.first), group_name(pair.second), pair.difference
-    corrected = f", corrected for {len(found.pairs)} pairs" if len(found.pairs) > 1 else ""
+    corrected = f", corrected for {len(found.pairs):,} pairs" if len(found.pairs) > 1 else ""
     facts = f"{abs(difference.value) * 100:.2f} points (95 % interval {_signed(pair)}), "
     facts += f"p = {difference.p_value:.2g}{corrected}"
     if pair.is_told_apart:

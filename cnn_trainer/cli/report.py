@@ -1,4 +1,4 @@
-"""``cnn-train report``: one HTML page about a run."""
+"""``cnn-train report``: one HTML page about a run, several runs, or a search."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            help="A run directory, a name under the runs directory, or latest.",
+            help="Runs: run directories, names under the runs directory, or latest. Or the folder of a search.",
             autocompletion=offer_runs,
             show_default=False,
         ),
@@ -23,37 +23,52 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The file to write; by default report.html in the run directory.", show_default=False
+            metavar="FILE",
+            help="The file to write; by default report.html in the folder of the run or search, or for several runs "
+            "beside the first.",
+            show_default=False,
         ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Read the images from here.", show_default=False)
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write the page again after each epoch, until the training or search ends.")
+    ] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Write one HTML page about a run, to look at offline in any browser."""
+    """Write one HTML page, to look at offline in any browser: about a run, several runs, or a search.
+
+    A run has its curves, its scores and its mistakes. Several runs are compared on the same test images; those that
+    differ only in their seed are one group.
+    """
+    from cnn_trainer.machine import stopping
     from cnn_trainer.machine.facts import install_command
-    from cnn_trainer.runs import paths
 
     try:
-        from cnn_trainer.report import publish, run_page
-        from cnn_trainer.report.context import read_context
+        from cnn_trainer.report import publish, subject
     except ImportError as error:
         remedy = f"install what report needs with: {install_command('cnn-trainer[report]')}"
         raise DeviceError(f"{error.name} is not installed", remedy=remedy) from None
-    if len(runs) > 1:
-        raise UsageError("a page is about one run", place=runs[1], remedy="name one run")
-    run_dir = paths.resolve_run(runs[0], runs_dir)
-    path = publish.require_place(output or run_dir / paths.REPORT_FILE)
-    context = read_context(run_dir, data)
-    content = run_page.build_run_page(context)
-    publish.write_page(path, content)
-    if context.problem:
-        warn(f"the page has no images: {context.problem}")
+    about = subject.find_subject(runs, runs_dir, data, warn)
+    path = publish.require_place(output or about.path)
+    if watch and not about.watched:
+        raise UsageError("several runs cannot be watched", place="--watch", remedy="name one run or one search")
+
+    def written() -> None:
+        if open_page:
+            publish.open_page(path)
+
+    if watch:
+        say(f"{path} is written again after each epoch; stop with Ctrl-C")
+        with stopping.stop_requests() as stop:
+            content = subject.watch_subject(about, path, stop, written)
+    else:
+        content = about.build(None)
+        publish.write_page(path, content)
+        written()
     say(f"report: {path}, {len(content):,} bytes")
     if as_json:
         print_json({"report": str(path), "bytes": len(content)})
-    if open_page:
-        publish.open_page(path)

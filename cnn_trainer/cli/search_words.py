@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cnn_trainer.cli.tables import pairs, stdout_width, table
 from cnn_trainer.errors import count
 from cnn_trainer.search.records import JobResult, SearchSummary
-from cnn_trainer.search.words import goal_words, interval_words, outcome_words, setting_words, value_words
+from cnn_trainer.search.words import goal_value, goal_words, interval_words, setting_words
 
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch
@@ -34,7 +34,23 @@ def search_preparation(search: "Search") -> list[str]:
 
 def search_outcome(summary: SearchSummary) -> list[str]:
     """The outcome of a search: the honest figure beside the optimistic one, then the test accuracy."""
-    lines = outcome_words(summary)
+    lines, goal = [], summary.goal
+    if summary.finalists and summary.finalists[0].mean is not None:
+        winner = summary.finalists[0]
+        lines.append(
+            f"trial {winner.trial} wins: mean {goal_words(goal)} {goal_value(goal, winner.mean)} "
+            f"on {count(len(winner.values), 'fresh seed')}{interval_words(goal, winner.interval)}"
+        )
+        lines.append(
+            f"the best value in the search is {goal_value(goal, summary.best_value)}, of trial "
+            f"{summary.best_trial}: the best of many is partly luck, so report the mean"
+        )
+    if summary.test_accuracy is not None:
+        low, high = summary.test_accuracy_interval or (0.0, 1.0)
+        lines.append(
+            f"test accuracy {summary.test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+            f"on {summary.test_examples:,} test images, of {summary.winning_run or 'a run on another machine'}"
+        )
     if summary.identity_sha256:
         lines.append(f"results sha256 {summary.identity_sha256}")
         lines.append(f"config {summary.search}/best.yaml")
@@ -49,8 +65,8 @@ def list_row(summary: SearchSummary) -> tuple[str, ...]:
         summary.status,
         f"{summary.num_trials}/{summary.num_planned}",
         goal_words(summary.goal),
-        value_words(summary.goal, summary.best_value),
-        value_words(summary.goal, winner.mean if winner else None),
+        goal_value(summary.goal, summary.best_value),
+        goal_value(summary.goal, winner.mean if winner else None),
         "-" if summary.test_accuracy is None else f"{summary.test_accuracy:.2%}",
     )
 
@@ -75,9 +91,9 @@ def details(opened: "OpenSearch", results: Sequence[JobResult], summary: SearchS
         finals = [
             (
                 f"trial {one.trial}",
-                value_words(summary.goal, one.mean),
+                goal_value(summary.goal, one.mean),
                 interval_words(summary.goal, one.interval, "{} to {}") or "-",
-                ", ".join(value_words(summary.goal, value) for value in one.values)
+                ", ".join(goal_value(summary.goal, value) for value in one.values)
                 + (f", {one.num_diverged} diverged" if one.num_diverged else ""),
             )
             for one in summary.finalists
@@ -116,7 +132,7 @@ def _trials(opened: "OpenSearch", results: Sequence[JobResult]) -> list[str]:
     rows = []
     for seen in ordered[:_MAX_TRIALS]:
         values = [
-            "diverged" if (value := value_of(search, found)) is None else value_words(search.spec.goal, value)
+            "diverged" if (value := value_of(search, found)) is None else goal_value(search.spec.goal, value)
             for found in seen.scores
         ]
         values += ["-"] * (len(epochs) - len(values))

@@ -241,6 +241,7 @@ _OTHER_WORDS = {
     **dict.fromkeys(("lr", "rate", "step_size"), "learning_rate"),
     **dict.fromkeys(("val_split", "validation_split", "val_fraction"), "validation_fraction"),
     "test_split": "test_fraction",
+    **dict.fromkeys(("limit", "max_examples", "num_train", "subset", "train_size"), "train_subset"),
     **dict.fromkeys(("dir", "data_dir", "directory", "file", "filename", "folder", "root"), "path"),
     "wd": "weight_decay",
     "bs": "batch_size",

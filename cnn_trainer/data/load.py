@@ -10,7 +10,15 @@ from cnn_trainer.data import arrays, doubts, folder, idx, named, npz, places, sc
 from cnn_trainer.data.doubts import Data
 from cnn_trainer.data.download import DownloadProgress, no_progress
 from cnn_trainer.data.published import DIGITS, PUBLISHED
-from cnn_trainer.data.splits import SPLITS, Split, SplitName, carve_validation, counts_per_class, split_digest
+from cnn_trainer.data.splits import (
+    SPLITS,
+    Split,
+    SplitName,
+    carve_validation,
+    counts_per_class,
+    split_digest,
+    take_subset,
+)
 from cnn_trainer.errors import DataError, count
 from cnn_trainer.runs.records import DataRecord
 
@@ -94,7 +102,7 @@ def load_training(
             doubts.look_at_other(data, whole.location, name, other, whole.split, warn)
     test_counts = counts_per_class(test.labels, len(whole.class_names)) if test else None
     del test
-    train, carved = carve_validation(whole.split, 0.0 if own else data.validation_fraction, seed)
+    train, carved = carve_validation(_used(whole.split, data, seed), 0.0 if own else data.validation_fraction, seed)
     validation = own or carved
     record = DataRecord(
         source=data.source,
@@ -148,7 +156,8 @@ def _own_validation(data: Data, seed: int, known: _Known, trained_on: DataRecord
 
 
 def _fallback(data: Data) -> Mnist5k:
-    return Mnist5k(source="mnist-5k", validation_fraction=data.validation_fraction, split_seed=data.split_seed)
+    common = ("validation_fraction", "train_subset", "split_seed")
+    return Mnist5k(source="mnist-5k", **{name: getattr(data, name) for name in common})
 
 
 def _split_seed(data: Data, seed: int) -> int:
@@ -217,11 +226,16 @@ def _load_split(data: Data, seed: int, split: SplitName, path: Path | None, trai
         return own
     if split == "validation" and not data.validation_fraction:
         raise DataError("there is no validation split", remedy="use the split train or test")
-    whole = _read(data, seed, "train", known, no_progress)
+    used = _used(_read(data, seed, "train", known, no_progress).split, data, seed)
     if own:
-        return whole.split
-    train, validation = carve_validation(whole.split, data.validation_fraction, seed)
+        return used
+    train, validation = carve_validation(used, data.validation_fraction, seed)
     return validation if split == "validation" and validation else train
+
+
+def _used(train: Split, data: Data, seed: int) -> Split:
+    """The part of the whole training split that ``data`` asks for."""
+    return train if data.train_subset is None else take_subset(train, data.train_subset, seed)
 
 
 def _read(data: Data, seed: int, split: SplitName, known: _Known | None, progress: DownloadProgress) -> _Whole:

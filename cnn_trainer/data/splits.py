@@ -35,6 +35,7 @@ class Stream(IntEnum):
     FOLDER_TEST = 2
     MNIST_5K_TEST = 3
     CALIBRATION = 4
+    TRAIN_SUBSET = 5
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,31 @@ def choose_stratified(labels: NDArray[np.integer], fraction: float, seed: int, s
     for label, quota in enumerate(quotas):
         chosen[order[labels[order] == label][:quota]] = True
     return chosen
+
+
+def take_subset(whole: Split, num_examples: int, seed: int) -> Split:
+    """``num_examples`` examples of the training split, in their original order, with each class in its share.
+
+    The examples of each class are put in an order that depends on ``seed``. The classes then take turns by Adams'
+    method of apportionment: the next example is of the class of which the smallest share has been taken. So a smaller
+    subset is part of every larger one, and no class is missing.
+
+    Raises:
+        DataError: if there are fewer examples, or more classes.
+    """
+    counts, place = np.bincount(whole.labels), "data.train_subset"
+    if num_examples > len(whole):
+        problem = f"got {num_examples:,}, but the training split has {count(len(whole), 'example')}"
+        raise DataError(problem, place=place, remedy="use a smaller number, or null for all")
+    if num_examples < len(counts):
+        problem = f"got {num_examples:,}, but there are {count(len(counts), 'class', 'classes')}"
+        raise DataError(problem, place=place, remedy="use at least one example of each class")
+    order = permutation(len(whole), seed, Stream.TRAIN_SUBSET)
+    shares = np.empty(len(whole))
+    for label, size in enumerate(counts):
+        shares[order[whole.labels[order] == label]] = np.arange(size) / max(size, 1)
+    chosen = np.sort(np.lexsort((whole.labels, shares))[:num_examples])
+    return replace(whole, images=whole.images[chosen], labels=whole.labels[chosen])
 
 
 def carve_validation(whole: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:

@@ -17,9 +17,9 @@ from cnn_trainer.report.draw import COLOURS, WIDTH, draw, named_colours, named_d
 from cnn_trainer.runs.records import CoveragePoint, ReliabilityBin
 
 Measure = Literal["loss", "accuracy", "learning rate"]
-Kind = Literal["loss", "accuracy", "difference"]
+IntervalKind = Literal["loss", "accuracy", "difference"]
 
-_KIND_FORMATS: dict[Kind, str] = {"loss": "~g", "accuracy": "~%", "difference": "+~g"}
+_INTERVAL_FORMATS: dict[IntervalKind, str] = {"loss": "~g", "accuracy": "~%", "difference": "+~g"}
 MEASURE_FORMATS: dict[Measure, str] = {"loss": "~g", "accuracy": "~%", "learning rate": "~g"}
 _FIFTHS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 _LOG_FLOOR = 0.8  # where the bars of a logarithmic scale begin: a bin of one image is still seen
@@ -119,7 +119,7 @@ def _epoch_rule(epoch: int, num_epochs: int) -> dict[str, Any]:
     return {**at, "layer": [{"mark": {"type": "rule", "strokeDash": [2, 3], "opacity": 0.8}}, {"mark": text}]}
 
 
-def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
+def reliability_chart(bins: Sequence[ReliabilityBin]) -> Markup:
     """A reliability diagram: the accuracy of each bin over its confidence, with the range that chance allows.
 
     Below it stands the number of images in each bin, on a logarithmic scale.
@@ -186,7 +186,7 @@ def error_coverage(points: Sequence[CoveragePoint]) -> Markup:
     return draw({"data": {"values": rows}, "mark": mark, "encoding": encoding}, f"Error: {'; '.join(words)}.")
 
 
-def interval_rows(rows: Sequence[IntervalRow], title: str, kind: Kind) -> Markup:
+def interval_rows(rows: Sequence[IntervalRow], title: str, kind: IntervalKind) -> Markup:
     """A point with its interval for each row. Differences are of accuracies; they are drawn in points, around 0."""
     unit = 100 if kind == "difference" else 1
     values = [
@@ -194,7 +194,7 @@ def interval_rows(rows: Sequence[IntervalRow], title: str, kind: Kind) -> Markup
         for index, one in enumerate(rows)
     ]
     x = {"type": "quantitative", "scale": {"zero": kind == "difference", "padding": 12}, "title": title}
-    x["axis"] = {"format": _KIND_FORMATS[kind], "tickCount": 5, "labelFlush": False, "grid": True}
+    x["axis"] = {"format": _INTERVAL_FORMATS[kind], "tickCount": 5, "labelFlush": False, "grid": True}
     y = {"field": "row", "type": "ordinal", "title": None, "axis": row_names([one.name for one in rows])}
     layers: list[dict[str, Any]] = [
         {
@@ -213,7 +213,7 @@ def interval_rows(rows: Sequence[IntervalRow], title: str, kind: Kind) -> Markup
     return draw(spec, f"{title}. {'; '.join(words)}.", height=ROW_PIXELS * len(rows) + 50)
 
 
-def _interval_words(one: IntervalRow, kind: Kind) -> str:
+def _interval_words(one: IntervalRow, kind: IntervalKind) -> str:
     unit, form = {"loss": (1, ".4f"), "accuracy": (1, ".2%"), "difference": (100, "+.2f")}[kind]
     value, low, high = (f"{number * unit:{form}}" for number in (one.value, one.low, one.high))
     return f"{value}, 95 % interval {low} to {high}"

@@ -1,6 +1,6 @@
 """The section of the probabilities: whether they can be relied on, and what leaving out the unsure images gains."""
 
-from cnn_trainer.report.charts import error_coverage, reliability_diagram
+from cnn_trainer.report.charts import error_coverage, reliability_chart
 from cnn_trainer.report.context import Context
 from cnn_trainer.report.page import PageSection, fill
 
@@ -12,7 +12,7 @@ def reliability_section(context: Context) -> PageSection | None:
         return None
     found = evaluation.calibration
     charts = [
-        ("Accuracy over confidence", reliability_diagram(found.bins)),
+        ("Accuracy over confidence", reliability_chart(found.bins)),
         ("Error if the least sure are left out", error_coverage(found.coverage)),
     ]
     html = fill("reliability.html", found=found, evaluation=evaluation, charts=charts)

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from cnn_trainer.config.strict_yaml import Value
 from cnn_trainer.errors import RunDirectoryError, count, raised_as
 from cnn_trainer.machine.terminal import printable
 from cnn_trainer.report.charts import IntervalRow, Measure, interval_rows
-from cnn_trainer.report.page import PageSection, build_page, fill
+from cnn_trainer.report.page import Figure, PageSection, build_page, fill, percent
 from cnn_trainer.report.search_charts import (
     ParallelAxis,
     TrialLine,
@@ -27,7 +27,7 @@ from cnn_trainer.search.records import JobResult, SearchSummary
 from cnn_trainer.search.results import seen_trials, summarize_search, value_of
 from cnn_trainer.search.schedule import Seen, ranking
 from cnn_trainer.search.spec import Dimension, Search, canonical, rung_epochs
-from cnn_trainer.search.words import goal_words, interval_words, outcome_words, setting_words, value_words
+from cnn_trainer.search.words import goal_value, goal_words, interval_words, setting_words
 from cnn_trainer.storage import files
 
 _MAX_ROWS = 200  # trials in the table
@@ -69,13 +69,40 @@ def build_search_page(opened: OpenSearch, results: Sequence[JobResult], reload_s
         ("search", "The search", _about(opened, summary)),
     ]
     found = [PageSection(id_, title, html) for id_, title, html in sections if html]
-    return build_page(f"Search {opened.record.name}", _verdict(summary), found, reload_seconds=reload_seconds)
+    return build_page(
+        f"Search {opened.record.name}",
+        _verdict(summary),
+        found,
+        figures=list(_figures(summary)),
+        reload_seconds=reload_seconds,
+    )
 
 
 def _verdict(summary: SearchSummary) -> str:
-    done = f"{summary.num_trials} of {count(summary.num_planned, 'trial')} have a result"
-    lines = outcome_words(summary) or [f"the search is {summary.status}: {done}"]
-    return " ".join(f"{line[0].upper()}{line[1:]}." for line in lines)
+    best = summary.finalists[0] if summary.finalists else None
+    if best is None or best.mean is None:
+        return f"{summary.num_trials} of {count(summary.num_planned, 'trial')} have a result; the search is {summary.status}."
+    seeds = count(len(best.values), "fresh seed")
+    value = goal_value(summary.goal, best.mean)
+    if summary.identity_sha256 is None:
+        return f"Trial {best.trial} leads, with a mean {goal_words(summary.goal)} of {value} on {seeds}."
+    return f"Trial {best.trial} wins, with a mean {goal_words(summary.goal)} of {value} on {seeds}."
+
+
+def _figures(summary: SearchSummary) -> Iterator[Figure]:
+    goal = goal_words(summary.goal)
+    best = summary.finalists[0] if summary.finalists else None
+    if best is not None and best.mean is not None:
+        ends = interval_words(summary.goal, best.interval, "{} to {}")
+        yield Figure(f"Mean {goal}", goal_value(summary.goal, best.mean), ends)
+    if summary.best_value is not None:
+        found = goal_value(summary.goal, summary.best_value)
+        yield Figure("Best in the search", found, f"trial {summary.best_trial}; the best of many is partly luck")
+    if summary.test_accuracy is not None and summary.test_accuracy_interval is not None:
+        ends = " to ".join(map(percent, summary.test_accuracy_interval))
+        yield Figure("Test accuracy", percent(summary.test_accuracy), f"{ends}, of the winner's best seed")
+    yield Figure("Trials", f"{summary.num_trials}", f"of {summary.num_planned}, {summary.num_diverged} diverged")
+    yield Figure("Trained", count(summary.epochs, "epoch"))
 
 
 def _retrained(trials: _Trials, summary: SearchSummary) -> Markup | None:
@@ -94,9 +121,9 @@ def _retrained(trials: _Trials, summary: SearchSummary) -> Markup | None:
         finals=[
             (
                 one,
-                value_words(summary.goal, one.mean),
+                goal_value(summary.goal, one.mean),
                 interval_words(summary.goal, one.interval, "{} to {}") or "–",
-                [value_words(summary.goal, value) for value in one.values],
+                [goal_value(summary.goal, value) for value in one.values],
             )
             for one in summary.finalists
         ],
@@ -117,7 +144,7 @@ def _rungs(trials: _Trials, summary: SearchSummary) -> Markup | None:
         scores = [seen.scores[index] for seen in there]
         best = value_of(trials.search, min(scores)) if scores else None
         went_on = sum(len(seen.scores) > index + 1 for seen in there)
-        rows.append((epochs, len(there), scores.count(math.inf), went_on, value_words(summary.goal, best)))
+        rows.append((epochs, len(there), scores.count(math.inf), went_on, goal_value(summary.goal, best)))
     return fill(
         "search_rungs.html",
         chart=rung_lines(trials.epochs, lines, trials.measure),
@@ -136,9 +163,7 @@ def _parallel(trials: _Trials) -> Markup | None:
     low, high = min(first), max(first)
     goal = trials.search.spec.goal
     ends = (
-        ((0.0, value_words(goal, low)), (1.0, value_words(goal, high)))
-        if high > low
-        else ((0.5, value_words(goal, low)),)
+        ((0.0, goal_value(goal, low)), (1.0, goal_value(goal, high))) if high > low else ((0.5, goal_value(goal, low)),)
     )
     axes = [_axis(key, dimension) for key, dimension in trials.search.space.items()]
     last = f"{goal_words(goal)} after {count(trials.epochs[0], 'epoch')}"
@@ -190,8 +215,7 @@ def _table(trials: _Trials) -> Markup | None:
     rows = []
     for seen in trials.ordered[:_MAX_ROWS]:
         values = [
-            "diverged" if value is None else value_words(trials.search.spec.goal, value)
-            for value in trials.values(seen)
+            "diverged" if value is None else goal_value(trials.search.spec.goal, value) for value in trials.values(seen)
         ]
         values += ["–"] * (len(trials.epochs) - len(values))
         rows.append((seen.trial, values, [setting_words(seen.changes[key]) for key in trials.search.space]))

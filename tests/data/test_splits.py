@@ -13,6 +13,7 @@ from cnn_trainer.data.splits import (
     order_of_examples,
     permutation,
     split_digest,
+    take_subset,
 )
 from cnn_trainer.errors import DataError
 
@@ -36,7 +37,7 @@ def test_order_of_examples_is_an_int32_permutation():
 def test_every_seed_epoch_and_purpose_has_an_order_of_its_own():
     orders = [order_of_examples(50, 1, 1), order_of_examples(50, 1, 2), order_of_examples(50, 2, 1)]
     orders += [permutation(50, 1, stream, 1) for stream in Stream if stream != Stream.EPOCH_ORDER]
-    assert len({tuple(order.tolist()) for order in orders}) == len(orders) == 7
+    assert len({tuple(order.tolist()) for order in orders}) == len(orders) == 8
 
 
 def test_order_of_examples_takes_the_largest_seed_and_epoch_of_the_schema():
@@ -108,3 +109,39 @@ def test_the_seed_chooses_the_validation_split():
 def test_without_a_fraction_there_is_no_validation_split():
     whole = numbered_split([0, 1])
     assert carve_validation(whole, 0.0, seed=1) == (whole, None)
+
+
+@given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=6), data=st.data())
+def test_a_subset_has_every_class_and_is_part_of_every_larger_one(counts, data):
+    labels = np.repeat(np.arange(len(counts)), counts)[permutation(sum(counts), 5, Stream.FOLDER_TEST)]
+    whole = numbered_split(labels)
+    larger = data.draw(st.integers(len(counts), len(labels)))
+    smaller = data.draw(st.integers(len(counts), larger))
+    one, other = take_subset(whole, smaller, seed=3), take_subset(whole, larger, seed=3)
+    assert (len(one), len(other)) == (smaller, larger)
+    numbers = [split.images.ravel().tolist() for split in (one, other)]
+    assert set(numbers[0]) <= set(numbers[1])
+    assert all(found == sorted(found) for found in numbers)
+    for split in (one, other):
+        assert split.labels.tolist() == labels[split.images.ravel()].tolist()
+        taken = np.bincount(split.labels, minlength=len(counts)).tolist()
+        assert min(taken) > 0
+        # No class is ahead of another by more than the one example that it took last.
+        assert all(
+            (mine - 1) * other_size <= others * size
+            for mine, size in zip(taken, counts, strict=True)
+            for others, other_size in zip(taken, counts, strict=True)
+        )
+
+
+def test_a_subset_depends_on_its_seed_and_the_whole_is_its_largest():
+    whole = numbered_split([0, 1] * 50)
+    assert not np.array_equal(take_subset(whole, 10, 1).images, take_subset(whole, 10, 2).images)
+    assert split_digest(take_subset(whole, 100, 1)) == split_digest(whole)
+
+
+@pytest.mark.parametrize(("asked", "problem"), [(101, "has 100 examples"), (1, "there are 2 classes")])
+def test_an_impossible_subset_is_refused_with_the_key(asked, problem):
+    with pytest.raises(DataError, match=problem) as caught:
+        take_subset(numbered_split([0, 1] * 50), asked, 1)
+    assert caught.value.place == "data.train_subset"

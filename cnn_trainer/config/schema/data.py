@@ -15,6 +15,11 @@ class _Data(Section):
         le=0.5,
         description="Share of the training split to set aside for validation, stratified by class and chosen by the seed. Not used if the data has its own validation split. 0: none.",
     )
+    train_subset: int | None = Field(
+        None,
+        ge=2,
+        description="Use only this many examples of the training split, validation included; each class keeps its share. Chosen by the seed, so that a smaller subset is part of a larger one. null: all.",
+    )
     split_seed: int | None = Field(
         None,
         ge=0,
