@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from operator import attrgetter
 
 from cnn_trainer.config.load import dump_config
 from cnn_trainer.config.schema import Experiment
@@ -48,12 +49,18 @@ def _differences(section: Section, prefix: str) -> Iterator[tuple[str, str, str]
             yield from _differences(value, f"{key}.")
             continue
         default = field.get_default(call_default_factory=True)
-        if field.is_required():
-            kinds = {"data.source": standard.data.source, "model.builder": standard.model.builder}
-            default = kinds[key] if key in kinds else None
+        if field.is_required():  # such as the kind of a section: that of a new config is the default
+            default = _value_at(standard, key)
         repeated = name in one_for_all(type(section)) and default is not None and value == default * len(value)
         if value != default and not repeated:
             yield key, format_json(value), "–" if default is None and field.is_required() else format_json(default)
+
+
+def _value_at(experiment: Experiment, key: str) -> object:
+    try:
+        return attrgetter(key)(experiment)
+    except AttributeError:
+        return None
 
 
 def _facts(context: Context) -> Iterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ from cnn_trainer.runs.store import Run
 _MAX_PARTS = 64  # filters, units or maps that a picture shows
 _MAX_PRODUCTS = 2_000_000_000  # multiply-adds for one image, about a second of work
 _COLUMNS = 16
-_GAP = 2
+_GAP = 1
 
 # Negative values are blue, positive ones orange, zero is almost white: told apart by everyone who is colour-blind.
 _ENDS = np.array([[33, 102, 172], [247, 247, 247], [201, 83, 12]], float)
@@ -145,18 +145,19 @@ def _diverging(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _picture(title: str, words: str, alt: str, parts: NDArray[np.uint8]) -> Picture:
-    """Parts (parts, height, width, 3) in rows, each enlarged or reduced to a handy size, with transparent gaps."""
+    """Parts (parts, height, width, 3) in rows, each enlarged or reduced to a handy size, with grey gaps."""
     factor = -(-max(parts.shape[1:3]) // MAX_SIDE)
     parts = parts[:, ::factor, ::factor] if factor > 1 else parts
-    times = max(1, (16 if parts.shape[1:3] == (1, 1) else 40) // max(parts.shape[1:3]))
+    times = max(1, (16 if parts.shape[1:3] == (1, 1) else 60) // max(parts.shape[1:3]))
     parts = parts.repeat(times, axis=1).repeat(times, axis=2)
     number, height, width = parts.shape[:3]
     columns = min(number, _COLUMNS if height > 16 else 2 * _COLUMNS)
     rows = math.ceil(number / columns)
-    sheet = np.zeros((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 4), np.uint8)
+    sheet = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 128, np.uint8)
     for place, part in enumerate(parts):
-        top, left = place // columns * (height + _GAP), place % columns * (width + _GAP)
-        sheet[top : top + height, left : left + width, :3] = part
-        sheet[top : top + height, left : left + width, 3] = 255
+        top, left = (
+            _GAP + where * (side + _GAP) for where, side in zip(divmod(place, columns), (height, width), strict=True)
+        )
+        sheet[top : top + height, left : left + width] = part
     data = base64.b64encode(png_bytes(Image.fromarray(sheet))).decode()
     return Picture(title, words, alt, data, sheet.shape[1], sheet.shape[0])

@@ -90,6 +90,11 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.2%}"
 
 
+def percent_interval(ends: Sequence[float] | None) -> str:
+    """Both ends of an interval of fractions as percentages; a dash for None."""
+    return "–" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}"
+
+
 def probability(share: float) -> str:
     """A probability as a percentage that is 0 or 100 only if it rounds to that within a hundredth of a percent."""
     if 0 < share < 0.0005:
@@ -121,6 +126,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "percent": percent,
+        "interval": percent_interval,
         "count": count,
         "probability": probability,
         "short": short,

@@ -59,7 +59,7 @@ def _figures(context: Context) -> Iterator[Figure]:
         yield Figure("Accuracy", percent(found.accuracy), f"{percent(low)} to {percent(high)}")
         wrong = found.num_examples - sum(row[label] for label, row in enumerate(found.confusion_matrix))
         yield Figure("Wrong", f"{wrong:,}", f"of {count(found.num_examples, f'{found.split} image')}")
-        yield Figure("Loss", f"{found.loss:.4f}", f"balanced accuracy {percent(found.balanced_accuracy)}")
+        yield Figure("Loss", f"{found.loss:.4f}", context.run.experiment.training.loss.replace("_", " "))
         if found.calibration:
             error = found.calibration.calibration_error
             yield Figure("Calibration error", percent(error.error), f"{percent(error.chance_mean)} by chance")
