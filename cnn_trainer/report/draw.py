@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 import vl_convert
 from markupsafe import Markup
 
+from cnn_trainer.machine.terminal import printable
+
 VEGA_LITE_VERSION = "6.4"  # of Vega-Lite, one of those in vl-convert: a newer package draws the same bytes
 WIDTH, HEIGHT = 400, 260
 
@@ -60,9 +62,12 @@ def draw(spec: dict[str, Any], words: str, *, width: int = WIDTH, height: int = 
     config = {**_CONFIG, **spec.pop("config", {})}
     # Nothing may be fetched, whatever the specification says.
     drawn = vl_convert.vegalite_to_svg(
-        {**spec, **size, "config": config}, vl_version=VEGA_LITE_VERSION, allowed_base_urls=[], show_warnings=False
+        _printable({**spec, **size, "config": config}),
+        vl_version=VEGA_LITE_VERSION,
+        allowed_base_urls=[],
+        show_warnings=False,
     )
-    return _inline(drawn, words, "wide chart" if width > 1.5 * WIDTH else "chart")
+    return _inline(drawn, printable(words), "wide chart" if width > 1.5 * WIDTH else "chart")
 
 
 def named_colours(names: Sequence[str]) -> dict[str, Any]:
@@ -73,6 +78,15 @@ def named_colours(names: Sequence[str]) -> dict[str, Any]:
 def named_dashes(names: Sequence[str]) -> dict[str, Any]:
     """The scale that gives each name its own dashes, in their order."""
     return {"domain": list(names), "range": [DASHES[index % len(DASHES)] for index in range(len(names))]}
+
+
+def _printable(part: Any) -> Any:
+    """A part of a specification without the characters that XML does not allow or that turn text around."""
+    if isinstance(part, dict):
+        return {key: _printable(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_printable(value) for value in part]
+    return printable(part) if isinstance(part, str) else part
 
 
 def _inline(drawn: str, words: str, kind: str) -> Markup:

@@ -1,6 +1,7 @@
 """The charts of a search: its rungs, its trials in parallel coordinates, and the importance of its keys."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,8 @@ def parallel_coordinates(axes: Sequence[ParallelAxis], trials: Sequence[TrialLin
         for index, position in enumerate(one.values)
     ]
     names = [
-        {"axis": index, "position": 1.28, "words": axis.name.replace(".", ".\n")} for index, axis in enumerate(axes)
+        {"axis": index, "position": 1.28, "words": re.findall(r"[^.]*\.|[^.]+", axis.name)}
+        for index, axis in enumerate(axes)
     ]
     ticks = [
         {"axis": index, "position": position, "words": words}
@@ -126,7 +128,7 @@ def parallel_coordinates(axes: Sequence[ParallelAxis], trials: Sequence[TrialLin
         ),
         {
             "data": {"values": names},
-            "mark": {"type": "text", "limit": 150, "lineBreak": "\n", "baseline": "top"},
+            "mark": {"type": "text", "limit": 150, "baseline": "top"},
             "encoding": text,
         },
         {"data": {"values": ticks}, "mark": {"type": "text", "align": "left", "dx": 5, "limit": 90}, "encoding": text},

@@ -81,7 +81,8 @@ def build_search_page(opened: OpenSearch, results: Sequence[JobResult], reload_s
 def _verdict(summary: SearchSummary) -> str:
     best = summary.finalists[0] if summary.finalists else None
     if best is None or best.mean is None:
-        return f"{summary.num_trials} of {count(summary.num_planned, 'trial')} have a result; the search is {summary.status}."
+        done = f"{summary.num_trials} of {count(summary.num_planned, 'trial')} have a result"
+        return f"{done}; the search is {summary.status}."
     seeds = count(len(best.values), "fresh seed")
     value = goal_value(summary.goal, best.mean)
     if summary.identity_sha256 is None:

@@ -10,6 +10,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from cnn_trainer.analysis.compare import Comparison, Group
+from cnn_trainer.analysis.rank import tiers_of
 from cnn_trainer.analysis.verdict import group_name, verdict_of
 from cnn_trainer.errors import count
 from cnn_trainer.report.charts import IntervalRow, Measure, Series, interval_rows, learning_curves
@@ -18,7 +19,13 @@ from cnn_trainer.runs import store
 from cnn_trainer.runs.records import EpochMetrics
 
 _MAX_DRAWN_GROUPS = 8  # more curves over one another could not be told apart
-_MAX_DRAWN_PAIRS = 28  # of 8 groups
+_MAX_ALL_PAIRS = 8  # groups; with more, only the pairs with the most accurate one are shown
+_MAX_ROWS = 40  # of a chart
+_MAX_VERDICTS = 10
+_MAX_NAMED = 5  # groups in the verdict
+
+Named = tuple[str, Group]
+"""A group with its name."""
 
 _Field = Literal["train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"]
 _CURVES: tuple[tuple[_Field, str, Measure], ...] = (
@@ -57,7 +64,7 @@ def build_several_page(found: Comparison, words: Sequence[str]) -> bytes:
     ordered = sorted(named, key=lambda one: -one[1].accuracy)
     sections = [
         PageSection("accuracy", "Accuracy", _accuracy(found, ordered)),
-        *([PageSection("differences", "Differences", _differences(found))] if found.pairs else []),
+        *([PageSection("differences", "Differences", _differences(found, ordered))] if found.pairs else []),
         *([PageSection("training", "Training", html)] if (html := _training(ordered)) else []),
         PageSection("runs", "The runs", fill("several_runs.html", found=found, named=named, command=shlex.join(words))),
     ]
@@ -71,56 +78,62 @@ def _figure(name: str, group: Group) -> Figure:
 def _verdict(found: Comparison) -> str:
     if not found.pairs:
         group = found.groups[0]
-        words = (
-            f"All runs differ only in their seed. They classify {percent(group.accuracy)} of the {found.split} images "
-        )
-        return words + f"correctly on average (95 % interval {percent(group.low)} to {percent(group.high)})."
+        words = f"All runs differ only in their seed: {percent(group.accuracy)} of the {found.split} images are right"
+        return words + f" on average (95 % interval {percent(group.low)} to {percent(group.high)})."
     if len(found.pairs) == 1:
         return _sentence(verdict_of(found, found.pairs[0]))
-    apart = sum(pair.is_told_apart for pair in found.pairs)
-    words = f"{apart} of {count(len(found.pairs), 'pair')} of groups can be told apart. "
-    if apart == 0:
-        return words + "No group is known to be better than another."
-    beaten = {pair.second if pair.difference.value > 0 else pair.first for pair in found.pairs if pair.is_told_apart}
-    best = [group_name(index) for index in range(len(found.groups)) if index not in beaten]
-    if len(best) == 1:
-        return words + f"{best[0]} is the only group that no other is better than."
-    return words + f"No other group is better than {', '.join(best[:-1])} or {best[-1]}."
+    tiers = tiers_of(found)
+    if max(tiers) == 1:
+        return f"Of {len(tiers)} groups, none is shown to be better than another."
+    first = [group_name(index) for index, tier in enumerate(tiers) if tier == 1]
+    if len(first) > _MAX_NAMED:
+        return f"Of {len(tiers)} groups, {len(first)} are in the first tier: none is shown to be better than these."
+    names = first[0] if len(first) == 1 else f"{', '.join(first[:-1])} or {first[-1]}"
+    return f"Of {len(tiers)} groups, none is shown to be better than {names}."
 
 
 def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
-def _accuracy(found: Comparison, ordered: Sequence[tuple[str, Group]]) -> Markup:
-    rows = [IntervalRow(name, group.accuracy, group.low, group.high) for name, group in ordered]
-    chart = interval_rows(rows, f"{found.split} accuracy", "accuracy")
-    return fill("several_accuracy.html", found=found, ordered=ordered, chart=chart)
+def _accuracy(found: Comparison, ordered: Sequence[Named]) -> Markup:
+    rows = [IntervalRow(name, group.accuracy, group.low, group.high) for name, group in ordered[:_MAX_ROWS]]
+    tiers = {group_name(index): tier for index, tier in enumerate(tiers_of(found))}
+    return fill(
+        "several_accuracy.html",
+        found=found,
+        rows=[(tiers[name], name, group) for name, group in ordered],
+        chart=interval_rows(rows, f"{found.split} accuracy", "accuracy"),
+        num_drawn=len(rows),
+    )
 
 
-def _differences(found: Comparison) -> Markup:
+def _differences(found: Comparison, ordered: Sequence[Named]) -> Markup:
+    best = ordered[0][0]
+    named = [(group_name(pair.first), group_name(pair.second), pair) for pair in found.pairs]
+    is_large = len(ordered) > _MAX_ALL_PAIRS
+    shown = [pair for pair in named if not is_large or best in pair[:2]]
     rows = [
-        IntervalRow(
-            f"{group_name(pair.first)} − {group_name(pair.second)}",
-            pair.difference.value,
-            pair.difference.low,
-            pair.difference.high,
-        )
-        for pair in found.pairs[:_MAX_DRAWN_PAIRS]
+        IntervalRow(f"{first} − {second}", pair.difference.value, pair.difference.low, pair.difference.high)
+        for first, second, pair in shown[:_MAX_ROWS]
     ]
     names = [group_name(index) for index in range(len(found.groups))]
     return fill(
         "several_differences.html",
         chart=interval_rows(rows, f"difference of {found.split} accuracy, points", "difference"),
         num_drawn=len(rows),
-        pairs=[(group_name(pair.first), group_name(pair.second), pair) for pair in found.pairs],
-        verdicts=[_sentence(verdict_of(found, pair)) for pair in found.pairs],
-        differing=found.differing,
-        names=names,
+        pairs=shown,
+        num_pairs=len(named),
+        best=best if is_large else None,
+        verdicts=[_sentence(verdict_of(found, pair)) for _, _, pair in shown] if len(shown) <= _MAX_VERDICTS else [],
+        has_counts=any(pair.difference.quadrants for _, _, pair in shown),
+        has_losses=any(pair.loss_difference for _, _, pair in shown),
+        keys=list(found.differing),
+        values=list(zip(names, *found.differing.values(), strict=True)),
     )
 
 
-def _training(ordered: Sequence[tuple[str, Group]]) -> Markup | None:
+def _training(ordered: Sequence[Named]) -> Markup | None:
     drawn = sorted(ordered[:_MAX_DRAWN_GROUPS], key=lambda one: (len(one[0]), one[0]))
     histories = [(name, [store.read_metrics(scored.run) for scored in group.runs]) for name, group in drawn]
     made = [_curves(histories, *curve) for curve in _CURVES]
