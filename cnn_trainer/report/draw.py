@@ -8,6 +8,7 @@ page. Text and lines have the colour of the page's text, and the marks that of t
 import json
 import re
 from collections.abc import Sequence
+from threading import Thread
 from typing import Any
 from xml.etree import ElementTree
 
@@ -49,6 +50,12 @@ _CONFIG = {
 }
 _SVG = "http://www.w3.org/2000/svg"
 _LEFT_OUT = re.compile(r"role|class|pointer-events|aria-.*|version")
+
+
+def start_drawing() -> None:
+    """Start the engine inside vl-convert in the background, which takes half a second, while there is other work."""
+    # The thread ends with the program, so that it does not delay an error.
+    Thread(target=draw, args=({"mark": "point", "data": {"values": []}}, ""), daemon=True).start()
 
 
 def draw(spec: dict[str, Any], words: str, *, width: int = WIDTH, height: int = HEIGHT) -> Markup:
