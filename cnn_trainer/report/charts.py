@@ -12,7 +12,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from cnn_trainer.errors import count
-from cnn_trainer.report.draw import COLOURS, WIDTH, draw, label, label_of_number, series_colours, series_dashes
+from cnn_trainer.report.draw import COLOURS, WIDTH, draw, drawable, label_of_number, series_colours, series_dashes
 from cnn_trainer.runs.records import CoveragePoint, ReliabilityBin
 
 Measure = Literal["loss", "accuracy", "learning rate"]
@@ -194,7 +194,7 @@ def interval_rows(rows: Sequence[IntervalRow], title: str, kind: IntervalKind) -
         {"row": index, "value": one.value * unit, "low": one.low * unit, "high": one.high * unit}
         for index, one in enumerate(rows)
     ]
-    x = {"type": "quantitative", "scale": {"zero": kind == "difference", "padding": 12}, "title": label(title)}
+    x = {"type": "quantitative", "scale": {"zero": kind == "difference", "padding": 12}, "title": drawable(title)}
     x["axis"] = {"format": _INTERVAL_FORMATS[kind], "tickCount": 5, "labelFlush": False, "grid": True}
     y = {"field": "row", "type": "ordinal", "title": None, "axis": row_names([one.name for one in rows])}
     layers: list[dict[str, Any]] = [

@@ -89,7 +89,7 @@ def series_dashes(number: int) -> dict[str, Any]:
     return {"domain": list(range(number)), "range": [DASHES[index % len(DASHES)] for index in range(number)]}
 
 
-def label(text: str) -> str:
+def drawable(text: str) -> str:
     """A text as it may be drawn: of characters that can be seen, and not too long.
 
     Vega would cut it at a width in pixels, but then it halves characters beyond U+FFFF, and fails.
@@ -100,7 +100,7 @@ def label(text: str) -> str:
 
 def label_of_number(texts: Sequence[str]) -> str:
     """The expression that labels the numbers 0, 1, … with these texts, two of which may be equal."""
-    return f"{json.dumps(list(map(label, texts)))}[datum.value]"
+    return f"{json.dumps(list(map(drawable, texts)))}[datum.value]"
 
 
 def _inline(drawn: str, words: str, kind: str) -> Markup:

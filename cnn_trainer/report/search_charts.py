@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from cnn_trainer.errors import count
 from cnn_trainer.report.charts import MEASURE_FORMATS, ROW_PIXELS, Measure, row_names
-from cnn_trainer.report.draw import COLOURS, WIDTH, draw, label
+from cnn_trainer.report.draw import COLOURS, WIDTH, draw, drawable
 
 _MARKED = {
     False: {"strokeWidth": 1, "color": "currentColor", "opacity": 0.35},
@@ -99,11 +99,11 @@ def parallel_coordinates(axes: Sequence[ParallelAxis], trials: Sequence[TrialLin
         for index, position in enumerate(one.values)
     ]
     names = [
-        {"axis": index, "position": 1.28, "words": re.findall(r"[^.]*\.|[^.]+", label(axis.name))}
+        {"axis": index, "position": 1.28, "words": re.findall(r"[^.]*\.|[^.]+", drawable(axis.name))}
         for index, axis in enumerate(axes)
     ]
     ticks = [
-        {"axis": index, "position": position, "words": label(words)}
+        {"axis": index, "position": position, "words": drawable(words)}
         for index, axis in enumerate(axes)
         for position, words in axis.ticks
     ]
