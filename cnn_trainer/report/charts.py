@@ -4,7 +4,6 @@ Accuracies, errors, confidences and shares are fractions from 0 to 1. Nothing is
 their dashes, points in their shapes, and bars bear their numbers.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from cnn_trainer.errors import count
-from cnn_trainer.report.draw import COLOURS, WIDTH, draw, named_colours, named_dashes
+from cnn_trainer.report.draw import COLOURS, WIDTH, draw, drawable, label_of_number, series_colours, series_dashes
 from cnn_trainer.runs.records import CoveragePoint, ReliabilityBin
 
 Measure = Literal["loss", "accuracy", "learning rate"]
@@ -57,25 +56,27 @@ def learning_curves(
     """A measure over the epochs: a line for each series, the mean of its runs, in a band from lowest to highest.
 
     Args:
-        series: One or more, each with at least one epoch.
+        series: One or more with different names, each with at least one epoch.
         measure: What the values are.
         result_epoch: The epoch whose weights are the result, which is marked.
         names: All series of which these are some, so that each has the same colour and dashes in several charts.
     """
-    rows: list[dict[str, Any]] = [
-        {"series": one.name, "epoch": epoch, "mean": fmean(values), "low": min(values), "high": max(values)}
-        for one in series
-        for epoch, values in enumerate(_by_epoch(one), start=1)
-    ]
     present = [one.name for one in series]
     names = names or present
-    colour: dict[str, Any] = {"field": "series", "type": "nominal", "scale": named_colours(names)}
+    indexes = list(map(names.index, present))
+    rows: list[dict[str, Any]] = [
+        {"series": index, "epoch": epoch, "mean": fmean(values), "low": min(values), "high": max(values)}
+        for index, one in zip(indexes, series, strict=True)
+        for epoch, values in enumerate(_by_epoch(one), start=1)
+    ]
+    colour: dict[str, Any] = {"field": "series", "type": "nominal", "scale": series_colours(len(names))}
     x = {"field": "epoch", "type": "quantitative", "scale": {"zero": False, "nice": False}}
     x["axis"] = {"tickMinStep": 1, "format": "d", "grid": False}
     y = {"type": "quantitative", "scale": {"zero": False}, "title": None, "axis": {"format": MEASURE_FORMATS[measure]}}
-    legend = {"symbolType": "stroke", "symbolFillColor": "transparent", "symbolOpacity": 1, "values": present}
+    legend = {"symbolType": "stroke", "symbolFillColor": "transparent", "symbolOpacity": 1, "values": indexes}
+    legend["labelExpr"] = label_of_number(names)
     colour["legend"] = legend if len(names) > 1 else None
-    dash = {"field": "series", "type": "nominal", "scale": named_dashes(names), "legend": colour["legend"]}
+    dash = {"field": "series", "type": "nominal", "scale": series_dashes(len(names)), "legend": colour["legend"]}
     layers: list[dict[str, Any]] = [
         {
             "mark": {"type": "line", "strokeWidth": 2},
@@ -140,7 +141,7 @@ def reliability_chart(bins: Sequence[ReliabilityBin]) -> Markup:
     x = {"field": "confidence", "type": "quantitative", "scale": unit}
     y = {"type": "quantitative", "scale": unit, "title": "accuracy", "axis": {"format": "~%", "values": _FIFTHS}}
     shape = {"field": "where", "type": "nominal", "scale": {"domain": where, "range": ["circle", "diamond"]}}
-    colour = {"field": "where", "type": "nominal", "scale": named_colours(where)}
+    colour = {"field": "where", "type": "nominal", "scale": {"domain": where, "range": COLOURS[:2]}}
     bare = {**x, "axis": {"labels": False, "ticks": False, "title": None, "values": _FIFTHS}}
     images = {"field": "images", "type": "quantitative", "scale": {"type": "log", "domainMin": _LOG_FLOOR}}
     images["axis"] = {"format": "~s", "values": [10**power for power in range(7)]}
@@ -193,7 +194,7 @@ def interval_rows(rows: Sequence[IntervalRow], title: str, kind: IntervalKind) -
         {"row": index, "value": one.value * unit, "low": one.low * unit, "high": one.high * unit}
         for index, one in enumerate(rows)
     ]
-    x = {"type": "quantitative", "scale": {"zero": kind == "difference", "padding": 12}, "title": title}
+    x = {"type": "quantitative", "scale": {"zero": kind == "difference", "padding": 12}, "title": drawable(title)}
     x["axis"] = {"format": _INTERVAL_FORMATS[kind], "tickCount": 5, "labelFlush": False, "grid": True}
     y = {"field": "row", "type": "ordinal", "title": None, "axis": row_names([one.name for one in rows])}
     layers: list[dict[str, Any]] = [
@@ -220,11 +221,5 @@ def _interval_words(one: IntervalRow, kind: IntervalKind) -> str:
 
 
 def row_names(names: Sequence[str]) -> dict[str, Any]:
-    """An axis whose labels are the names of rows 0, 1, …. Two rows may have the same name."""
-    return {
-        "labelExpr": f"{json.dumps(list(names))}[datum.value]",
-        "labelLimit": 260,
-        "ticks": False,
-        "domain": False,
-        "grid": False,
-    }
+    """An axis whose labels are the names of rows 0, 1, …."""
+    return {"labelExpr": label_of_number(names), "ticks": False, "domain": False, "grid": False}

@@ -5,6 +5,7 @@ page. Text and lines have the colour of the page's text, and the marks that of t
 ``--chart-6``: a page in dark colours needs no other drawing.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from threading import Thread
@@ -18,6 +19,7 @@ from cnn_trainer.machine.terminal import printable
 
 VEGA_LITE_VERSION = "6.4"  # of Vega-Lite, one of those in vl-convert: a newer package draws the same bytes
 WIDTH, HEIGHT = 400, 260
+MAX_LABEL = 40  # characters
 
 # For pages without the variables. Each is told from white at 3:1 or more, and from its neighbours by colour-blind eyes.
 PALETTE = ("#0072b2", "#c64d00", "#00785a", "#a3428f", "#7a6000", "#5b5b5b")
@@ -40,10 +42,10 @@ _CONFIG = {
         "tickOpacity": 0.5,
         "gridColor": "currentColor",
         "gridOpacity": 0.13,
-        "labelLimit": 150,
+        "labelLimit": 0,
     },
-    "legend": {**_TEXT, "orient": "top", "title": None, "symbolStrokeWidth": 2, "symbolSize": 250, "labelLimit": 320},
-    "text": {"color": "currentColor", "fontSize": 12},
+    "legend": {**_TEXT, "orient": "top", "title": None, "symbolStrokeWidth": 2, "symbolSize": 250, "labelLimit": 0},
+    "text": {"color": "currentColor", "fontSize": 12, "limit": 0},
     "rule": {"color": "currentColor"},
 }
 _SVG = "http://www.w3.org/2000/svg"
@@ -69,7 +71,7 @@ def draw(spec: dict[str, Any], words: str, *, width: int = WIDTH, height: int = 
     config = {**_CONFIG, **spec.pop("config", {})}
     # Nothing may be fetched, whatever the specification says.
     drawn = vl_convert.vegalite_to_svg(
-        _printable({**spec, **size, "config": config}),
+        {**spec, **size, "config": config},
         vl_version=VEGA_LITE_VERSION,
         allowed_base_urls=[],
         show_warnings=False,
@@ -77,23 +79,28 @@ def draw(spec: dict[str, Any], words: str, *, width: int = WIDTH, height: int = 
     return _inline(drawn, printable(words), "wide chart" if width > 1.5 * WIDTH else "chart")
 
 
-def named_colours(names: Sequence[str]) -> dict[str, Any]:
-    """The scale that gives each name its own colour, in their order."""
-    return {"domain": list(names), "range": [COLOURS[index % len(COLOURS)] for index in range(len(names))]}
+def series_colours(number: int) -> dict[str, Any]:
+    """The scale that gives the series 0, 1, … their colours."""
+    return {"domain": list(range(number)), "range": [COLOURS[index % len(COLOURS)] for index in range(number)]}
 
 
-def named_dashes(names: Sequence[str]) -> dict[str, Any]:
-    """The scale that gives each name its own dashes, in their order."""
-    return {"domain": list(names), "range": [DASHES[index % len(DASHES)] for index in range(len(names))]}
+def series_dashes(number: int) -> dict[str, Any]:
+    """The scale that gives the series 0, 1, … their dashes."""
+    return {"domain": list(range(number)), "range": [DASHES[index % len(DASHES)] for index in range(number)]}
 
 
-def _printable(part: Any) -> Any:
-    """A part of a specification without the characters that XML does not allow or that turn text around."""
-    if isinstance(part, dict):
-        return {key: _printable(value) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_printable(value) for value in part]
-    return printable(part) if isinstance(part, str) else part
+def drawable(text: str) -> str:
+    """A text as it may be drawn: of characters that can be seen, and not too long.
+
+    Vega would cut it at a width in pixels, but then it halves characters beyond U+FFFF, and fails.
+    """
+    shown = printable(text)
+    return shown if len(shown) <= MAX_LABEL else f"{shown[: MAX_LABEL - 1]}…"
+
+
+def label_of_number(texts: Sequence[str]) -> str:
+    """The expression that labels the numbers 0, 1, … with these texts, two of which may be equal."""
+    return f"{json.dumps(list(map(drawable, texts)))}[datum.value]"
 
 
 def _inline(drawn: str, words: str, kind: str) -> Markup:

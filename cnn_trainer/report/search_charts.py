@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from cnn_trainer.errors import count
 from cnn_trainer.report.charts import MEASURE_FORMATS, ROW_PIXELS, Measure, row_names
-from cnn_trainer.report.draw import COLOURS, WIDTH, draw
+from cnn_trainer.report.draw import COLOURS, WIDTH, draw, drawable
 
 _MARKED = {
     False: {"strokeWidth": 1, "color": "currentColor", "opacity": 0.35},
@@ -22,7 +22,6 @@ _MARKED = {
 class TrialLine:
     """One trial of a search: its position on each axis, or its value at each rung."""
 
-    name: str
     values: tuple[float, ...]
     is_marked: bool
     """Whether it is one of the best, which are drawn in front and in colour."""
@@ -64,9 +63,9 @@ def rung_lines(epochs: Sequence[int], trials: Sequence[TrialLine], measure: Meas
         measure: What the values are.
     """
     rows = [
-        {"trial": one.name, "epochs": str(number), "value": value, "is_marked": one.is_marked, "order": index}
-        for one in trials
-        for index, (number, value) in enumerate(zip(epochs, one.values, strict=False))
+        {"trial": trial, "epochs": str(number), "value": value, "is_marked": one.is_marked}
+        for trial, one in enumerate(trials)
+        for number, value in zip(epochs, one.values, strict=False)
     ]
     x: dict[str, Any] = {"field": "epochs", "type": "ordinal", "title": "compared after epochs"}
     x |= {"sort": None, "scale": {"domain": list(map(str, epochs))}, "axis": {"labelAngle": 0}}
@@ -95,16 +94,16 @@ def _chosen(is_marked: bool) -> dict[str, Any]:
 def parallel_coordinates(axes: Sequence[ParallelAxis], trials: Sequence[TrialLine]) -> Markup:
     """Parallel coordinates: a line for each trial across the axes; its values are positions from 0 to 1."""
     rows = [
-        {"trial": one.name, "axis": index, "position": position, "is_marked": one.is_marked}
-        for one in trials
+        {"trial": number, "axis": index, "position": position, "is_marked": one.is_marked}
+        for number, one in enumerate(trials)
         for index, position in enumerate(one.values)
     ]
     names = [
-        {"axis": index, "position": 1.28, "words": re.findall(r"[^.]*\.|[^.]+", axis.name)}
+        {"axis": index, "position": 1.28, "words": re.findall(r"[^.]*\.|[^.]+", drawable(axis.name))}
         for index, axis in enumerate(axes)
     ]
     ticks = [
-        {"axis": index, "position": position, "words": words}
+        {"axis": index, "position": position, "words": drawable(words)}
         for index, axis in enumerate(axes)
         for position, words in axis.ticks
     ]
@@ -128,10 +127,10 @@ def parallel_coordinates(axes: Sequence[ParallelAxis], trials: Sequence[TrialLin
         ),
         {
             "data": {"values": names},
-            "mark": {"type": "text", "limit": 150, "baseline": "top"},
+            "mark": {"type": "text", "baseline": "top"},
             "encoding": text,
         },
-        {"data": {"values": ticks}, "mark": {"type": "text", "align": "left", "dx": 5, "limit": 90}, "encoding": text},
+        {"data": {"values": ticks}, "mark": {"type": "text", "align": "left", "dx": 5}, "encoding": text},
     ]
     spec = {"data": {"values": rows}, "encoding": {"x": x, "y": y}, "layer": layers}
     words = f"{count(len(trials), 'trial')} across {', '.join(axis.name for axis in axes)}."

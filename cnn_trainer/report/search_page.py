@@ -133,7 +133,7 @@ def _retrained(trials: _Trials, summary: SearchSummary) -> Markup | None:
 
 def _rungs(trials: _Trials, summary: SearchSummary) -> Markup | None:
     lines = [
-        TrialLine(f"trial {seen.trial}", values, seen.trial in trials.marked)
+        TrialLine(values, seen.trial in trials.marked)
         for seen in trials.ordered
         if (values := tuple(value for value in trials.values(seen) if value is not None))
     ]
@@ -173,7 +173,7 @@ def _parallel(trials: _Trials) -> Markup | None:
         values = [_position(dimension, seen.changes[key]) for key, dimension in trials.search.space.items()]
         if (value := trials.values(seen)[0]) is not None:
             values.append((value - low) / (high - low) if high > low else 0.5)
-        lines.append(TrialLine(f"trial {seen.trial}", tuple(values), seen.trial in trials.marked))
+        lines.append(TrialLine(tuple(values), seen.trial in trials.marked))
     return fill(
         "search_parallel.html",
         chart=parallel_coordinates([*axes, ParallelAxis(last, ends)], lines),

@@ -36,7 +36,7 @@ def coverage():
 def all_charts(name):
     """One chart of each kind, with a name from outside wherever there can be one."""
     rows = [IntervalRow(name, 0.9, 0.8, 0.95), IntervalRow(name, 0.8, 0.7, 0.85)]
-    trials = [TrialLine(name, (0.9, 0.4), True), TrialLine("b", (0.8,), False)]
+    trials = [TrialLine((0.9, 0.4), True), TrialLine((0.8,), False)]
     axes = [ParallelAxis(name, ((0.0, name), (1.0, "1"))), ParallelAxis("b", ((0.5, name),))]
     return {
         "curves": charts.learning_curves([Series(name, (LOSSES, (0.8, 0.6))), Series("b", (LOSSES,))], "loss"),
@@ -86,6 +86,12 @@ def test_text_from_outside_stays_text(hostile):
         )
     assert any(text.startswith("<script>alert(1)") for text in texts(hostile["curves"])), "the legend"
     assert any(text.startswith("<script>") for text in texts(hostile["accuracies"])), "the rows"
+
+
+@pytest.mark.parametrize("name", ["\U0001f600" * 300, "x" + "\U0001d4b3" * 30, "m" * 5000, "\ufdfa" * 40, "a\n\tb", ""])
+def test_any_name_can_be_drawn(name):
+    for svg in all_charts(name).values():
+        assert max(map(len, texts(svg))) <= draw.MAX_LABEL
 
 
 def test_every_chart_is_an_image_with_a_text_that_says_its_numbers(hostile):
@@ -179,8 +185,7 @@ def test_a_series_looks_the_same_in_every_chart():
 
 
 def test_forty_two_series_differ_in_colour_or_dashes():
-    names = [str(number) for number in range(42)]
-    scales = draw.named_colours(names)["range"], draw.named_dashes(names)["range"]
+    scales = draw.series_colours(42)["range"], draw.series_dashes(42)["range"]
     assert len({(colour, tuple(dash)) for colour, dash in zip(*scales, strict=True)}) == 42
 
 
