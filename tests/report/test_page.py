@@ -17,6 +17,9 @@ from PIL import Image
 from reading import read_html
 from support import read_json
 
+from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.report import publish
+
 HOSTILE = [
     "<b>bold</b>", "\"'><script>alert(1)</script>", "&lt;", "{{ 7 * 7 }}", "\u202eevil", "\x1b[2J", "a\nb", "é", "日本",
     "x" * 300,
@@ -175,6 +178,7 @@ def test_a_damaged_file_of_probabilities_is_not_shown(cnn_train, run):
     [
         {"confusion_matrix": [[1]]},
         {"num_examples": 3},
+        {"accuracy": 0.5},
         {"accuracy_interval": []},
         {"confusion_matrix": [[-1] * 10] * 10},
         {"classes": []},
@@ -309,3 +313,21 @@ def test_without_the_extra_it_says_how_to_install_it(cnn_train, run, tmp_path, m
     assert done.returncode == 5
     assert f"error: {missing} is not installed; install what report needs with: " in done.stderr
     assert "cnn-trainer[report]" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(run, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(RunDirectoryError, match="cannot be written to; choose another file with --output FILE"):
+        publish.require_place(run / "report.html")
+
+
+def test_open_shows_the_page_in_the_browser(cnn_train, run, tmp_path):
+    script = tmp_path / "browser"
+    script.write_text(f'#!/bin/sh\necho "$1" > {tmp_path / "shown"}\n')
+    script.chmod(0o755)
+    answer = cnn_train("report", run, "--open", env={"BROWSER": f"{script} %s"})
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "shown").read_text().strip() == (run / "report.html").as_uri()
+    answer = cnn_train("report", run, "--open", env={"BROWSER": "/bin/false %s", "PATH": ""})
+    assert answer.code == 1
+    assert f"error: --open: no browser was found; open {run / 'report.html'} yourself" in answer.err
