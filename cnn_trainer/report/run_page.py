@@ -1,5 +1,6 @@
 """The page of one run."""
 
+import shlex
 from collections.abc import Callable, Iterator
 
 from cnn_trainer.errors import count
@@ -36,20 +37,26 @@ def build_run_page(context: Context, reload_seconds: int | None = None) -> bytes
 
 
 def _verdict(context: Context) -> str:
-    record, found = context.run.record, context.evaluation
+    found = context.evaluation
     if found is None:
-        words = f"This run is {context.status} after {count(record.epochs_done, 'epoch')}"
-        return (
-            f"{words} and has no test score yet."
-            if record.weights_sha256 is None
-            else f"{words}; it must be scored again."
-        )
+        return _without_score(context)
     low, high = map(percent, found.accuracy_interval)
     num_right = sum(row[label] for label, row in enumerate(found.confusion_matrix))
     right = f"{num_right:,} of {count(found.num_examples, f'{found.split} image')} of {found.source}"
     kind = "convolutional" if context.run.experiment.model.builder == "cnn" else "fully connected"
-    accuracy = f"{percent(found.accuracy)}, with a 95% interval of {low} to {high}"
+    accuracy = f"{percent(found.accuracy)}, with a 95 % interval of {low} to {high}"
     return f"A {kind} network that classifies {right} correctly: {accuracy}."
+
+
+def _without_score(context: Context) -> str:
+    record, place = context.run.record, shlex.quote(str(context.run.dir))
+    state = f"{context.status}, {count(len(context.metrics), 'epoch')} done"
+    if record.weights_sha256:
+        return f"A run ({state}) without a test score of its weights. To score it: cnn-train evaluate {place}"
+    words = f"An unfinished run ({state}), which has no test score"
+    words += f": {record.error}" if record.error else "."
+    can_continue = context.status not in ("training", "diverged")
+    return f"{words} To continue it: cnn-train resume {place}" if can_continue else words
 
 
 def _figures(context: Context) -> Iterator[Figure]:

@@ -121,7 +121,9 @@ def check_tile(tile, raw, sprite):
 def test_the_sentence_and_the_figures_say_what_the_predictions_say(reported, raw):
     right, header = int(raw.right.sum()), reported.page.one("header")
     accuracy, interval = percent(right / raw.total), wilson(right, raw.total)
-    sentence = f"classifies {right:,} of {raw.total:,} test images of npz correctly: {accuracy}, with a 95% interval of"
+    sentence = (
+        f"classifies {right:,} of {raw.total:,} test images of npz correctly: {accuracy}, with a 95 % interval of"
+    )
     assert header.one(class_="verdict").text == f"A convolutional network that {sentence} {interval}."
     error = raw.evaluation["calibration"]["calibration_error"]
     parameters = sum(array.size for array in raw.weights.values())
@@ -206,7 +208,7 @@ def test_the_scores_of_the_classes_are_those_of_the_predictions(reported, raw):
         assert row == wanted
     heading = ["Class", "Images", "Recall", "Interval", "Precision", "Interval", "F1"]
     assert [cell.text for cell in section.one("thead").all("th")] == heading
-    assert section.one("caption").text == "Scores of each class on the test split, with 95% intervals"
+    assert section.one("caption").text == "Scores of each class on the test split, with 95 % intervals"
     assert f"is {percent(np.mean(recalls))}." in section.one("p").text
 
 
@@ -258,11 +260,11 @@ def test_the_reliability_is_that_of_the_probabilities(reported, raw):
         ends = f"{percent(each['low'])} to {percent(each['high'])}"
         assert row == [ends, f"{inside.sum():,}", percent(confidence), percent(right), chance]
         weighted += inside.sum() / raw.total * abs(right - confidence)
-    assert f"expected calibration error is {percent(weighted)} (95% interval " in text
+    assert f"expected calibration error is {percent(weighted)} (95 % interval " in text
     low, high = map(percent, error["interval"])
-    assert f"(95% interval {low} to {high})" in text
+    assert f"(95 % interval {low} to {high})" in text
     assert f"would show {percent(error['chance_mean'])} on so many" in text
-    assert f"at most {percent(error['chance_limit'])} in 95% of splits" in text
+    assert f"at most {percent(error['chance_limit'])} in 95 % of splits" in text
     assert facts["Error and coverage"] == f"{percent(found['coverage_area'])} mean error over all coverages"
     scaled = np.log(raw.probabilities) / found["temperature"]["temperature"]
     after = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(raw.total), raw.labels]

@@ -193,11 +193,32 @@ def test_an_unfinished_run_has_its_curves_and_its_config(cnn_train, run):
     change(run / "run.json", status="paused", epochs_done=2, weights_sha256=None, best_epoch=None)
     page, _ = page_of(cnn_train, run)
     root = read_html(page)
-    assert root.one(class_="verdict").text.startswith("This run is paused after 2 epochs and has no test score yet.")
+    resume = f"To continue it: cnn-train resume {run}"
+    assert (
+        root.one(class_="verdict").text
+        == f"An unfinished run (paused, 3 epochs done), which has no test score. {resume}"
+    )
     assert [section.attrs["aria-labelledby"] for section in root.all("section")] == ["curves", "about"]
     (run / "metrics.jsonl").unlink()
     page, _ = page_of(cnn_train, run)
     assert [section.attrs["aria-labelledby"] for section in read_html(page).all("section")] == ["about"]
+
+
+def test_a_score_of_other_weights_is_not_shown(cnn_train, run):
+    change(run / "run.json", weights_sha256="0" * 64)
+    page, _ = page_of(cnn_train, run)
+    root = read_html(page)
+    words = "A run (finished, 3 epochs done) without a test score of its weights. To score it: cnn-train evaluate"
+    assert root.one(class_="verdict").text == f"{words} {run}"
+    assert not root.all("section", aria_labelledby="confusion")
+
+
+def test_a_run_that_diverged_says_why(cnn_train, run):
+    (run / "evaluation.json").unlink()
+    change(run / "run.json", status="diverged", weights_sha256=None, error="the loss is not finite")
+    page, _ = page_of(cnn_train, run)
+    words = "An unfinished run (diverged, 3 epochs done), which has no test score: the loss is not finite"
+    assert read_html(page).one(class_="verdict").text == words
 
 
 def test_weights_that_are_gone_are_said_to_be(cnn_train, run):
