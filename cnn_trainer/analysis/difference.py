@@ -73,6 +73,14 @@ class Moments:
     seed_squares: Floats
     """The squared distances of the runs' means from the group's, summed: (groups,)."""
 
+    @property
+    def seed_floor(self) -> Floats:
+        """What ``seed_squares`` would be if the seeds changed each image independently of the others, (groups,).
+
+        A few seeds can agree in their means by luck; this is measured on all images, so it cannot be small by luck.
+        """
+        return self.scatter * self.num_runs * (self.num_runs - 1) / self.num_images
+
     def image_variance(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Floats:
         """The variance of the difference of two groups' means that comes from the choice of images, for each pair."""
         squares = self.products[first, first] + self.products[second, second]
@@ -178,7 +186,8 @@ def estimate_differences(found: Moments) -> list[Estimate]:
 def estimate_means(found: Moments) -> list[Estimate]:
     """The mean of every group, over other seeds and images; of a single run, over other images only."""
     dof = np.maximum(1.0, found.num_runs - 1)
-    half, _ = _t_test(found.means, found.own_image_variance(), found.seed_squares / dof / found.num_runs, dof)
+    seeds = np.maximum(found.seed_squares, found.seed_floor) / dof / found.num_runs
+    half, _ = _t_test(found.means, found.own_image_variance(), seeds, dof)
     ends = ((found.means - half).tolist(), (found.means + half).tolist())
     return [Estimate(*row) for row in zip(found.means.tolist(), *ends, strict=True)]
 
@@ -211,7 +220,8 @@ def _seed_variance(
 ) -> tuple[Floats, NDArray[np.float64]]:
     """The variance between seeds, pooled over the two groups, and its degrees of freedom, at least 1."""
     dof = np.maximum(1.0, found.num_runs[first] + found.num_runs[second] - 2)
-    return (found.seed_squares[first] + found.seed_squares[second]) / dof, dof
+    squares = found.seed_squares[first] + found.seed_squares[second]
+    return np.maximum(squares, found.seed_floor[first] + found.seed_floor[second]) / dof, dof
 
 
 def _t_test(value: Floats, images: Floats, seeds: Floats, dof: Floats) -> tuple[Floats, Floats]:
