@@ -15,18 +15,18 @@ from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.model import Cnn, Mlp
 from cnn_trainer.network.shapes import ImageShape, convolved, pooled
 
-Values = NDArray[np.floating]
+LayerValues = NDArray[np.floating]
 
 _EPSILON = 1e-3  # what Keras' BatchNormalization adds to the variance
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has none
 
 
-def _sigmoid(values: Values) -> Values:
+def _sigmoid(values: LayerValues) -> LayerValues:
     return (1 + np.tanh(values / 2)) / 2  # does not overflow
 
 
-_FUNCTIONS: dict[str, Callable[[Values], Values]] = {
+_FUNCTIONS: dict[str, Callable[[LayerValues], LayerValues]] = {
     "relu": lambda values: np.maximum(values, 0),
     "sigmoid": _sigmoid,
     "tanh": np.tanh,
@@ -46,7 +46,7 @@ class Layer:
     """
 
     name: str
-    values: Values
+    values: LayerValues
 
 
 def weight_shapes(experiment: Experiment, shape: ImageShape, num_classes: int) -> dict[str, tuple[int, ...]]:
@@ -119,7 +119,7 @@ def layers_of_image(model: Cnn | Mlp, weights: Mapping[str, NDArray[Any]], image
     yield Layer("probabilities", shares / shares.sum())
 
 
-def _windows(values: Values, kernel: int, padding: str) -> Values:
+def _windows(values: LayerValues, kernel: int, padding: str) -> LayerValues:
     """The window of each output: (rows, columns, channels, kernel, kernel). An even kernel pads more at the end."""
     if padding == "same":
         before = (kernel - 1) // 2
@@ -128,7 +128,7 @@ def _windows(values: Values, kernel: int, padding: str) -> Values:
     return np.lib.stride_tricks.sliding_window_view(values, (kernel, kernel), axis=(0, 1))
 
 
-def _shifted(values: Values, name: str, weights: Mapping[str, NDArray[Any]]) -> Values:
+def _shifted(values: LayerValues, name: str, weights: Mapping[str, NDArray[Any]]) -> LayerValues:
     """``values`` with the layer's bias, or its normalisation with the statistics of training."""
     if f"{name}/bias" in weights:
         return values + weights[f"{name}/bias"]
@@ -137,7 +137,7 @@ def _shifted(values: Values, name: str, weights: Mapping[str, NDArray[Any]]) -> 
     return (values - mean) / np.sqrt(variance + values.dtype.type(_EPSILON)) * gamma + beta
 
 
-def _max_pool(values: Values, pool: int) -> Values:
+def _max_pool(values: LayerValues, pool: int) -> LayerValues:
     rows, columns = pooled(values.shape[:2], (pool, pool))
     whole = values[: rows * pool, : columns * pool]
     return whole.reshape(rows, pool, columns, pool, -1).max(axis=(1, 3))

@@ -18,7 +18,7 @@ _MAX_OF_WRONG_CELL = 200
 _MAX_OF_RIGHT_CELL = 40
 _OTHER_SECTIONS = 60  # images in the galleries
 
-Pair = tuple[int, int]
+_Pair = tuple[int, int]
 """Label and prediction, as class ids."""
 
 
@@ -113,9 +113,9 @@ def _importance(cell: Cell) -> tuple[bool, int]:
     return cell.label == cell.prediction, -cell.count
 
 
-def _choose(behind: dict[Pair, NDArray[np.int64]], room: int) -> dict[Pair, NDArray[np.int64]]:
+def _choose(behind: dict[_Pair, NDArray[np.int64]], room: int) -> dict[_Pair, NDArray[np.int64]]:
     """Which examples each cell opens, ``room`` in all: as many for each as possible, or one for the first cells."""
-    chosen: dict[Pair, NDArray[np.int64]] = {}
+    chosen: dict[_Pair, NDArray[np.int64]] = {}
     for most in range(_MAX_OF_WRONG_CELL, 0, -1):
         chosen = {
             pair: indexes[: most if pair[0] != pair[1] else min(most, _MAX_OF_RIGHT_CELL)]

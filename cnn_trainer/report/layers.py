@@ -33,7 +33,7 @@ _ENDS = np.array([[33, 102, 172], [247, 247, 247], [201, 83, 12]], float)
 
 
 @dataclass(frozen=True)
-class Picture:
+class LayerPicture:
     """A PNG with parts of a layer side by side, and what it shows in words."""
 
     title: str
@@ -50,7 +50,7 @@ def layers_section(context: Context) -> PageSection | None:
     run = context.run
     if run.record.weights_sha256 is None:
         return None
-    pictures: list[Picture] = []
+    pictures: list[LayerPicture] = []
     tile: Tile | None = None
     problem, is_too_large = None, False
     try:
@@ -85,7 +85,7 @@ def _read_weights(run: Run) -> dict[str, NDArray[Any]]:
     return {name.partition("/")[2]: array for name, array in arrays.items()}
 
 
-def _filters(run: Run, weights: Mapping[str, NDArray[Any]]) -> Picture:
+def _filters(run: Run, weights: Mapping[str, NDArray[Any]]) -> LayerPicture:
     """The kernels of the first layer, as images of the size that they look at."""
     height, width, channels = run.record.data.image_shape
     name, kernel = next((name.partition("/")[0], array) for name, array in weights.items() if name.endswith("/kernel"))
@@ -105,7 +105,7 @@ def _filters(run: Run, weights: Mapping[str, NDArray[Any]]) -> Picture:
     return _picture(title, words, f"{title}: {count(len(shown), noun)} of {size}", coloured)
 
 
-def _activations(layers: Iterator[Layer]) -> Iterator[Picture]:
+def _activations(layers: Iterator[Layer]) -> Iterator[LayerPicture]:
     for layer in layers:
         if layer.name == "probabilities":
             return
@@ -144,7 +144,7 @@ def _diverging(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.rint(zero + (ends - zero) * size).astype(np.uint8)
 
 
-def _picture(title: str, words: str, alt: str, parts: NDArray[np.uint8]) -> Picture:
+def _picture(title: str, words: str, alt: str, parts: NDArray[np.uint8]) -> LayerPicture:
     """Parts (parts, height, width, 3) in rows, each enlarged or reduced to a handy size, with grey gaps."""
     factor = -(-max(parts.shape[1:3]) // MAX_SIDE)
     parts = parts[:, ::factor, ::factor] if factor > 1 else parts
@@ -160,4 +160,4 @@ def _picture(title: str, words: str, alt: str, parts: NDArray[np.uint8]) -> Pict
         )
         sheet[top : top + height, left : left + width] = part
     data = base64.b64encode(png_bytes(Image.fromarray(sheet))).decode()
-    return Picture(title, words, alt, data, sheet.shape[1], sheet.shape[0])
+    return LayerPicture(title, words, alt, data, sheet.shape[1], sheet.shape[0])

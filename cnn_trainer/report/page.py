@@ -38,7 +38,7 @@ class PageSection:
 
 
 @dataclass(frozen=True)
-class Figure:
+class KeyFigure:
     """A number under the verdict."""
 
     name: str
@@ -57,7 +57,7 @@ def build_page(
     verdict: str | Markup,
     sections: Sequence[PageSection],
     hidden: Markup | None = None,
-    figures: Sequence[Figure] = (),
+    figures: Sequence[KeyFigure] = (),
     reload_seconds: int | None = None,
 ) -> bytes:
     """The whole HTML file.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from cnn_trainer.errors import count
 from cnn_trainer.report import about, classes, confusion, curves, galleries, layers, reliability
 from cnn_trainer.report.context import Context
-from cnn_trainer.report.page import Figure, PageSection, build_page, percent
+from cnn_trainer.report.page import KeyFigure, PageSection, build_page, percent
 from cnn_trainer.training.display import format_seconds
 
 SECTIONS: tuple[Callable[[Context], PageSection | None], ...] = (
@@ -59,16 +59,16 @@ def _without_score(context: Context) -> str:
     return f"{words} To continue it: cnn-train resume {place}" if can_continue else words
 
 
-def _figures(context: Context) -> Iterator[Figure]:
+def _figures(context: Context) -> Iterator[KeyFigure]:
     record, found = context.run.record, context.evaluation
     if found:
         low, high = found.accuracy_interval
-        yield Figure("Accuracy", percent(found.accuracy), f"{percent(low)} to {percent(high)}")
+        yield KeyFigure("Accuracy", percent(found.accuracy), f"{percent(low)} to {percent(high)}")
         wrong = found.num_examples - sum(row[label] for label, row in enumerate(found.confusion_matrix))
-        yield Figure("Wrong", f"{wrong:,}", f"of {count(found.num_examples, f'{found.split} image')}")
-        yield Figure("Loss", f"{found.loss:.4f}", context.run.experiment.training.loss.replace("_", " "))
+        yield KeyFigure("Wrong", f"{wrong:,}", f"of {count(found.num_examples, f'{found.split} image')}")
+        yield KeyFigure("Loss", f"{found.loss:.4f}", context.run.experiment.training.loss.replace("_", " "))
         if found.calibration:
             error = found.calibration.calibration_error
-            yield Figure("Calibration error", percent(error.error), f"{percent(error.chance_mean)} by chance")
-    yield Figure("Parameters", f"{record.num_parameters:,}", context.run.experiment.model.builder)
-    yield Figure("Trained", format_seconds(record.train_seconds), count(record.epochs_done, "epoch"))
+            yield KeyFigure("Calibration error", percent(error.error), f"{percent(error.chance_mean)} by chance")
+    yield KeyFigure("Parameters", f"{record.num_parameters:,}", context.run.experiment.model.builder)
+    yield KeyFigure("Trained", format_seconds(record.train_seconds), count(record.epochs_done, "epoch"))

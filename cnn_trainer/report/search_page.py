@@ -13,7 +13,7 @@ from cnn_trainer.config.strict_yaml import Value
 from cnn_trainer.errors import RunDirectoryError, count, raised_as
 from cnn_trainer.machine.terminal import printable
 from cnn_trainer.report.charts import IntervalRow, Measure, interval_rows
-from cnn_trainer.report.page import Figure, PageSection, build_page, fill, percent
+from cnn_trainer.report.page import KeyFigure, PageSection, build_page, fill, percent
 from cnn_trainer.report.search_charts import (
     ParallelAxis,
     TrialLine,
@@ -90,20 +90,20 @@ def _verdict(summary: SearchSummary) -> str:
     return f"Trial {best.trial} wins, with a mean {goal_words(summary.goal)} of {value} on {seeds}."
 
 
-def _figures(summary: SearchSummary) -> Iterator[Figure]:
+def _figures(summary: SearchSummary) -> Iterator[KeyFigure]:
     goal = goal_words(summary.goal)
     best = summary.finalists[0] if summary.finalists else None
     if best is not None and best.mean is not None:
         ends = interval_words(summary.goal, best.interval, "{} to {}")
-        yield Figure(f"Mean {goal}", goal_value(summary.goal, best.mean), ends)
+        yield KeyFigure(f"Mean {goal}", goal_value(summary.goal, best.mean), ends)
     if summary.best_value is not None:
         found = goal_value(summary.goal, summary.best_value)
-        yield Figure("Best in the search", found, f"trial {summary.best_trial}; the best of many is partly luck")
+        yield KeyFigure("Best in the search", found, f"trial {summary.best_trial}; the best of many is partly luck")
     if summary.test_accuracy is not None and summary.test_accuracy_interval is not None:
         ends = " to ".join(map(percent, summary.test_accuracy_interval))
-        yield Figure("Test accuracy", percent(summary.test_accuracy), f"{ends}, of the winner's best seed")
-    yield Figure("Trials", f"{summary.num_trials}", f"of {summary.num_planned}, {summary.num_diverged} diverged")
-    yield Figure("Trained", count(summary.epochs, "epoch"))
+        yield KeyFigure("Test accuracy", percent(summary.test_accuracy), f"{ends}, of the winner's best seed")
+    yield KeyFigure("Trials", f"{summary.num_trials}", f"of {summary.num_planned}, {summary.num_diverged} diverged")
+    yield KeyFigure("Trained", count(summary.epochs, "epoch"))
 
 
 def _retrained(trials: _Trials, summary: SearchSummary) -> Markup | None:

@@ -14,7 +14,7 @@ from cnn_trainer.analysis.rank import tiers_of
 from cnn_trainer.analysis.verdict import group_name, verdict_of
 from cnn_trainer.errors import count
 from cnn_trainer.report.charts import IntervalRow, Measure, Series, interval_rows, learning_curves
-from cnn_trainer.report.page import Figure, PageSection, build_page, fill, percent
+from cnn_trainer.report.page import KeyFigure, PageSection, build_page, fill, percent
 from cnn_trainer.runs import store
 from cnn_trainer.runs.records import EpochMetrics
 
@@ -71,8 +71,8 @@ def build_several_page(found: Comparison, words: Sequence[str]) -> bytes:
     return build_page(title, _verdict(found), sections, figures=[_figure(name, group) for name, group in ordered[:4]])
 
 
-def _figure(name: str, group: Group) -> Figure:
-    return Figure(f"Group {name}", percent(group.accuracy), f"{percent(group.low)} to {percent(group.high)}")
+def _figure(name: str, group: Group) -> KeyFigure:
+    return KeyFigure(f"Group {name}", percent(group.accuracy), f"{percent(group.low)} to {percent(group.high)}")
 
 
 def _verdict(found: Comparison) -> str:
