@@ -97,9 +97,7 @@ def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.integer]
         share = int(is_class.sum()) / num_examples
         if share:
             column = probabilities[:, label]
-            kept = (
-                column >= column[is_class].min()
-            )  # below, no example is of this class, and neither is the fit above 0
+            kept = column >= column[is_class].min()  # below, no example is of this class, so the fit is 0
             counts, successes = pool_adjacent_violators(column[kept], is_class[kept])
             recalibrated += float((successes * (counts - successes) / counts).sum()) / num_examples
         uncertainty += share * (1 - share)

@@ -126,9 +126,9 @@ def test_losses_have_intervals(variant):
     assert pair["loss_difference"] == pytest.approx(differences.mean())
     expected = [differences.mean() - half, differences.mean() + half]
     assert pair["loss_difference_interval"] == pytest.approx(expected, rel=1e-5)
-    half = 1.959964 * per_image[0].std(ddof=1) / num**0.5
-    expected = [per_image[0].mean() - half, per_image[0].mean() + half]
-    assert found["groups"][0]["loss_interval"] == pytest.approx(expected, rel=1e-5)
+    low, high = found["groups"][0]["loss_interval"]
+    assert low < per_image[0].mean() < high
+    assert high - per_image[0].mean() > per_image[0].mean() - low, "few images have most of the loss"
     assert "loss of A minus B: -0.1" in invoke("runs", "compare", first, second)[1]
     squared = variant("c", loss="mean_squared_error")
     assert compared(first, squared)["pairs"][0]["loss_difference"] is None, "these are not the same loss"
