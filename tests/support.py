@@ -58,6 +58,10 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def edit_json(path, **changes):
+    path.write_text(json.dumps({**read_json(path), **changes}))
+
+
 def read_metrics(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 

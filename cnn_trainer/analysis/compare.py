@@ -15,15 +15,14 @@ from cnn_trainer.analysis.difference import (
     Moments,
     Right,
     compare_all,
+    estimate_accuracies,
     estimate_differences,
     estimate_means,
     measure_moments,
     pair_indexes,
 )
-from cnn_trainer.analysis.distributions import holm
 from cnn_trainer.analysis.scored import ScoredRun, read_scored_run
 from cnn_trainer.errors import RunDirectoryError, UsageError
-from cnn_trainer.evaluation.scores import wilson_interval
 from cnn_trainer.runs.store import Run
 from cnn_trainer.storage import strict_json
 
@@ -53,7 +52,7 @@ class Group:
 
 
 class Pair(NamedTuple):
-    """Two groups compared, by their positions. The p-value is corrected for the number of pairs."""
+    """Two groups compared, by their positions."""
 
     first: int
     second: int
@@ -180,28 +179,21 @@ def _groups(
         for index, estimate in zip(indexes, estimate_means(moments), strict=True)
     }
     groups = []
-    for index, (runs, estimate) in enumerate(zip(together, estimate_means(found), strict=True)):
-        accuracy, low, high = estimate
-        if len(runs) == 1:
-            low, high = wilson_interval(int(right[index].sum()), found.num_images)
+    for index, (runs, accuracy) in enumerate(zip(together, estimate_accuracies(found), strict=True)):
         loss = float(np.mean([scored.evaluation.loss for scored in runs]))
         interval = (max(0.0, known[index].low), known[index].high) if index in known else None
-        groups.append(Group(tuple(runs), accuracy, max(0.0, low), min(1.0, high), loss, interval, right[index]))
+        groups.append(Group(tuple(runs), *accuracy, loss, interval, right[index]))
     return tuple(groups)
 
 
 def _pairs(found: Moments, found_losses: Sequence[tuple[list[int], Moments]]) -> tuple[Pair, ...]:
     first, second = (indexes.tolist() for indexes in pair_indexes(len(found.means)))
-    differences = compare_all(found)
-    corrected = holm(np.array([difference.p_value for difference in differences])).tolist()
     losses: dict[tuple[int, int], Estimate] = {}
     for indexes, moments in found_losses:
-        ends = [np.array(indexes)[part].tolist() for part in pair_indexes(len(indexes))]
-        losses |= zip(zip(*ends, strict=True), estimate_differences(moments), strict=True)
-    return tuple(
-        Pair(*pair, difference._replace(p_value=p_value), losses.get(pair))
-        for pair, difference, p_value in zip(zip(first, second, strict=True), differences, corrected, strict=True)
-    )
+        known = zip(*(np.array(indexes)[part].tolist() for part in pair_indexes(len(indexes))), strict=True)
+        losses |= zip(known, estimate_differences(moments), strict=True)
+    rows = zip(first, second, compare_all(found), strict=True)
+    return tuple(Pair(one, other, difference, losses.get((one, other))) for one, other, difference in rows)
 
 
 def _settings(run: Run, by_seed: bool = True) -> dict[str, Any]:

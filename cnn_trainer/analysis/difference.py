@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_trainer.analysis.distributions import Floats, mcnemar, t_quantile, t_tails, tango_interval
+from cnn_trainer.analysis.distributions import Reals, holm, mcnemar, t_quantile, t_tails, tango_interval
+from cnn_trainer.evaluation.scores import wilson_interval
 
 LEVEL = 0.05
 """A difference with a smaller p-value counts as one."""
@@ -49,12 +50,13 @@ class Difference(NamedTuple):
     high: float
     """The ends of its 95 % confidence interval."""
     p_value: float
-    """The probability of a difference at least as large if there is none. Two-sided."""
+    """The probability of a difference at least as large if there is none; two-sided, corrected for the number of pairs
+    that are compared."""
     quadrants: Quadrants | None
     """None unless both groups are single runs."""
     seeds_needed: int | None
-    """Seeds for each group to find a true difference of this size with a power of 80 %; None if no number would do
-    on this many images, or if it is unknown because each group is a single run."""
+    """Seeds for each group to find a true difference of this size with a power of 80 %, if as many pairs are compared;
+    None if no number would do on this many images, or if it is unknown because each group is a single run."""
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,39 @@ class Moments:
     """All that the comparison of groups needs to know of their values (runs, images) on the same images."""
 
     num_images: int
-    num_runs: Floats
+    num_runs: Reals
     """Of each group, (groups,)."""
-    means: Floats
+    means: Reals
     """The mean value of each group, (groups,)."""
-    products: Floats
+    skew: Reals
+    """The third central moment over images of each group's mean values, (groups,)."""
+    products: Reals
     """For each two groups, the mean over images of the product of their mean values, (groups, groups)."""
-    scatter: Floats
+    scatter: Reals
     """How much of the variance over images of a group's mean values comes from the choice of seeds: (groups,)."""
-    seed_squares: Floats
+    seed_squares: Reals
     """The squared distances of the runs' means from the group's, summed: (groups,)."""
 
-    def image_variance(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Floats:
+    @property
+    def seed_floor(self) -> Reals:
+        """What ``seed_squares`` would be if the seeds changed each image independently of the others, (groups,).
+
+        A few seeds can agree in their means by luck; this is measured on all images, so it cannot be small by luck.
+        """
+        return self.scatter * self.num_runs * (self.num_runs - 1) / self.num_images
+
+    def image_variance(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Reals:
         """The variance of the difference of two groups' means that comes from the choice of images, for each pair."""
         squares = self.products[first, first] + self.products[second, second]
         spread = squares - 2 * self.products[first, second] - (self.means[first] - self.means[second]) ** 2
         spread[spread < 1e-13 * squares] = 0.0  # rounding, if the groups have equal values
         return self._per_image(spread, self.scatter[first] + self.scatter[second])
 
-    def own_image_variance(self) -> Floats:
+    def own_image_variance(self) -> Reals:
         """The variance of each group's mean that comes from the choice of images."""
         return self._per_image(self.products.diagonal() - self.means**2, self.scatter)
 
-    def _per_image(self, spread: Floats, scatter: Floats) -> Floats:
+    def _per_image(self, spread: Reals, scatter: Reals) -> Reals:
         unbiased = spread * self.num_images / max(1, self.num_images - 1)
         return np.maximum(0.0, unbiased - scatter) / self.num_images
 
@@ -92,7 +104,7 @@ class Moments:
 def measure_moments(groups: Sequence[NDArray[np.bool_] | NDArray[np.float32]]) -> Moments:
     """The moments of groups of runs, each (runs, images), of the same images in the same order. Exact for booleans."""
     num_images, num_runs = groups[0].shape[1], np.array([float(len(group)) for group in groups])
-    products, squares = np.zeros((len(groups), len(groups))), np.zeros(len(groups))
+    products, (squares, cubes) = np.zeros((len(groups), len(groups))), np.zeros((2, len(groups)))
     run_sums = [np.zeros(len(group)) for group in groups]
     for start in range(0, num_images, _CHUNK_IMAGES):
         sums = np.empty((len(groups), min(_CHUNK_IMAGES, num_images - start)))
@@ -102,16 +114,20 @@ def measure_moments(groups: Sequence[NDArray[np.bool_] | NDArray[np.float32]]) -
             run_sums[index] += values.sum(axis=1)
             squares[index] += np.square(values, out=values).sum()
         products += sums @ sums.T
+        cubes += ((sums / num_runs[:, np.newaxis]) ** 3).sum(axis=1)
     scatter = np.zeros(len(groups))
     several = num_runs > 1
     within = squares - products.diagonal() / num_runs  # 0 for a single run
     scatter[several] = (within / num_images / num_runs)[several] / (num_runs[several] - 1)
     run_means = [sums / num_images for sums in run_sums]
+    means = np.array([found.mean() for found in run_means])
+    products /= num_images * np.outer(num_runs, num_runs)
     return Moments(
         num_images=num_images,
         num_runs=num_runs,
-        means=np.array([means.mean() for means in run_means]),
-        products=products / num_images / np.outer(num_runs, num_runs),
+        means=means,
+        skew=cubes / num_images - 3 * means * products.diagonal() + 2 * means**3,
+        products=products,
         scatter=scatter,
         seed_squares=np.array([((means - means.mean()) ** 2).sum() for means in run_means]),
     )
@@ -125,6 +141,8 @@ def pair_indexes(num_groups: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def compare_all(found: Moments) -> list[Difference]:
     """The difference of accuracies of every pair, in the order of ``pair_indexes``, from the moments of ``Right``.
+
+    The p-values are corrected for the number of pairs (Holm); the intervals are not.
 
     If both groups are single runs, the p-value is McNemar's and the interval is Tango's: they concern these two runs,
     not other seeds of their configs. Otherwise the variance has a part from the images, paired, and a part from the
@@ -149,11 +167,13 @@ def compare_all(found: Moments) -> list[Difference]:
     if len(which):
         images, seeds, dof = _variances(found, first[which], second[which])
         half, p_value[which] = _t_test(value[which], images, seeds, dof)
+        none = np.zeros(1, np.int64)  # if no image tells any of the runs apart, as for two single runs
+        half = np.where(half > 0, half, tango_interval(none, none, found.num_images)[1])
         low[which], high[which] = value[which] - half, value[which] + half
         needed = _seeds_needed(found, first[which], second[which], LEVEL / len(value))
         for index, seeds_each in zip(which.tolist(), needed.tolist(), strict=True):
             seeds_needed[index] = seeds_each if seeds_each <= _MAX_SEEDS else None
-    columns = (value.tolist(), low.tolist(), high.tolist(), p_value.tolist(), quadrants, seeds_needed)
+    columns = (value.tolist(), low.tolist(), high.tolist(), holm(p_value).tolist(), quadrants, seeds_needed)
     return [Difference(*row) for row in zip(*columns, strict=True)]
 
 
@@ -176,17 +196,47 @@ def estimate_differences(found: Moments) -> list[Estimate]:
 
 
 def estimate_means(found: Moments) -> list[Estimate]:
-    """The mean of every group, over other seeds and images; of a single run, over other images only."""
+    """The mean of every group, over other seeds and images; of a single run, over other images only.
+
+    A few images have most of the loss, and most of the errors, so the interval is corrected for skewness.
+
+    P. Hall, "On the Removal of Skewness by Transformation" (1992).
+    """
     dof = np.maximum(1.0, found.num_runs - 1)
-    half, _ = _t_test(found.means, found.own_image_variance(), found.seed_squares / dof / found.num_runs, dof)
-    ends = ((found.means - half).tolist(), (found.means + half).tolist())
+    seeds = np.maximum(found.seed_squares, found.seed_floor) / dof / found.num_runs
+    images = found.own_image_variance()
+    half, _ = _t_test(found.means, images, seeds, dof)
+    deviation = np.sqrt(np.where(half > 0, images + seeds, 1.0))
+    skew = found.skew / found.num_images**2 / deviation**3  # of the mean
+
+    def end(quantile: Reals) -> list[float]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            corrected = 3 / skew * (np.cbrt(1 + skew * (quantile - skew / 6)) - 1)
+        return (found.means - deviation * np.where(np.abs(skew) < 1e-6, quantile, corrected)).tolist()
+
+    quantile = half / deviation
+    ends = (end(quantile), end(-quantile))
     return [Estimate(*row) for row in zip(found.means.tolist(), *ends, strict=True)]
 
 
+def estimate_accuracies(found: Moments) -> list[Estimate]:
+    """The accuracy of every group, from the moments of ``Right``.
+
+    The interval of a single run, and of runs that all have every image right or wrong, is Wilson's.
+    """
+    accuracies = []
+    for (mean, low, high), num_runs in zip(estimate_means(found), found.num_runs.tolist(), strict=True):
+        ends = wilson_interval(round(mean * found.num_images), found.num_images)
+        if num_runs > 1 and low < high:
+            ends = max(0.0, low), min(1.0, high)
+        accuracies.append(Estimate(mean, *ends))
+    return accuracies
+
+
 def group_interval(right: Right) -> tuple[float, float]:
-    """The 95 % interval of the mean accuracy of two or more runs (runs, images), over other seeds and images."""
-    [found] = estimate_means(measure_moments([right]))
-    return max(0.0, found.low), min(1.0, found.high)
+    """The 95 % interval of the mean accuracy of runs (runs, images), as ``estimate_accuracies`` computes it."""
+    [found] = estimate_accuracies(measure_moments([right]))
+    return found.low, found.high
 
 
 def _quadrants(found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -199,7 +249,7 @@ def _quadrants(found: Moments, first: NDArray[np.int64], second: NDArray[np.int6
 
 def _variances(
     found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[Floats, Floats, NDArray[np.float64]]:
+) -> tuple[Reals, Reals, NDArray[np.float64]]:
     """The variance of each pair's difference from the images and from the seeds, and the seeds' degrees of freedom."""
     seed, dof = _seed_variance(found, first, second)
     seeds = seed * (1 / found.num_runs[first] + 1 / found.num_runs[second])
@@ -208,13 +258,14 @@ def _variances(
 
 def _seed_variance(
     found: Moments, first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[Floats, NDArray[np.float64]]:
+) -> tuple[Reals, NDArray[np.float64]]:
     """The variance between seeds, pooled over the two groups, and its degrees of freedom, at least 1."""
     dof = np.maximum(1.0, found.num_runs[first] + found.num_runs[second] - 2)
-    return (found.seed_squares[first] + found.seed_squares[second]) / dof, dof
+    squares = found.seed_squares[first] + found.seed_squares[second]
+    return np.maximum(squares, found.seed_floor[first] + found.seed_floor[second]) / dof, dof
 
 
-def _t_test(value: Floats, images: Floats, seeds: Floats, dof: Floats) -> tuple[Floats, Floats]:
+def _t_test(value: Reals, images: Reals, seeds: Reals, dof: Reals) -> tuple[Reals, Reals]:
     """Half the widths of the 95 % intervals, and the p-values of 0, from the two parts of each variance."""
     variance = images + seeds
     effective = _satterthwaite(variance, seeds, dof)
@@ -224,7 +275,7 @@ def _t_test(value: Floats, images: Floats, seeds: Floats, dof: Floats) -> tuple[
     return half, np.where(sure, (value == 0).astype(np.float64), t_tails(statistic, effective))
 
 
-def _satterthwaite(variance: Floats, seeds: Floats, dof: Floats) -> Floats:
+def _satterthwaite(variance: Reals, seeds: Reals, dof: Reals) -> Reals:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(seeds > 0, dof * (variance / seeds) ** 2, np.inf)
 

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from cnn_trainer.evaluation.scores import Z_975
 
 ImageCounts = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Reals = NDArray[np.float64]
 
 _NORMAL_DOF = 1000.0  # from here on, Student's t differs from the normal distribution by less than 0.1 %
 _log_gamma = np.vectorize(math.lgamma, otypes=[np.float64])
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
-def mcnemar(only_first: ImageCounts, only_second: ImageCounts) -> Floats:
+def mcnemar(only_first: ImageCounts, only_second: ImageCounts) -> Reals:
     """McNemar's exact p-values, two-sided: each image that only one of two runs has right is a toss of a fair coin.
 
     Q. McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions" (1947).
@@ -37,7 +37,7 @@ def mcnemar(only_first: ImageCounts, only_second: ImageCounts) -> Floats:
     return np.minimum(1.0, 2 * np.exp(log_term) * total)
 
 
-def tango_interval(only_first: ImageCounts, only_second: ImageCounts, num_images: int) -> tuple[Floats, Floats]:
+def tango_interval(only_first: ImageCounts, only_second: ImageCounts, num_images: int) -> tuple[Reals, Reals]:
     """The 95 % score intervals of the differences between two proportions of the same images, for each pair.
 
     T. Tango, "Equivalence Test and Confidence Interval for the Difference in Proportions for the Paired-Sample Design"
@@ -47,7 +47,7 @@ def tango_interval(only_first: ImageCounts, only_second: ImageCounts, num_images
     found, where = np.unique(only_first * (n + 1) + only_second, return_inverse=True)  # many pairs have equal counts
     b, c = found // (n + 1), found % (n + 1)
 
-    def statistic(difference: Floats) -> Floats:
+    def statistic(difference: Reals) -> Reals:
         linear = -b - c + (2 * n - b + c) * difference
         root = np.sqrt(linear**2 + 8 * n * c * difference * (1 - difference))
         variance = n * ((root - linear) / (2 * n) + difference * (1 - difference))
@@ -61,7 +61,7 @@ def tango_interval(only_first: ImageCounts, only_second: ImageCounts, num_images
     return low[where], high[where]
 
 
-def _bisect(is_beyond: Callable[[Floats], NDArray[np.bool_]], low: Floats, high: Floats) -> Floats:
+def _bisect(is_beyond: Callable[[Reals], NDArray[np.bool_]], low: Reals, high: Reals) -> Reals:
     """Where ``is_beyond`` turns from False to True between ``low`` and ``high``."""
     for _ in range(60):
         middle = (low + high) / 2
@@ -70,7 +70,7 @@ def _bisect(is_beyond: Callable[[Floats], NDArray[np.bool_]], low: Floats, high:
     return high
 
 
-def t_tails(statistic: Floats, dof: Floats) -> Floats:
+def t_tails(statistic: Reals, dof: Reals) -> Reals:
     """The probabilities that Student's t is at least as far from 0 as each ``statistic``, which is not negative.
 
     The incomplete beta function I(x; dof / 2, 1 / 2) at x = dof / (dof + statistic ** 2), by its continued fraction:
@@ -94,7 +94,7 @@ def t_tails(statistic: Floats, dof: Floats) -> Floats:
     return tails
 
 
-def _beta_fraction(x: Floats, a: Floats, b: Floats) -> Floats:
+def _beta_fraction(x: Reals, a: Reals, b: Reals) -> Reals:
     """The continued fraction of the incomplete beta function, by Lentz's method."""
     c, d = np.ones(x.shape), 1 / (1 - (a + b) * x / (a + 1))
     value = d
@@ -110,7 +110,7 @@ def _beta_fraction(x: Floats, a: Floats, b: Floats) -> Floats:
     return value
 
 
-def t_quantile(dof: Floats, level: float = 0.05) -> Floats:
+def t_quantile(dof: Reals, level: float = 0.05) -> Reals:
     """The values that Student's t exceeds, up or down, with the probability ``level``. ``dof`` is at least 1.
 
     Newton's method for the logarithm of the tails as a function of the logarithm of t, which is concave: from the
@@ -132,7 +132,7 @@ def t_quantile(dof: Floats, level: float = 0.05) -> Floats:
     return found[where]
 
 
-def holm(p_values: Floats) -> Floats:
+def holm(p_values: Reals) -> Reals:
     """The p-values corrected for their number, in the same order: the chance of any false finding stays at the level.
 
     S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure" (1979).

@@ -48,9 +48,6 @@ def report(
     from cnn_trainer.machine.facts import install_command
 
     try:
-        from cnn_trainer.report import draw
-
-        draw.start_drawing()
         from cnn_trainer.report import publish, subject
     except ImportError as error:
         remedy = f"install what report needs with: {install_command('cnn-trainer[report]')}"

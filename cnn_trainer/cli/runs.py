@@ -215,6 +215,8 @@ def runs_rank(
     found = rank_runs(run_dirs, split, by_seed=group == "seed", skip=not runs)
     if as_json:
         print_json(ranking.ranking_as_json(found))
+    elif not found.boards:
+        say(f"no runs in {runs_dir} have a score")
     else:
         print_lines(ranking.describe_ranking(found, stdout_width(), is_own_choice=split is not None))
 

@@ -17,7 +17,7 @@ from cnn_trainer.runs.records import BrierScore, Calibration, CoveragePoint, Tem
 COVERAGES = (500, 700, 800, 900, 950, 980, 990, 995, 1000)
 """The coverages at which the error is recorded, in thousandths."""
 
-_HOTTEST, _COLDEST = 0.01, 100.0  # inverse temperatures between which the best is looked for
+_HOTTEST, _COLDEST = 0.001, 1000.0  # inverse temperatures between which the best is looked for
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,7 @@ def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.integer]
         share = int(is_class.sum()) / num_examples
         if share:
             column = probabilities[:, label]
-            kept = (
-                column >= column[is_class].min()
-            )  # below, no example is of this class, and neither is the fit above 0
+            kept = column >= column[is_class].min()  # below, no example is of this class, so the fit is 0
             counts, successes = pool_adjacent_violators(column[kept], is_class[kept])
             recalibrated += float((successes * (counts - successes) / counts).sum()) / num_examples
         uncertainty += share * (1 - share)
@@ -144,7 +142,7 @@ def _merged(
 
 
 def fit_temperature(log_probabilities: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
-    """The temperature that minimises the negative log likelihood of a split, between 0.01 and 100; 1 if there is none.
+    """The temperature, from 0.001 to 1000, that minimises the negative log likelihood of a split; 1 if there is none.
 
     Logits, here log probabilities (examples, classes), are divided by it (C. Guo et al., On Calibration of Modern
     Neural Networks, 2017). The likelihood is convex in the inverse temperature, so its derivative has one root, which

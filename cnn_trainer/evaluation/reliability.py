@@ -165,17 +165,22 @@ def _interval(bins: Bins, normal: Floats) -> tuple[float, float]:
     observed one, or a more distant one, with a probability of 2.5 % or more on each side (C.-S. Chuang and T. L. Lai,
     Hybrid Resampling Methods for Confidence Intervals, 2000). The number of right predictions in a bin is taken to be
     normal; for the upper limit its variance is that of Agresti and Coull (1998), which does not vanish if no prediction
-    is wrong. With 1,000 examples or more, between 93 and 100 % of intervals hold the true value; with 100, if only two
-    or three predictions are wrong, fewer do: about 80 %.
+    is wrong. In simulations, 93 to 100 % of intervals hold the true value, but only about 80 % if one or two
+    predictions are wrong, as of 100 examples of MNIST.
     """
     gaps, counts = bins.right - bins.expected, bins.counts
     weights = bins.variances + 0.01  # a bin can be moved even if its confidences are all 1
     signs = np.where(gaps > 0, 1.0, -1.0)
 
     def at(move: float) -> Floats:
-        """The gaps if all are moved towards 0, or away from it, in proportion to their variances."""
-        moved = signs * np.maximum(np.abs(gaps) - move * weights, 0.0)
-        return np.clip(moved, -bins.expected, counts - bins.expected)
+        """The gaps if all are moved towards 0, or away from it, in proportion to their variances.
+
+        A gap that would make more predictions right than there are, or fewer than none, is one to the other side.
+        """
+        most = np.maximum(bins.expected, counts - bins.expected)
+        moved = signs * np.clip(np.abs(gaps) - move * weights, 0.0, most)
+        is_possible = np.abs(moved + bins.expected - counts / 2) <= counts / 2
+        return np.where(is_possible, moved, -moved)
 
     def shown(centre: Floats, variances: Floats) -> Floats:
         return np.abs(centre + normal * np.sqrt(variances)).sum(axis=1)

@@ -8,7 +8,6 @@ page. Text and lines have the colour of the page's text, and the marks that of t
 import json
 import re
 from collections.abc import Sequence
-from threading import Thread
 from typing import Any
 from xml.etree import ElementTree
 
@@ -52,12 +51,6 @@ _SVG = "http://www.w3.org/2000/svg"
 _LEFT_OUT = re.compile(r"role|class|pointer-events|aria-.*|version")
 
 
-def start_drawing() -> None:
-    """Start the engine inside vl-convert in the background, which takes half a second, while there is other work."""
-    # The thread ends with the program, so that it does not delay an error.
-    Thread(target=draw, args=({"mark": "point", "data": {"values": []}}, ""), daemon=True).start()
-
-
 def draw(spec: dict[str, Any], words: str, *, width: int = WIDTH, height: int = HEIGHT) -> Markup:
     """Draw a specification.
 
@@ -69,7 +62,8 @@ def draw(spec: dict[str, Any], words: str, *, width: int = WIDTH, height: int = 
     """
     size = {"width": width, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
     config = {**_CONFIG, **spec.pop("config", {})}
-    # Nothing may be fetched, whatever the specification says.
+    # Nothing may be fetched, whatever the specification says. The first call takes 0.4 seconds; to make one before in a
+    # thread saves nothing, because vl-convert keeps the interpreter's lock (2026-11-25).
     drawn = vl_convert.vegalite_to_svg(
         {**spec, **size, "config": config},
         vl_version=VEGA_LITE_VERSION,

@@ -69,7 +69,9 @@ def rung_lines(epochs: Sequence[int], trials: Sequence[TrialLine], measure: Meas
     ]
     x: dict[str, Any] = {"field": "epochs", "type": "ordinal", "title": "compared after epochs"}
     x |= {"sort": None, "scale": {"domain": list(map(str, epochs))}, "axis": {"labelAngle": 0}}
-    y = {"field": "value", "type": "quantitative", "scale": {"zero": False}, "title": f"validation {measure}"}
+    y: dict[str, Any] = {"field": "value", "type": "quantitative", "title": f"validation {measure}"}
+    is_log = measure == "loss" and min(value for one in trials for value in one.values) > 0
+    y["scale"] = {"type": "log", "nice": False, "padding": 12} if is_log else {"zero": False}
     encoding = {"x": x, "y": {**y, "axis": {"format": MEASURE_FORMATS[measure]}}, "detail": {"field": "trial"}}
     layers = [
         {
@@ -130,7 +132,7 @@ def parallel_coordinates(axes: Sequence[ParallelAxis], trials: Sequence[TrialLin
             "mark": {"type": "text", "baseline": "top"},
             "encoding": text,
         },
-        {"data": {"values": ticks}, "mark": {"type": "text", "align": "left", "dx": 5}, "encoding": text},
+        {"data": {"values": ticks}, "mark": {"type": "text", "align": "left", "dx": 5, "dy": -7}, "encoding": text},
     ]
     spec = {"data": {"values": rows}, "encoding": {"x": x, "y": y}, "layer": layers}
     words = f"{count(len(trials), 'trial')} across {', '.join(axis.name for axis in axes)}."

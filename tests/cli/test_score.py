@@ -5,7 +5,15 @@ import pytest
 
 from cnn_trainer.cli.score import headline, score_lines
 from cnn_trainer.evaluation.scores import class_scores
-from cnn_trainer.runs.records import EvaluationRecord
+from cnn_trainer.runs.records import (
+    BrierScore,
+    Calibration,
+    CalibrationError,
+    CoveragePoint,
+    EvaluationRecord,
+    ReliabilityBin,
+    Temperature,
+)
 
 CLOTHES = ["T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 
@@ -28,6 +36,36 @@ def scored(matrix, names, **more):
         "evaluated_at": "2026-11-23T22:50:01Z",
     }
     return EvaluationRecord(**given | more)
+
+
+def calibrated(gap=None, temperature=None):
+    """A calibration with plain figures; with a temperature, if one is given."""
+    error = CalibrationError(
+        error=0.0123, interval=[0.008, 0.0169], chance_mean=0.004, chance_limit=0.006, num_draws=2000, seed=0
+    )
+    best = temperature and Temperature(
+        temperature=temperature,
+        validation_images_sha256="3" * 64,
+        validation_loss_before=0.3,
+        validation_loss=0.2,
+        negative_log_likelihood=0.21,
+        calibration_error=error,
+    )
+    one = ReliabilityBin(
+        low=0.8, high=0.9, num_examples=100, confidence=0.85, accuracy=0.9, chance_low=0.8, chance_high=0.95
+    )
+    return Calibration(
+        negative_log_likelihood=0.25,
+        brier=BrierScore(score=0.1, miscalibration=0.02, discrimination=0.5, uncertainty=0.58),
+        confidence=0.912,
+        confidence_gap=gap,
+        calibration_error=error,
+        bins=[one],
+        band_coverage=0.951,
+        temperature=best,
+        coverage=[CoveragePoint(coverage=1.0, error=0.1, min_confidence=0.8)],
+        coverage_area=0.05,
+    )
 
 
 def mixed(size, right=90):
@@ -74,11 +112,33 @@ def test_a_class_that_the_split_lacks_is_named():
 @pytest.mark.parametrize("width", [40, 50, 80, 120])
 @pytest.mark.parametrize("names", [[str(number) for number in range(10)], CLOTHES], ids=["digits", "clothes"])
 def test_every_line_fits_the_terminal(names, width):
-    lines = score_lines(scored(mixed(10), names), width)
+    lines = score_lines(scored(mixed(10), names, calibration=calibrated("over-confident", 1.4)), width)
     assert lines[0].startswith("test accuracy 90.00%")
     assert max(map(len, lines[:-1])) <= width  # the last is a digest
     assert "misread: 100 of 1,000 test images" in lines
     assert f"  {names[0]} read as {names[3]}: 10 times" in lines
+
+
+@pytest.mark.parametrize("gap", ["over-confident", "under-confident", None])
+def test_how_far_probabilities_can_be_relied_on_is_said_in_two_lines(gap):
+    lines = score_lines(scored(mixed(10), CLOTHES, calibration=calibrated(gap)), None)
+    assert lines[3:6] == [
+        f"mean confidence 91.20%, accuracy 90.00%: {gap or 'no more apart than by chance'}",
+        "expected calibration error 1.23% (95 % interval 0.80% to 1.69%); "
+        "a perfectly calibrated model has up to 0.60% by chance",
+        "",
+    ]
+
+
+def test_a_temperature_is_said_if_it_is_not_1():
+    for temperature in None, 1.0:
+        found = scored(mixed(10), CLOTHES, calibration=calibrated(None, temperature))
+        assert not [line for line in score_lines(found, None) if "temperature" in line]
+    lines = score_lines(scored(mixed(10), CLOTHES, calibration=calibrated(None, 1.3456)), None)
+    assert lines[5] == (
+        "with the temperature 1.35, which fits the validation split best, the negative log likelihood is 0.2100 "
+        "instead of 0.2500"
+    )
 
 
 def test_the_matrix_is_under_names_if_they_fit_else_under_numbers_else_without_the_diagonal():

@@ -158,7 +158,10 @@ STRANGERS: dict[str, Callable[[Path, Path], None]] = {
         for name in ("weights.safetensors", "model.keras", "checkpoints", "config.yaml")
     },
     **{f"a link for {name}": link(name) for name in ("metrics.jsonl", "run.json", "evaluation.json", ".lock")},
-    **{f"a link for {name}": link(name) for name in ("predictions.csv", ".tmp-run.json-1-00000000")},
+    **{
+        f"a link for {name}": link(name)
+        for name in ("predictions.csv", "probabilities.safetensors", ".tmp-run.json-1-00000000")
+    },
     "a lock that is another name of a file": hard_linked_lock,
     "names that climb": climbing_names,
     "headers of huge shapes": huge_header,

@@ -33,9 +33,11 @@ RUN_FILES = {
     "metrics.jsonl",
     "model.keras",
     "predictions.csv",
+    "probabilities.safetensors",
     "run.json",
     "weights.safetensors",
 }
+SCORE_FILES = {"evaluation.json", "predictions.csv", "probabilities.safetensors"}
 METRICS_KEYS = [
     "epoch",
     "step",
@@ -192,7 +194,7 @@ def test_the_config_of_a_run_repeats_it_to_the_bit(cnn_train, small_config, tmp_
     other = cnn_train("train", first.run / "config.yaml", "--set", "seed=2", "--json", cwd=tmp_path)
     assert second.json["weights_sha256"] == first.json["weights_sha256"] != other.json["weights_sha256"]
     assert second.json["test_loss"] == first.json["test_loss"]
-    for name in ("predictions.csv", "weights.safetensors"):
+    for name in ("predictions.csv", "probabilities.safetensors", "weights.safetensors"):
         assert (tmp_path / first.run / name).read_bytes() == (tmp_path / second.run / name).read_bytes()
     configs = [yaml.safe_load((tmp_path / answer.run / "config.yaml").read_text()) for answer in (first, second)]
     assert configs[0] == configs[1]
@@ -454,7 +456,7 @@ def test_a_test_split_that_breaks_while_a_run_trains_leaves_the_result(small_con
     record = read_json(run_dir / "run.json")
     assert (record["status"], record["epochs_done"]) == ("failed", 2)
     digest = record["weights_sha256"]
-    assert {path.name for path in run_dir.iterdir()} == RUN_FILES - {"evaluation.json", "predictions.csv"}
+    assert {path.name for path in run_dir.iterdir()} == RUN_FILES - SCORE_FILES
 
     np.savez(path, **strokes)
     scores = cnn_train("evaluate", run_dir, "--json")
