@@ -64,6 +64,10 @@ def test_another_file_is_not_replaced(cnn_train, run):
     assert answer.code == 6
     assert "config.yaml: is already there, and is not a report; choose another file with --output FILE" in answer.err
     assert (run / "config.yaml").read_text().startswith("# The config")
+    (run / "report.html").write_text("<!doctype html>\n<title>My own page</title>\n")
+    assert cnn_train("report", run).code == 6
+    assert "My own page" in (run / "report.html").read_text()
+    (run / "report.html").unlink()
     (run / "report.html").symlink_to("run.json")
     assert cnn_train("report", run).code == 6
     assert read_json(run / "run.json")["name"] == "digits"
