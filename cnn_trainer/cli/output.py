@@ -37,7 +37,7 @@ def say(*lines: str) -> None:
     _write_lines(sys.stderr, lines)
 
 
-def draw(lines: Iterable[str]) -> None:
+def say_drawn(lines: Iterable[str]) -> None:
     """Print lines that we drew ourselves to the terminal of stderr, with their escape sequences."""
     _write(sys.stderr, "".join(f"{line}\n" for line in lines))
 
