@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cnn_trainer.cli import app
-from cnn_trainer.cli.output import printable
 from cnn_trainer.errors import CnnTrainError, DataError
+from cnn_trainer.machine.terminal import printable
 
 
 def invoke(*words):
@@ -56,6 +56,10 @@ def settings(*overrides):
 
 def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps({**read_json(path), **changes}))
 
 
 def read_metrics(run_dir):

@@ -1,4 +1,4 @@
-"""``cnn-train runs``: lists, shows and compares runs. It only reads, and trusts nothing that it reads."""
+"""``cnn-train runs``: lists, shows, compares and ranks runs. It only reads, and trusts nothing that it reads."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cnn_trainer.runs.details import RunDetails, RunSummary
     from cnn_trainer.runs.records import EpochMetrics, RunRecord
 
-app = typer.Typer(no_args_is_help=True, help="List, show and compare runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, compare and rank runs.")
 
 _SHOWN_EPOCHS = 20
 _SHOWN_REASONS = 10
@@ -176,6 +176,49 @@ def runs_compare(
         print_lines(comparison.describe_comparison(found, stdout_width()))
     if min_difference is not None:
         comparison.require_difference(found, min_difference)
+
+
+@app.command("rank")
+def runs_rank(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN...]",
+            help="Runs: run directories, names under the runs directory, or latest. By default, all that have a score.",
+            autocompletion=offer_runs,
+            show_default=False,
+        ),
+    ] = None,
+    group: Annotated[
+        Literal["seed", "none"],
+        typer.Option(help="seed: runs that differ only in their seed are one row. none: every run is a row."),
+    ] = "seed",
+    split: Annotated[
+        Literal["validation", "test"] | None,
+        typer.Option(
+            help="The split that the runs were scored on.",
+            show_default="validation if all runs have a score on the same validation images, else test",
+        ),
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Rank runs by their accuracy, in tiers: those that cannot be told apart stand together.
+
+    In 95 of 100 such tables, every difference between tiers is real. Only saved scores are read.
+    """
+    from cnn_trainer.analysis.rank import rank_runs
+    from cnn_trainer.cli import ranking
+    from cnn_trainer.runs import paths
+
+    run_dirs = [paths.resolve_run(run, runs_dir) for run in runs] if runs else paths.run_dirs(runs_dir)
+    found = rank_runs(run_dirs, split, by_seed=group == "seed", skip=not runs)
+    if as_json:
+        print_json(ranking.ranking_as_json(found))
+    elif not found.boards:
+        say(f"no runs in {runs_dir} have a score")
+    else:
+        print_lines(ranking.describe_ranking(found, stdout_width(), is_own_choice=split is not None))
 
 
 def _details_as_json(details: "RunDetails") -> dict[str, object]:

@@ -19,7 +19,7 @@ from cnn_trainer.cli.options import (
     RunArgument,
     RunsDir,
 )
-from cnn_trainer.cli.output import draw, next_step, print_json, say, shown_download, warn, with_overrides
+from cnn_trainer.cli.output import next_step, print_json, say, say_drawn, shown_download, warn, with_overrides
 from cnn_trainer.errors import UsageError, count
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _say_outcome(outcome: "RunOutcome", quiet: bool, as_json: bool) -> None:
     from cnn_trainer.runs import store
 
     if not quiet:
-        draw(curves.curve_lines(store.read_metrics(store.open_run(Path(outcome.run)))))
+        say_drawn(curves.curve_lines(store.read_metrics(store.open_run(Path(outcome.run)))))
         if evaluation := store.read_evaluation(Path(outcome.run)):
             say(*score.headline(evaluation, tables.stderr_width()))
         say(*words.outcome(outcome))

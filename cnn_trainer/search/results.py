@@ -5,7 +5,9 @@ import statistics
 from collections.abc import Sequence
 from itertools import combinations
 
-from cnn_trainer.analysis.difference import t_quantile
+import numpy as np
+
+from cnn_trainer.analysis.distributions import t_quantile
 from cnn_trainer.config.load import change_experiment, dump_config
 from cnn_trainer.errors import CheckFailedError, RunDirectoryError, count, raised_as
 from cnn_trainer.runs import store
@@ -89,7 +91,7 @@ def _finalist(search: Search, trial: int, scores: Sequence[float]) -> Finalist:
     mean = statistics.fmean(values) if values else None
     interval = None
     if mean is not None and len(values) > 1:
-        half = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+        half = float(t_quantile(np.array([len(values) - 1.0]))[0]) * statistics.stdev(values) / math.sqrt(len(values))
         interval = [mean - half, mean + half]
     return Finalist(trial=trial, values=values, num_diverged=len(scores) - len(values), mean=mean, interval=interval)
 

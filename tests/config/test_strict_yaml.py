@@ -302,3 +302,29 @@ def test_mutated_configs_are_each_refused_with_a_line_or_are_valid(tmp_path: Pat
             file.write_text(dump_config(experiment), encoding="utf-8")
             assert load_config(file).experiment == experiment
     assert 0.05 < num_valid / NUM_MUTATED < 0.95, "the mutations are to hit and to miss"
+
+
+def test_libyaml_and_pyyaml_read_simple_text_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(1)  # noqa: S311 -- the same cases every time
+    words = ["", " 1", " 1e-3", " .5", " -2.", " a.b/c-d", " true", " null", " no", " 0x1F", " 1_000", " 12:30", " '1'"]
+    starts = ["", "  ", "    ", "- ", "  - ", "    - ", " "]
+
+    def line() -> str:
+        key = rng.choice(["a:", "b:", "c_2:", "-", "#"])
+        return rng.choice(starts) + key + rng.choice(words)
+
+    def outcome(text: str) -> object:
+        try:
+            return read_text(text, "f.yaml")
+        except ConfigError as error:
+            return error.lines()
+
+    texts = ["".join(f"{line()}\n" for _ in range(rng.randint(1, 7))) for _ in range(4000)]
+    texts += [dump_config(load_config(path).experiment) for path in sorted(CONFIGS.glob("*.yaml"))]
+    simple = [text for text in texts if strict_yaml._SIMPLE.fullmatch(text)]
+    assert len(simple) > 300
+    assert dump_config(load_config(CONFIGS / "mnist.yaml").experiment) in simple
+    fast = list(map(outcome, simple))
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    assert list(map(outcome, simple)) == fast
+    assert sum(isinstance(found, strict_yaml.Document) for found in fast) > 100
