@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnn_trainer.analysis.compare import compare_runs
 from cnn_trainer.cli.tables import table
+from cnn_trainer.report.charts import IntervalRow, interval_rows
 from cnn_trainer.runs import paths, store
 
 PROGRAM = [sys.executable, "-m", "cnn_trainer"]
@@ -37,6 +39,11 @@ HEADING = (
     "sd in points",
     "hard ones read",
 )
+
+LABELS = {
+    "plain": "no remedy", "more": "4 times the images", "simpler": "simpler network", "l1": "L1 penalty",
+    "l2": "L2 penalty", "dropout": "Dropout", "augmentation": "augmentation", "stopping": "early stopping",
+}  # fmt: skip
 
 CANDIDATES: dict[str, dict[str, tuple[str, ...]]] = {
     "plain": {"": ()},
@@ -70,7 +77,11 @@ def main() -> None:
     """Choose the strengths, train everything, and compare each remedy with the plain network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/against-overfitting"), metavar="DIR")
-    runs_dir = parser.parse_args().runs_dir
+    parser.add_argument(
+        "--pictures", type=Path, default=Path(), metavar="DIR", help="where to draw the test accuracies"
+    )
+    arguments = parser.parse_args()
+    runs_dir = arguments.runs_dir
     chosen = choose(runs_dir)
     for size in EPOCHS:
         groups = groups_for(size, chosen)
@@ -83,6 +94,7 @@ def main() -> None:
         always = set.intersection(*(found for group in wrong.values() for found in group))
         say(f"{len(always)} test images are misread by all {len(everything)} runs")
         run([*PROGRAM, "runs", "compare", *map(str, everything)])
+        draw(trained, size, arguments.pictures / f"against-overfitting-{size}.svg")
 
 
 def choose(runs_dir: Path) -> dict[str, tuple[str, ...]]:
@@ -148,6 +160,18 @@ def misread(run_dir: Path) -> set[int]:
     """The indexes of the test images that a run classified wrongly."""
     lines = (run_dir / paths.predictions_file("test")).read_text(encoding="utf-8").splitlines()[1:]
     return {index for index, row in enumerate(csv.DictReader(lines)) if row["label"] != row["prediction"]}
+
+
+def draw(trained: dict[str, list[Path]], size: int, file: Path) -> None:
+    """Draw the mean test accuracy of each group with its interval."""
+    rows = []
+    for name, run_dirs in trained.items():
+        found = compare_runs(run_dirs, "test").groups[0]
+        rows.append(IntervalRow(LABELS[name.partition("-")[2]], found.accuracy, found.low, found.high))
+    chart = interval_rows(rows, f"test accuracy, {size:,} training images", "accuracy")
+    head, _, body = str(chart).partition(">")  # fit for a page; a file needs its namespace and its colours
+    style = "svg { background: white; color: black; font-family: sans-serif; --chart-1: #0072b2 }"
+    file.write_text(f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{body}\n', encoding="utf-8")
 
 
 def run(command: Sequence[str], stdout: int | None = None) -> str:
