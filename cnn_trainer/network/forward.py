@@ -103,9 +103,8 @@ def layers_of_image(model: Cnn | Mlp, weights: Mapping[str, NDArray[Any]], image
     dtype = weights["probabilities/kernel"].dtype
     values = image.astype(dtype) * dtype.type(1 / 255)
     activate = _FUNCTIONS[model.activation]
-    for name, kernel, pool, _ in _blocks(model):
-        windows = _windows(values, kernel, model.padding)  # type: ignore[union-attr]
-        values = np.tensordot(windows, weights[f"{name}/kernel"], ([3, 4, 2], [0, 1, 2]))
+    for name, _, pool, _ in _blocks(model):
+        values = _convolve(values, weights[f"{name}/kernel"], model.padding)  # type: ignore[union-attr]
         values = activate(_shifted(values, name, weights))
         yield Layer(name, values)
         values = _max_pool(values, pool)
@@ -119,13 +118,18 @@ def layers_of_image(model: Cnn | Mlp, weights: Mapping[str, NDArray[Any]], image
     yield Layer("probabilities", shares / shares.sum())
 
 
-def _windows(values: LayerValues, kernel: int, padding: str) -> LayerValues:
-    """The window of each output: (rows, columns, channels, kernel, kernel). An even kernel pads more at the end."""
+def _convolve(values: LayerValues, kernel: LayerValues, padding: str) -> LayerValues:
+    """The convolution with a kernel (side, side, channels, filters). An even side pads more at the end."""
+    side = kernel.shape[0]
+    rows, columns = convolved((values.shape[0], values.shape[1]), (side, side), padding)
     if padding == "same":
-        before = (kernel - 1) // 2
-        edges = (before, kernel - 1 - before)
+        before = (side - 1) // 2
+        edges = (before, side - 1 - before)
         values = np.pad(values, (edges, edges, (0, 0)))
-    return np.lib.stride_tricks.sliding_window_view(values, (kernel, kernel), axis=(0, 1))
+    sums = np.zeros((rows, columns, kernel.shape[3]), values.dtype)
+    for row, column in np.ndindex(side, side):
+        sums += values[row : row + rows, column : column + columns] @ kernel[row, column]
+    return sums
 
 
 def _shifted(values: LayerValues, name: str, weights: Mapping[str, NDArray[Any]]) -> LayerValues:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cnn_trainer import data
 from cnn_trainer.config.schema.data import Mnist, MnistLike
 from cnn_trainer.data import places
+from cnn_trainer.data.splits import SplitName
 from cnn_trainer.errors import CnnTrainError, DataError, RunDirectoryError
 from cnn_trainer.evaluation.evaluate import missing_data
 from cnn_trainer.evaluation.predictions import Predictions, read_predictions
@@ -26,11 +27,13 @@ class Examples:
     """The examples of the scored split: images in its order, and what the run says about them.
 
     Attributes:
+        split: Its name.
         images: uint8 (examples, height, width, channels).
         predictions: Their labels and probabilities.
         sprite: The images of the page.
     """
 
+    split: SplitName
     images: NDArray[np.uint8]
     predictions: Predictions
     sprite: Sprite
@@ -87,6 +90,7 @@ def _adds_up(run: Run, evaluation: EvaluationRecord) -> bool:
         and min(map(min, matrix)) >= 0
         and [score.support for score in evaluation.classes] == list(map(sum, matrix))
         and sum(map(sum, matrix)) == evaluation.num_examples
+        and sum(row[label] for label, row in enumerate(matrix)) == round(evaluation.accuracy * evaluation.num_examples)
         and len(evaluation.accuracy_interval) == 2
     )
 
@@ -109,7 +113,7 @@ def _read_examples(run: Run, evaluation: EvaluationRecord, data_path: Path | Non
         problem = f"does not hold the {evaluation.split} images that the run was scored on"
         remedy = "name the place of the right ones with --data PATH"
         raise DataError(problem, place=data_path or run.record.data.location, remedy=remedy)
-    return Examples(split.images, predictions, Sprite(split.images))
+    return Examples(evaluation.split, split.images, predictions, Sprite(split.images))
 
 
 def _read_split(run: Run, evaluation: EvaluationRecord, data_path: Path | None) -> data.Split:

@@ -7,6 +7,8 @@ from cnn_trainer.report.context import Context
 from cnn_trainer.report.page import PageSection, fill
 from cnn_trainer.runs.records import EpochMetrics
 
+_MAX_ROWS = 200  # epochs in the table
+
 
 def curves_section(context: Context) -> PageSection | None:
     """Every epoch; None before the end of the first one."""
@@ -20,7 +22,9 @@ def curves_section(context: Context) -> PageSection | None:
         ("Accuracy", learning_curves(_series(metrics, "accuracy"), "accuracy", result_epoch=best)),
         ("Learning rate", learning_curves([rates], "learning rate")),
     ]
-    html = fill("curves.html", metrics=metrics, charts=charts, is_validated=is_validated)
+    html = fill(
+        "curves.html", metrics=metrics[-_MAX_ROWS:], total=len(metrics), charts=charts, is_validated=is_validated
+    )
     return PageSection("curves", "Training", html)
 
 

@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from cnn_trainer.evaluation.predictions import worst_first
 from cnn_trainer.report.context import Context, Examples
 from cnn_trainer.report.page import PageSection, fill
 
-_SHOWN = 30
+_SHOWN = 32
 _SIDE = 68  # the longer side of an image on the page, in CSS pixels
 
 
@@ -61,32 +63,24 @@ def make_tiles(context: Context, examples: Examples, indexes: Iterable[int]) -> 
 
 
 def worst_section(context: Context) -> PageSection | None:
-    """The misread examples with the largest losses; None without examples, or if none is misread."""
-    if context.examples is None:
-        return None
-    found = context.examples.predictions
-    order = worst_first(found)
-    wrong = order[found.predictions[order] != found.labels[order]]
-    if not len(wrong):
-        return None
-    tiles = make_tiles(context, context.examples, wrong[:_SHOWN])
-    html = fill("gallery.html", tiles=tiles, kind="worst", total=len(wrong), split=_split(context))
-    return PageSection("worst", "Worst losses", html)
+    """The wrongly classified examples with the largest losses; None without examples, or if there are none."""
+    html = _gallery(context, is_right=False)
+    return PageSection("worst", "Worst losses", html) if html else None
 
 
 def uncertain_section(context: Context) -> PageSection | None:
-    """The examples that are read correctly with the least certainty; None without examples, or if there is none."""
+    """The correctly classified examples with the lowest probabilities; None without examples, or if there are none."""
+    html = _gallery(context, is_right=True)
+    return PageSection("uncertain", "Right, but least certain", html) if html else None
+
+
+def _gallery(context: Context, is_right: bool) -> Markup:
     if context.examples is None:
-        return None
+        return Markup()
     found = context.examples.predictions
     order = worst_first(found)
-    right = order[found.predictions[order] == found.labels[order]]
-    if not len(right):
-        return None
-    tiles = make_tiles(context, context.examples, right[:_SHOWN])
-    html = fill("gallery.html", tiles=tiles, kind="uncertain", total=len(right), split=_split(context))
-    return PageSection("uncertain", "Right, but least certain", html)
-
-
-def _split(context: Context) -> str:
-    return context.evaluation.split if context.evaluation else ""
+    chosen = order[(found.predictions[order] == found.labels[order]) == is_right]
+    if not len(chosen):
+        return Markup()
+    tiles = make_tiles(context, context.examples, chosen[:_SHOWN])
+    return fill("gallery.html", tiles=tiles, is_right=is_right, total=len(chosen), split=context.examples.split)

@@ -24,7 +24,8 @@ from cnn_trainer.runs.paths import WEIGHTS_FILE
 from cnn_trainer.runs.store import Run
 
 _MAX_PARTS = 64  # filters, units or maps that a picture shows
-_MAX_PRODUCTS = 2_000_000_000  # multiply-adds for one image, about a second of work
+_MAX_PRODUCTS = 2_000_000_000  # multiply-adds for one image
+_MAX_VALUES = 10_000_000  # of one layer
 _COLUMNS = 16
 _GAP = 1
 
@@ -59,17 +60,22 @@ def layers_section(context: Context) -> PageSection | None:
         problem = error
     else:
         pictures.append(_filters(run, weights))
-        if context.examples:
-            shape = ImageShape(*run.record.data.image_shape)
-            products = sum(layer.products for layer in layer_sizes(run.experiment.model, shape))
-            is_too_large = products > _MAX_PRODUCTS
+        is_too_large = _is_too_large(run)
         if context.examples and not is_too_large:
             index = int(worst_first(context.examples.predictions)[0])
             [tile] = make_tiles(context, context.examples, [index])
             layers = layers_of_image(run.experiment.model, weights, context.examples.images[index])
-            pictures += _activations(layers)
+            with np.errstate(all="ignore"):  # weights may be large enough to overflow
+                pictures += _activations(layers)
     html = fill("layers.html", pictures=pictures, tile=tile, problem=problem, is_too_large=is_too_large)
     return PageSection("network", "Inside the network", html)
+
+
+def _is_too_large(run: Run) -> bool:
+    """Whether the activations of one image would take more than about a second or 200 MB."""
+    layers = list(layer_sizes(run.experiment.model, ImageShape(*run.record.data.image_shape)))
+    products, values = sum(layer.products for layer in layers), max((layer.values for layer in layers), default=0)
+    return products > _MAX_PRODUCTS or values > _MAX_VALUES
 
 
 def _read_weights(run: Run) -> dict[str, NDArray[Any]]:
@@ -89,11 +95,11 @@ def _filters(run: Run, weights: Mapping[str, NDArray[Any]]) -> LayerPicture:
     """The kernels of the first layer, as images of the size that they look at."""
     height, width, channels = run.record.data.image_shape
     name, kernel = next((name.partition("/")[0], array) for name, array in weights.items() if name.endswith("/kernel"))
-    if kernel.ndim == 2:  # a dense layer looks at the whole image
+    noun = "filter" if kernel.ndim == 4 else "unit"
+    if noun == "unit":  # a dense layer looks at the whole image
         kernel = kernel.reshape(height, width, channels, -1)
-    shown = np.moveaxis(kernel, 3, 0)[:_MAX_PARTS]
+    shown = np.nan_to_num(np.moveaxis(kernel, 3, 0)[:_MAX_PARTS], posinf=0, neginf=0)
     size = f"{shown.shape[1]} by {shown.shape[2]} pixels"
-    noun = "filter" if kernel.shape[:2] != (height, width) else "unit"
     words = f"{_how_many(len(shown), kernel.shape[3], noun)} of {name}, {size} each. "
     if channels == 3:
         words += "Red, green and blue show the weights of the three channels; grey is zero."
@@ -147,7 +153,9 @@ def _diverging(values: NDArray[Any]) -> NDArray[np.uint8]:
 def _picture(title: str, words: str, alt: str, parts: NDArray[np.uint8]) -> LayerPicture:
     """Parts (parts, height, width, 3) in rows, each enlarged or reduced to a handy size, with grey gaps."""
     factor = -(-max(parts.shape[1:3]) // MAX_SIDE)
-    parts = parts[:, ::factor, ::factor] if factor > 1 else parts
+    if factor > 1:
+        parts = parts[:, ::factor, ::factor]
+        words += f" One of {factor} rows and columns is shown."
     times = max(1, (16 if parts.shape[1:3] == (1, 1) else 60) // max(parts.shape[1:3]))
     parts = parts.repeat(times, axis=1).repeat(times, axis=2)
     number, height, width = parts.shape[:3]

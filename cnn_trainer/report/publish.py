@@ -7,7 +7,7 @@ from pathlib import Path
 from cnn_trainer.errors import CnnTrainError, RunDirectoryError, raised_as
 from cnn_trainer.storage import files
 
-_START = b"<!doctype html>"
+_MARK = b'<meta name="generator" content="cnn-train report">'  # near the beginning of page.html
 _REMEDY = "choose another file with --output FILE"
 
 
@@ -29,7 +29,7 @@ def require_place(path: Path) -> Path:
 def _is_page(path: Path) -> bool:
     try:
         with files.opened(path, os.O_RDONLY | files.NOT_FOLLOWED) as file:
-            return os.read(file, len(_START)) == _START
+            return _MARK in os.read(file, 2048)
     except OSError:
         return False
 

@@ -14,8 +14,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from reading import read_html
+from reading import read_html, rows_of
 from support import read_json
+
+from cnn_trainer.errors import RunDirectoryError
+from cnn_trainer.report import publish
 
 HOSTILE = [
     "<b>bold</b>", "\"'><script>alert(1)</script>", "&lt;", "{{ 7 * 7 }}", "\u202eevil", "\x1b[2J", "a\nb", "é", "日本",
@@ -61,6 +64,10 @@ def test_another_file_is_not_replaced(cnn_train, run):
     assert answer.code == 6
     assert "config.yaml: is already there, and is not a report; choose another file with --output FILE" in answer.err
     assert (run / "config.yaml").read_text().startswith("# The config")
+    (run / "report.html").write_text("<!doctype html>\n<title>My own page</title>\n")
+    assert cnn_train("report", run).code == 6
+    assert "My own page" in (run / "report.html").read_text()
+    (run / "report.html").unlink()
     (run / "report.html").symlink_to("run.json")
     assert cnn_train("report", run).code == 6
     assert read_json(run / "run.json")["name"] == "digits"
@@ -175,6 +182,7 @@ def test_a_damaged_file_of_probabilities_is_not_shown(cnn_train, run):
     [
         {"confusion_matrix": [[1]]},
         {"num_examples": 3},
+        {"accuracy": 0.5},
         {"accuracy_interval": []},
         {"confusion_matrix": [[-1] * 10] * 10},
         {"classes": []},
@@ -270,6 +278,19 @@ def test_text_from_files_never_becomes_markup(cnn_train, hostile_run):
     assert "</dl>\\x00" in root.one("section", aria_labelledby="about").text
 
 
+def test_the_config_is_compared_with_the_defaults_of_its_own_kinds(cnn_train, hostile_run):
+    page, _ = page_of(cnn_train, hostile_run)
+    rows = rows_of(read_html(page).one("section", aria_labelledby="about").one("table"))
+    assert [row for row in rows if row[0] != "data.path"] == [
+        ["name", '"noise"', '"experiment"'],
+        ["data.source", '"npz"', '"mnist"'],
+        ["model.builder", '"mlp"', '"cnn"'],
+        ["model.hidden_units", "[3]", "[64]"],
+        ["training.epochs", "1", "10"],
+        ["training.batch_size", "20", "128"],
+    ]
+
+
 def test_images_in_colour_of_any_shape_are_shown_as_they_are(cnn_train, hostile_run):
     page, _ = page_of(cnn_train, hostile_run)
     root = read_html(page)
@@ -309,3 +330,21 @@ def test_without_the_extra_it_says_how_to_install_it(cnn_train, run, tmp_path, m
     assert done.returncode == 5
     assert f"error: {missing} is not installed; install what report needs with: " in done.stderr
     assert "cnn-trainer[report]" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(run, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(RunDirectoryError, match="cannot be written to; choose another file with --output FILE"):
+        publish.require_place(run / "report.html")
+
+
+def test_open_shows_the_page_in_the_browser(cnn_train, run, tmp_path):
+    script = tmp_path / "browser"
+    script.write_text(f'#!/bin/sh\necho "$1" > {tmp_path / "shown"}\n')
+    script.chmod(0o755)
+    answer = cnn_train("report", run, "--open", env={"BROWSER": f"{script} %s"})
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "shown").read_text().strip() == (run / "report.html").as_uri()
+    answer = cnn_train("report", run, "--open", env={"BROWSER": "/bin/false %s", "PATH": ""})
+    assert answer.code == 1
+    assert f"error: --open: no browser was found; open {run / 'report.html'} yourself" in answer.err
