@@ -22,7 +22,7 @@ LAYERS = [
     {"evaluation"},
     {"analysis"},
     {"training"},
-    {"benchmark", "doctor", "export", "pictures"},
+    {"benchmark", "doctor", "export", "pictures", "seeds"},
     {"serve"},
     {"search"},
     {"report"},

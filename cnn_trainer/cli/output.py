@@ -37,6 +37,11 @@ def say(*lines: str) -> None:
     _write_lines(sys.stderr, lines)
 
 
+def say_drawn(lines: Iterable[str]) -> None:
+    """Print lines that we drew ourselves to the terminal of stderr, with their escape sequences."""
+    _write(sys.stderr, "".join(f"{line}\n" for line in lines))
+
+
 def warn(line: str) -> None:
     """Print a line that a person should not miss to stderr."""
     say(f"WARNING: {line}")
