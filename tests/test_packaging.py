@@ -54,7 +54,15 @@ def wanted(lock: str) -> list[str]:
     if lock == "serve":
         return [name for name in names if Requirement(name).name not in NOT_SERVING]
     of_device = groups["cpu"] if lock == "cpu" else extras["gpu"]
-    return [*names, *of_device, *groups["offline"], *extras["onnx"], *extras["litert"], *extras["storage"]]
+    return [
+        *names,
+        *of_device,
+        *groups["offline"],
+        *extras["onnx"],
+        *extras["litert"],
+        *extras["report"],
+        *extras["storage"],
+    ]
 
 
 def instructions() -> list[str]:

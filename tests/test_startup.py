@@ -74,6 +74,16 @@ def test_light_commands_load_nothing_heavy(words: list[str], tmp_path: Path) -> 
     assert "rich" not in packages, "for a pipe nothing is framed or coloured"
 
 
+@pytest.mark.parametrize("command", ["compare", "rank"])
+def test_comparisons_load_no_tensorflow(command: str, finished_run: Path, run_copy: Path, tmp_path: Path) -> None:
+    config = run_copy / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 2", "epochs: 3"))
+    code, packages = loaded("runs", command, str(finished_run), str(run_copy), folder=tmp_path)
+    assert code == "0"
+    assert "numpy" in packages
+    assert not packages & {"tensorflow", "keras", "PIL", "h5py", "optuna", "sqlalchemy"}
+
+
 def test_completion_loads_nothing_heavy(tmp_path: Path) -> None:
     code, packages = loaded(
         folder=tmp_path, _CNN_TRAIN_COMPLETE="complete_bash", COMP_WORDS="cnn-train config ", COMP_CWORD="2"

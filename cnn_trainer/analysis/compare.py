@@ -87,11 +87,7 @@ def compare_runs(run_dirs: Sequence[Path], split: "SplitName") -> Comparison:
         UsageError: if a run is named twice, or repeats the config and the seed of another.
         RunDirectoryError: if a run has no such score, or not of its present weights, or on other images than the first.
     """
-    seen: set[Path] = set()
-    for run_dir in run_dirs:
-        if run_dir.resolve() in seen:
-            raise UsageError("is named twice", place=run_dir, remedy="name each run once")
-        seen.add(run_dir.resolve())
+    refuse_named_twice(run_dirs)
     runs = [read_scored_run(run_dir, split) for run_dir in run_dirs]
     for scored in runs[1:]:
         if scored.evaluation.images_sha256 != runs[0].evaluation.images_sha256:
@@ -101,6 +97,15 @@ def compare_runs(run_dirs: Sequence[Path], split: "SplitName") -> Comparison:
         problem = f"has the config and the seed of {other.run.dir}, so it says nothing new about other seeds"
         raise UsageError(problem, place=repeated.run.dir, remedy="name only one of them")
     return compare_scored(runs, split)
+
+
+def refuse_named_twice(run_dirs: Iterable[Path]) -> None:
+    """Raise UsageError if two of the directories are the same."""
+    seen: set[Path] = set()
+    for run_dir in run_dirs:
+        if run_dir.resolve() in seen:
+            raise UsageError("is named twice", place=run_dir, remedy="name each run once")
+        seen.add(run_dir.resolve())
 
 
 def repetitions(runs: Iterable[ScoredRun]) -> list[tuple[ScoredRun, ScoredRun]]:

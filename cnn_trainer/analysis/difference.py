@@ -114,7 +114,7 @@ def measure_moments(groups: Sequence[NDArray[np.bool_] | NDArray[np.float32]]) -
             run_sums[index] += values.sum(axis=1)
             squares[index] += np.square(values, out=values).sum()
         products += sums @ sums.T
-        cubes += ((sums / num_runs[:, np.newaxis]) ** 3).sum(axis=1)
+        cubes += np.einsum("ij,ij,ij->i", sums, sums, sums)
     scatter = np.zeros(len(groups))
     several = num_runs > 1
     within = squares - products.diagonal() / num_runs  # 0 for a single run
@@ -126,7 +126,7 @@ def measure_moments(groups: Sequence[NDArray[np.bool_] | NDArray[np.float32]]) -
         num_images=num_images,
         num_runs=num_runs,
         means=means,
-        skew=cubes / num_images - 3 * means * products.diagonal() + 2 * means**3,
+        skew=cubes / num_images / num_runs**3 - 3 * means * products.diagonal() + 2 * means**3,
         products=products,
         scatter=scatter,
         seed_squares=np.array([((means - means.mean()) ** 2).sum() for means in run_means]),

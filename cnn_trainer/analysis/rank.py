@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnn_trainer.analysis.compare import Comparison, compare_scored, repetitions
+from cnn_trainer.analysis.compare import Comparison, compare_scored, refuse_named_twice, repetitions
 from cnn_trainer.analysis.scored import ScoredRun, has_score, read_scored_run
 from cnn_trainer.errors import RunDirectoryError
 from cnn_trainer.runs import store
@@ -66,8 +66,10 @@ def rank_runs(
         skip: Leave out runs that have no score, and the like, instead of refusing them.
 
     Raises:
+        UsageError: if a run is named twice.
         RunDirectoryError: without ``skip``, if a run has no such score, or not of its present weights.
     """
+    refuse_named_twice(run_dirs)
     if split is None:
         split = "validation" if _have_validated(run_dirs) else "test"
     runs: dict[str, list[ScoredRun]] = {}  # by the digest of the images

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -256,6 +257,7 @@ def _sections_of(annotation: Any) -> list[type[BaseModel]]:
     return [section for part in get_args(annotation) for section in _sections_of(part)]
 
 
+@cache
 def section_kinds(path: KeyPath) -> dict[str, type[BaseModel]]:
     """The kinds of the section at ``path``, one of ``KINDS``, by name."""
     kinds = _sections_of(_section_at(path[:-1], None).model_fields[str(path[-1])].annotation)

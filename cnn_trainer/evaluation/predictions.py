@@ -77,7 +77,7 @@ def read_predictions(run_dir: Path, evaluation: EvaluationRecord) -> Predictions
         data = files.read_bounded(path, 8 + MAX_HEADER_BYTES + 4 * shape[0] * (shape[1] + 1))
         if hashlib.sha256(data).hexdigest() != evaluation.probabilities_sha256:
             raise StorageError("does not belong to the run's score, or is damaged")
-        found = checkpoint.decode(data, expected)
+        found = checkpoint.decode(data, expected, is_intact=True)
         labels, probabilities = found.arrays["labels"], found.arrays["probabilities"]
         possible = (
             labels.min() >= 0 and labels.max() < shape[1] and probabilities.min() >= 0 and probabilities.max() < 2

@@ -16,7 +16,7 @@ _MAX_MATRIX_CLASSES = 30
 _MAX_PAIRS = 100  # in the list that replaces a larger matrix
 _MAX_OF_WRONG_CELL = 200
 _MAX_OF_RIGHT_CELL = 40
-_OTHER_SECTIONS = 60  # images in the galleries
+_OTHER_SECTIONS = 65  # images in the galleries, and the one inside the network
 
 _Pair = tuple[int, int]
 """Label and prediction, as class ids."""

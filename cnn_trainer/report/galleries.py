@@ -10,7 +10,7 @@ from cnn_trainer.evaluation.predictions import worst_first
 from cnn_trainer.report.context import Context, Examples
 from cnn_trainer.report.page import PageSection, fill
 
-_SHOWN = 30
+_SHOWN = 32
 _SIDE = 68  # the longer side of an image on the page, in CSS pixels
 
 

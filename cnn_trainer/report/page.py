@@ -7,6 +7,7 @@ escapes, and Jinja2 escapes what means something in HTML.
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -104,6 +105,11 @@ def probability(share: float) -> str:
     return f"{share:.1%}"
 
 
+def breakable(key: str) -> Markup:
+    """A dotted key that may be broken into lines after its dots and underscores."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._])", printable(key)))
+
+
 def short(name: str) -> str:
     """A name, cut if it is long."""
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
@@ -125,6 +131,7 @@ def _environment() -> Environment:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters |= {
+        "breakable": breakable,
         "percent": percent,
         "interval": percent_interval,
         "count": count,

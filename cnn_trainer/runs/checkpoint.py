@@ -86,12 +86,13 @@ def encode(checkpoint: Checkpoint) -> bytes:
     return bytes(data)
 
 
-def decode(data: bytes, expected: ExpectedArrays) -> Checkpoint:
+def decode(data: bytes, expected: ExpectedArrays, is_intact: bool = False) -> Checkpoint:
     """Decode what ``encode`` wrote. No array is allocated before the whole header has been checked.
 
     Args:
         data: The whole file.
         expected: Name, dtype and shape of all arrays; the file must hold these and no others.
+        is_intact: Whether the caller has checked a digest of ``data``, so that the one inside is not computed again.
 
     Returns:
         The checkpoint, with its arrays in the order of ``expected``.
@@ -103,11 +104,7 @@ def decode(data: bytes, expected: ExpectedArrays) -> Checkpoint:
     if header_bytes > MAX_HEADER_BYTES:
         raise StorageError(f"its header takes {header_bytes} bytes; at most {MAX_HEADER_BYTES} are allowed")
     place = _digest_place(data, header_bytes)
-    content = memoryview(data)
-    digest = hashlib.sha256(content[: place.start])
-    digest.update(_ZEROS.encode())
-    digest.update(content[place.stop :])
-    if digest.hexdigest().encode() != data[place]:
+    if not is_intact and _digest_of(data, place) != data[place]:
         raise StorageError("its content does not match its digest", remedy="it is damaged")
     header = _mapping(strict_json.parse_json(data[8 : 8 + header_bytes]), "header")
     metadata = _mapping(header.pop("__metadata__", None), "metadata", {"checkpoint"})
@@ -118,6 +115,15 @@ def decode(data: bytes, expected: ExpectedArrays) -> Checkpoint:
         raise StorageError(f"is not a safetensors file: {error}") from None
     state = _mapping(strict_json.parse_json(metadata["checkpoint"]), "content", {"sha256", "state"})["state"]
     return Checkpoint({name: arrays[name] for name in expected}, _mapping(state, "state"))
+
+
+def _digest_of(data: bytes, place: slice) -> bytes:
+    """The digest that belongs at ``place``."""
+    content = memoryview(data)
+    digest = hashlib.sha256(content[: place.start])
+    digest.update(_ZEROS.encode())
+    digest.update(content[place.stop :])
+    return digest.hexdigest().encode()
 
 
 def _mapping(value: object, name: str, keys: set[str] | None = None) -> dict[str, Any]:

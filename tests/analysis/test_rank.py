@@ -106,6 +106,11 @@ def test_an_empty_folder_is_said_to_be_empty(tmp_path):
     assert "no runs in" in err
 
 
+def test_a_run_that_is_named_twice_is_refused(variant):
+    run = variant("a")
+    assert invoke("runs", "rank", run, run)[::2] == (2, f"error: {run}: is named twice; name each run once\n")
+
+
 @pytest.mark.parametrize("words", [["--group", "config"], ["--split", "train"]])
 def test_wrong_options_are_refused(words, tmp_path):
     assert invoke("runs", "rank", *words, "--runs-dir", tmp_path)[0] == 2

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -141,7 +142,7 @@ def test_the_sentence_and_the_figures_say_what_the_predictions_say(reported, raw
 
 def test_the_matrix_counts_the_predictions_and_is_not_always_zero(reported, raw):
     table = reported.page.one(class_="matrix")
-    assert table.one("caption").text == f"{raw.total:,} test images; row: label, column: prediction"
+    assert table.one("caption").text == f"{raw.total:,} test images"
     assert [cell.text for cell in table.one("thead").all("th")] == ["label", *map(str, range(10)), "all"]
     rows = rows_of(table)
     counts = [[int(cell.replace(",", "")) for cell in row] for row in rows]
@@ -182,8 +183,8 @@ def test_the_galleries_show_the_worst_and_the_least_certain(reported, raw, sprit
     for name, wanted in ("worst", False), ("uncertain", True):
         order = [index for index in raw.worst if raw.right[index] == wanted]
         section = reported.page.one("section", aria_labelledby=name)
-        assert [check_tile(tile, raw, sprite) for tile in section.all("li")] == order[:30]
-        assert f"{min(30, len(order))} of {len(order):,}." in section.one("p").text
+        assert [check_tile(tile, raw, sprite) for tile in section.all("li")] == order[:32]
+        assert f"{min(32, len(order))} of {len(order):,}." in section.one("p").text
 
 
 def test_the_scores_of_the_classes_are_those_of_the_predictions(reported, raw):
@@ -230,7 +231,51 @@ def test_the_curves_are_those_of_the_metrics(reported, raw):
     assert f"from {first['learning_rate']:.4g} to {last['learning_rate']:.4g}" in rate
 
 
-def test_the_reliability_is_that_of_the_probabilities(reported, raw):
+def distribution(probabilities):
+    """The probability of each number of successes, one trial after the other."""
+    chances = np.ones(1)
+    for share in probabilities:
+        chances = np.append(chances * (1 - share), 0) + np.append(0, chances * share)
+    return chances
+
+
+def area(raw):
+    """The mean error of the most confident 1, 2, … predictions; of equal ones, each is as likely to be kept."""
+    errors, wrong = [], 0.0
+    for confidence in sorted(set(raw.of_prediction.tolist()), reverse=True):
+        equal = raw.of_prediction == confidence
+        for number in range(1, equal.sum() + 1):
+            errors.append((wrong + number * (~raw.right[equal]).mean()) / (len(errors) + 1))
+        wrong += (~raw.right[equal]).sum()
+    return np.mean(errors)
+
+
+def best_temperature(probabilities, labels):
+    """By golden section search."""
+
+    def loss(temperature):
+        scaled = np.log(probabilities) / temperature
+        return (np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]).mean()
+
+    low, high, ratio = 0.1, 10.0, (math.sqrt(5) - 1) / 2
+    for _ in range(60):
+        first, second = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, second) if loss(first) < loss(second) else (first, high)
+    return (low + high) / 2
+
+
+@pytest.fixture(scope="module")
+def validation(cnn_train, scored_run, tmp_path_factory):
+    """Probabilities and labels of the validation split."""
+    copy = tmp_path_factory.mktemp("validation") / scored_run.name
+    shutil.copytree(scored_run, copy)
+    answer = cnn_train("evaluate", copy, "--split", "validation")
+    assert answer.code == 0, answer.err
+    arrays = read_arrays(copy / "probabilities-validation.safetensors")
+    return arrays["probabilities"].astype(float), arrays["labels"]
+
+
+def test_the_reliability_is_that_of_the_probabilities(reported, raw, validation):
     section, found = reported.page.one("section", aria_labelledby="reliability"), raw.evaluation["calibration"]
     likelihood = -np.log(raw.of_label).mean()
     brier = ((raw.probabilities - np.eye(10)[raw.labels]) ** 2).sum(axis=1).mean()
@@ -247,8 +292,6 @@ def test_the_reliability_is_that_of_the_probabilities(reported, raw):
     assert facts["Brier score"] == f"{brier:.5f} = {' '.join(words)}"
     text = section.all("p")[0].text
     assert f"mean probability of {percent(raw.of_prediction.mean())}, and {percent(raw.right.mean())} of them" in text
-    inside = f"stays inside all of them with a probability of {percent(found['band_coverage'])}."
-    assert section.all("p")[1].text.endswith(inside)
     error = found["calibration_error"]
     rows = rows_of(section.one("table"))
     weighted = 0.0
@@ -263,13 +306,38 @@ def test_the_reliability_is_that_of_the_probabilities(reported, raw):
     assert f"expected calibration error is {percent(weighted)} (95 % interval " in text
     low, high = map(percent, error["interval"])
     assert f"(95 % interval {low} to {high})" in text
-    assert f"would show {percent(error['chance_mean'])} on so many" in text
     assert f"at most {percent(error['chance_limit'])} in 95 % of splits" in text
-    assert facts["Error and coverage"] == f"{percent(found['coverage_area'])} mean error over all coverages"
-    scaled = np.log(raw.probabilities) / found["temperature"]["temperature"]
-    after = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(raw.total), raw.labels]
-    assert facts["Temperature"].startswith(f"{found['temperature']['temperature']:.3f}, found on the validation split")
-    assert f"is {after.mean():.4f} nats" in facts["Temperature"]
+    assert facts["Error and coverage"] == f"{percent(area(raw))} mean error over all coverages"
+    temperature = best_temperature(*validation)
+    assert facts["Temperature"].startswith(f"{temperature:.3f}, found on the validation split")
+    scaled = np.log(raw.probabilities) / temperature
+    tempered = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
+    assert f"is {-np.log(tempered[np.arange(raw.total), raw.labels]).mean():.4f} nats" in facts["Temperature"]
+    confidences = tempered[np.arange(raw.total), raw.predictions]
+    places = np.ceil(confidences * 15)
+    apart = [abs((raw.right - confidences)[places == place].sum()) for place in np.unique(places)]
+    assert facts["Temperature"].endswith(f"calibration error {percent(sum(apart) / raw.total)}")
+
+
+def test_the_band_of_the_reliability_diagram_is_what_chance_allows(reported, raw):
+    section, found = reported.page.one("section", aria_labelledby="reliability"), raw.evaluation["calibration"]
+    mean, holds, rng, draws = 0.0, 1.0, np.random.default_rng(1), np.zeros(20_000)
+    for each in found["bins"]:
+        inside = (raw.of_prediction > each["low"]) & (raw.of_prediction <= each["high"])
+        chances = distribution(raw.of_prediction[inside])
+        lowest, highest = (round(each[name] * inside.sum()) for name in ("chance_low", "chance_high"))
+        holds *= chances[lowest : highest + 1].sum()
+        assert max(chances[:lowest].sum(), chances[highest + 1 :].sum()) < 0.025
+        off = np.abs(np.arange(len(chances)) - raw.of_prediction[inside].sum()) / raw.total
+        mean += (chances * off).sum()
+        draws += off[rng.choice(len(chances), 20_000, p=chances / chances.sum())]
+    text = section.all("p")[0].text
+    assert 0.95 <= holds < 0.975
+    assert section.all("p")[1].text.endswith(f"stays inside all of them with a probability of {percent(holds)}.")
+    assert f"would show {percent(mean)} on so many" in text
+    limit = found["calibration_error"]["chance_limit"]
+    assert limit == pytest.approx(np.quantile(draws, 0.95), rel=0.05)
+    assert f"at most {percent(limit)} in 95 % of splits" in text
 
 
 def parts_of(figure):
@@ -346,10 +414,10 @@ def test_what_the_run_was_is_what_its_files_say(reported, raw):
     assert digests["training images"] == raw.record["data"]["train_sha256"]
 
 
-def test_every_number_on_the_page_is_compared_by_these_tests(reported, raw, sprite):
+def test_every_number_on_the_page_is_compared_by_these_tests(reported, raw, sprite, validation):
     """No text with a digit is left that none of them reads."""
     fresh = replace(reported, page=read_html(reported.file.read_text("utf-8")))
-    arguments = {"reported": fresh, "raw": raw, "sprite": sprite}
+    arguments = {"reported": fresh, "raw": raw, "sprite": sprite, "validation": validation}
     own = inspect.currentframe().f_code.co_name
     for name, check in list(globals().items()):
         if name.startswith("test_") and name != own:

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from reading import read_html
+from reading import read_html, rows_of
 from support import read_json
 
 from cnn_trainer.errors import RunDirectoryError
@@ -276,6 +276,19 @@ def test_text_from_files_never_becomes_markup(cnn_train, hostile_run):
     assert heads == [name.replace("\x1b", r"\x1b").replace("\n", r"\n") for name in shown]
     assert all(letter.isprintable() for letter in page.replace("\n", ""))
     assert "</dl>\\x00" in root.one("section", aria_labelledby="about").text
+
+
+def test_the_config_is_compared_with_the_defaults_of_its_own_kinds(cnn_train, hostile_run):
+    page, _ = page_of(cnn_train, hostile_run)
+    rows = rows_of(read_html(page).one("section", aria_labelledby="about").one("table"))
+    assert [row for row in rows if row[0] != "data.path"] == [
+        ["name", '"noise"', '"experiment"'],
+        ["data.source", '"npz"', '"mnist"'],
+        ["model.builder", '"mlp"', '"cnn"'],
+        ["model.hidden_units", "[3]", "[64]"],
+        ["training.epochs", "1", "10"],
+        ["training.batch_size", "20", "128"],
+    ]
 
 
 def test_images_in_colour_of_any_shape_are_shown_as_they_are(cnn_train, hostile_run):

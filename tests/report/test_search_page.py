@@ -260,6 +260,16 @@ def test_a_search_without_results_has_a_page(tmp_path):
     assert "0 of 24 trials" in page.one("p", class_="verdict").text
 
 
+def test_a_search_in_a_database_is_shown_as_far_as_it_is_here(tmp_path):
+    opened = make_search(tmp_path, end=3)
+    journal.update_search_record(opened, study="shared-study")
+    code, _, err = invoke("report", opened.dir)
+    assert code == 0, err
+    page = read_html((opened.dir / "report.html").read_text("utf-8"))
+    assert "study shared-study" in page.one("h2", id="search").parent.one("dl").text
+    assert "--resume" not in "".join(one.text for one in page.all("pre")), "it is continued with --storage"
+
+
 def test_the_space_is_shown_as_it_was_given_and_can_do_nothing(page, made_search):
     assert page.all("pre")[0].one("code").children == [(made_search / "search.yaml").read_text().rstrip("\n")]
     record = read_json(made_search / "search.json")
