@@ -45,13 +45,13 @@ load: .venv/.package  ## load test of cnn-train serve next to a bare application
 UV_COMPILE = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --only-binary :all: --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
-EXTRAS = --extra onnx --extra litert --extra serve --extra storage --group offline --group build
+EXTRAS = --extra onnx --extra litert --extra report --extra serve --extra storage --group offline --group build
 # tensorflow-cpu replaces tensorflow on the platforms that have it. The serving lock has neither, and no Keras.
 NO_TENSORFLOW_CPU := tensorflow>=2.21,<2.22; sys_platform != 'linux' or platform_machine != 'x86_64'
 lock: .venv-lock/.uv-$(UV_VERSION)  ## renew requirements/*.txt from pyproject.toml, with the newest versions
 	echo "$(NO_TENSORFLOW_CPU)" | $(UV_COMPILE) pyproject.toml --overrides - --group cpu $(EXTRAS) -o requirements/cpu.txt
 	$(UV_COMPILE) pyproject.toml --extra gpu $(EXTRAS) -c requirements/cpu.txt -o requirements/gpu.txt
-	printf 'keras\noptuna\ntensorflow\n' | $(UV_COMPILE) pyproject.toml --excludes - --extra serve --group build \
+	printf 'keras\noptuna\nplotille\ntensorflow\n' | $(UV_COMPILE) pyproject.toml --excludes - --extra serve --group build \
 	  -c requirements/cpu.txt -o requirements/serve.txt
 	$(UV_COMPILE) --group dev -c requirements/cpu.txt -o requirements/dev.txt
 

@@ -1,10 +1,15 @@
 """TensorFlow as a run has it, and small experiments to put through the compiled step."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,3 +213,31 @@ runtime: {{device: cpu}}
 """
     )
     return path
+
+
+@pytest.fixture
+def on_terminal(cnn_train, tmp_path):
+    """A function that runs a command line with stderr on a terminal of this width, and returns its output."""
+
+    def run(columns, *words, **environment):
+        primary, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        received = bytearray()
+
+        def read():
+            try:
+                while part := os.read(primary, 65_536):
+                    received.extend(part)
+            except OSError:  # the terminal was closed
+                pass
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        environment = {"TERM": "xterm-256color"} | environment
+        answer = cnn_train(*words, cwd=tmp_path, stderr=os.ttyname(terminal), env=environment)
+        os.close(terminal)
+        reader.join(timeout=10)
+        os.close(primary)
+        return answer.code, received.decode()
+
+    return run

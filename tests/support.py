@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cnn_trainer.cli import app
-from cnn_trainer.cli.output import printable
 from cnn_trainer.errors import CnnTrainError, DataError
+from cnn_trainer.machine.terminal import printable
 
 
 def invoke(*words):

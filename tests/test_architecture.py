@@ -22,9 +22,10 @@ LAYERS = [
     {"evaluation"},
     {"analysis"},
     {"training"},
-    {"benchmark", "doctor", "export", "pictures"},
+    {"benchmark", "doctor", "export", "pictures", "seeds"},
     {"serve"},
     {"search"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]
@@ -36,7 +37,19 @@ SAME_EVERYWHERE = {"app", "main"}
 # The modules that --help, config, runs list and completion load.
 LIGHT = {"__main__", "cli", "config", "errors", "runs", "storage"}
 NOT_LIGHT = {"cnn_trainer.runs.checkpoint"}  # only training and evaluation load it
-HEAVY = {"tensorflow", "keras", "numpy", "PIL", "h5py", "mlxtend", "optuna", "safetensors", "sqlalchemy"}
+HEAVY = {
+    "tensorflow",
+    "keras",
+    "numpy",
+    "PIL",
+    "h5py",
+    "jinja2",
+    "mlxtend",
+    "optuna",
+    "safetensors",
+    "sqlalchemy",
+    "vl_convert",
+}
 
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}

@@ -18,7 +18,7 @@ from cnn_trainer.cli import serve
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("cpu", "gpu", "serve", "dev")
-NOT_SERVING = {"keras", "optuna", "tensorflow"}  # the project requires them, but serving does not
+NOT_SERVING = {"keras", "optuna", "plotille", "tensorflow"}  # the project requires them, but serving does not
 LOCKED_LINE = re.compile(
     r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][0-9a-z.+!]*)"
     r"( ; (?P<marker>[a-z_0-9'.<>=!() ]+))?"
@@ -54,7 +54,15 @@ def wanted(lock: str) -> list[str]:
     if lock == "serve":
         return [name for name in names if Requirement(name).name not in NOT_SERVING]
     of_device = groups["cpu"] if lock == "cpu" else extras["gpu"]
-    return [*names, *of_device, *groups["offline"], *extras["onnx"], *extras["litert"], *extras["storage"]]
+    return [
+        *names,
+        *of_device,
+        *groups["offline"],
+        *extras["onnx"],
+        *extras["litert"],
+        *extras["report"],
+        *extras["storage"],
+    ]
 
 
 def instructions() -> list[str]:

@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from cnn_trainer import __version__
-from cnn_trainer.cli import benchmark, config, data, doctor, evaluate, export, predict, runs, search, serve, train
+from cnn_trainer.cli import (
+    benchmark,
+    config,
+    data,
+    doctor,
+    evaluate,
+    export,
+    predict,
+    report,
+    runs,
+    search,
+    serve,
+    train,
+)
 from cnn_trainer.cli.commands import PlainGroup, present
 from cnn_trainer.cli.output import print_lines
 
@@ -54,6 +67,7 @@ app.command("train", rich_help_panel=_RUN)(train.train_command)
 app.command(rich_help_panel=_RUN)(train.resume)
 app.command(rich_help_panel=_RUN)(evaluate.evaluate)
 app.command("benchmark", rich_help_panel=_RUN)(benchmark.benchmark_command)
+app.command(rich_help_panel=_RUN)(report.report)
 app.add_typer(search.app, name="search", rich_help_panel=_RUN)
 app.add_typer(runs.app, name="runs", rich_help_panel=_RUN)
 app.command("predict", rich_help_panel=_USE)(predict.predict_command)

@@ -32,18 +32,14 @@ _MARKS = re.compile(
 _COLOURS = {"bad": terminal.BAD, "caution": terminal.CAUTION, "good": terminal.GOOD, "figure": terminal.FIGURE}
 
 
-def printable(text: str) -> str:
-    """``text`` with control characters and undecodable bytes as backslash escapes, fit for a terminal and for UTF-8."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
-
-
 def say(*lines: str) -> None:
     """Print lines of words, for people, to stderr."""
     _write_lines(sys.stderr, lines)
+
+
+def say_drawn(lines: Iterable[str]) -> None:
+    """Print lines that we drew ourselves to the terminal of stderr, with their escape sequences."""
+    _write(sys.stderr, "".join(f"{line}\n" for line in lines))
 
 
 def warn(line: str) -> None:
@@ -124,7 +120,7 @@ def flush() -> None:
 
 
 def _write_lines(stream: TextIO | None, lines: Iterable[str]) -> None:
-    shown = [printable(line) for line in lines]
+    shown = [terminal.printable(line) for line in lines]
     if terminal.takes_colour(stream):
         shown = [_MARKS.sub(_coloured, line) for line in shown]
     _write(stream, "".join(f"{line}\n" for line in shown))

@@ -10,9 +10,10 @@ import typer
 
 from cnn_trainer.cli.commands import PlainGroup
 from cnn_trainer.cli.options import AsJson
-from cnn_trainer.cli.output import next_step, print_json, print_lines, printable, say, shown_download, warn
+from cnn_trainer.cli.output import next_step, print_json, print_lines, say, shown_download, warn
 from cnn_trainer.cli.tables import stdout_width, table
 from cnn_trainer.errors import CheckFailedError, CnnTrainError, RunDirectoryError, StoppedError, UsageError
+from cnn_trainer.machine.terminal import printable
 
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch

@@ -1,12 +1,12 @@
 """Text about a search for people to read: sentences and tables made from its records."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cnn_trainer.cli.tables import pairs, stdout_width, table
 from cnn_trainer.errors import count
 from cnn_trainer.search.records import JobResult, SearchSummary
+from cnn_trainer.search.words import goal_value, goal_words, interval_words, setting_words
 
 if TYPE_CHECKING:
     from cnn_trainer.search.journal import OpenSearch
@@ -26,7 +26,7 @@ def search_preparation(search: "Search") -> list[str]:
     finals = f"the best {spec.final.trials} retrained on {count(spec.final.seeds, 'fresh seed')}"
     return [
         f"space: {', '.join(search.space)}",
-        f"data: {data.source}, {search.num_train:,} training images; goal: {_goal(spec.goal)}",
+        f"data: {data.source}, {search.num_train:,} training images; goal: {goal_words(spec.goal)}",
         f"trials: {num_proposals(search)} by {spec.method}, {spec.lanes} at a time, compared after {epochs} epochs; "
         f"{finals}; about {expected_epochs(search) + final_epochs(search):,} epochs in total",
     ]
@@ -34,15 +34,15 @@ def search_preparation(search: "Search") -> list[str]:
 
 def search_outcome(summary: SearchSummary) -> list[str]:
     """The outcome of a search: the honest figure beside the optimistic one, then the test accuracy."""
-    lines = []
+    lines, goal = [], summary.goal
     if summary.finalists and summary.finalists[0].mean is not None:
         winner = summary.finalists[0]
         lines.append(
-            f"trial {winner.trial} wins: mean {_goal(summary.goal)} {_value(summary.goal, winner.mean)} "
-            f"on {count(len(winner.values), 'fresh seed')}{_interval(summary.goal, winner.interval)}"
+            f"trial {winner.trial} wins: mean {goal_words(goal)} {goal_value(goal, winner.mean)} "
+            f"on {count(len(winner.values), 'fresh seed')}{interval_words(goal, winner.interval)}"
         )
         lines.append(
-            f"the best value in the search is {_value(summary.goal, summary.best_value)}, of trial "
+            f"the best value in the search is {goal_value(goal, summary.best_value)}, of trial "
             f"{summary.best_trial}: the best of many is partly luck, so report the mean"
         )
     if summary.test_accuracy is not None:
@@ -64,9 +64,9 @@ def list_row(summary: SearchSummary) -> tuple[str, ...]:
         summary.search.rpartition("/")[2],
         summary.status,
         f"{summary.num_trials}/{summary.num_planned}",
-        _goal(summary.goal),
-        _value(summary.goal, summary.best_value),
-        _value(summary.goal, winner.mean if winner else None),
+        goal_words(summary.goal),
+        goal_value(summary.goal, summary.best_value),
+        goal_value(summary.goal, winner.mean if winner else None),
         "-" if summary.test_accuracy is None else f"{summary.test_accuracy:.2%}",
     )
 
@@ -77,7 +77,7 @@ def details(opened: "OpenSearch", results: Sequence[JobResult], summary: SearchS
     rows = [
         ("search", summary.search),
         ("status", summary.status + (f": {record.error}" if record.error else "")),
-        ("goal", _goal(summary.goal)),
+        ("goal", goal_words(summary.goal)),
         ("trials", f"{summary.num_trials} of {summary.num_planned}, {summary.num_diverged} diverged"),
         ("trained", count(summary.epochs, "epoch")),
         ("data", f"{record.data.source}, {record.data.num_train:,} training and "
@@ -91,9 +91,9 @@ def details(opened: "OpenSearch", results: Sequence[JobResult], summary: SearchS
         finals = [
             (
                 f"trial {one.trial}",
-                _value(summary.goal, one.mean),
-                _interval(summary.goal, one.interval, "{} to {}") or "-",
-                ", ".join(_value(summary.goal, value) for value in one.values)
+                goal_value(summary.goal, one.mean),
+                interval_words(summary.goal, one.interval, "{} to {}") or "-",
+                ", ".join(goal_value(summary.goal, value) for value in one.values)
                 + (f", {one.num_diverged} diverged" if one.num_diverged else ""),
             )
             for one in summary.finalists
@@ -132,34 +132,12 @@ def _trials(opened: "OpenSearch", results: Sequence[JobResult]) -> list[str]:
     rows = []
     for seen in ordered[:_MAX_TRIALS]:
         values = [
-            "diverged" if (value := value_of(search, found)) is None else _value(search.spec.goal, value)
+            "diverged" if (value := value_of(search, found)) is None else goal_value(search.spec.goal, value)
             for found in seen.scores
         ]
         values += ["-"] * (len(epochs) - len(values))
-        rows.append((str(seen.trial), *values, *(_setting(seen.changes[key]) for key in search.space)))
+        rows.append((str(seen.trial), *values, *(setting_words(seen.changes[key]) for key in search.space)))
     if not rows:
         return ["no trial has a result yet"]
     more = [f"and {count(len(ordered) - _MAX_TRIALS, 'more trial')}"] if ordered[_MAX_TRIALS:] else []
     return [*table(heading, rows, stdout_width()), *more]
-
-
-def _setting(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(_setting(part) if key == "name" else f"{key} {_setting(part)}" for key, part in value.items())
-    if isinstance(value, str):
-        return value
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
-
-
-def _goal(goal: str) -> str:
-    return goal.replace("_", " ")
-
-
-def _value(goal: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if goal == "validation_loss" else f"{value:.2%}"
-
-
-def _interval(goal: str, interval: Sequence[float] | None, form: str = " (95 % interval {} to {})") -> str:
-    return "" if interval is None else form.format(*(_value(goal, end) for end in interval))

@@ -23,12 +23,18 @@ def stderr_width() -> int | None:
 
 
 def _columns(stream: TextIO | None) -> int | None:
+    size = terminal_size(stream)
+    return None if size is None else size[0]
+
+
+def terminal_size(stream: TextIO | None) -> tuple[int, int] | None:
+    """Columns and lines of the terminal that ``stream`` goes to; None for a file or a pipe."""
     if stream is None or not stream.isatty():
         return None
+    found = os.get_terminal_size(stream.fileno())
     wanted = os.environ.get("COLUMNS", "")
-    if wanted.isdecimal() and int(wanted):
-        return int(wanted)
-    return os.get_terminal_size(stream.fileno()).columns or 80
+    columns = int(wanted) if wanted.isdecimal() and int(wanted) else found.columns or 80
+    return columns, found.lines or 24
 
 
 def wrap(line: str, width: int | None, indent: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnn_trainer.cli import seeds as cli_seeds
 from cnn_trainer.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
@@ -18,8 +19,8 @@ from cnn_trainer.cli.options import (
     RunArgument,
     RunsDir,
 )
-from cnn_trainer.cli.output import next_step, print_json, say, shown_download, warn, with_overrides
-from cnn_trainer.errors import count
+from cnn_trainer.cli.output import next_step, print_json, say, say_drawn, shown_download, warn, with_overrides
+from cnn_trainer.errors import UsageError, count
 
 if TYPE_CHECKING:
     from cnn_trainer.runs.records import RunOutcome
@@ -36,6 +37,22 @@ def train_command(
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     device: DeviceOption = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEEDS",
+            help="Train one run for each seed, such as 1,2,3 or 1-5, and show the mean, deviation and interval.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            metavar="N",
+            help="With --seeds: number of runs to train at a time, by default 1. It does not change the result.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and build everything, then stop.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -52,14 +69,22 @@ def train_command(
     changes = list(overrides or ())
     changes += [f"name={json.dumps(name)}"] if name is not None else []
     changes += [f"runtime.device={device}"] if device else []
-    config = load_checked(config_file, changes)
+    if workers is not None and seeds is None:
+        raise UsageError("needs --seeds: a single run is trained by one process", place="--workers")
+    group = [] if seeds is None else cli_seeds.parse_seeds(seeds, changes)
+    again = [str(config_file), *with_overrides(changes)]
+    again += [] if workers is None else ["--workers", str(workers)]
+    config = load_checked(config_file, [*changes, *(f"seed={seed}" for seed in group[:1])])
+    if group and not dry_run:
+        cli_seeds.train_group(config, group, again, runs_dir, workers or 1, quiet, as_json)
+        return
     with _feedback(quiet) as feedback:
         if dry_run:
             _say_dry_run(prepare(config, feedback), quiet, as_json)
         else:
             _say_outcome(recipe.train_config(config, runs_dir, feedback), quiet, as_json)
     if dry_run and not quiet:
-        next_step("train", config_file, *with_overrides(changes))
+        next_step("train", *again, *([] if seeds is None else ["--seeds", seeds]))
 
 
 def resume(
@@ -131,10 +156,11 @@ def _say_dry_run(prepared: "Prepared", quiet: bool, as_json: bool) -> None:
 
 
 def _say_outcome(outcome: "RunOutcome", quiet: bool, as_json: bool) -> None:
-    from cnn_trainer.cli import score, tables, words
+    from cnn_trainer.cli import curves, score, tables, words
     from cnn_trainer.runs import store
 
     if not quiet:
+        say_drawn(curves.curve_lines(store.read_metrics(store.open_run(Path(outcome.run)))))
         if evaluation := store.read_evaluation(Path(outcome.run)):
             say(*score.headline(evaluation, tables.stderr_width()))
         say(*words.outcome(outcome))

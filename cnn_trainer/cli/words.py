@@ -1,5 +1,6 @@
 """What people read about a run: sentences and tables made from records."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnn_trainer.cli.tables import stderr_width, table, wrap
@@ -10,6 +11,7 @@ from cnn_trainer.training.display import format_seconds
 
 if TYPE_CHECKING:
     from cnn_trainer.machine.backend import Backend
+    from cnn_trainer.runs.store import Run
     from cnn_trainer.training.prepare import Prepared
 
 
@@ -30,6 +32,18 @@ def preparation(prepared: "Prepared") -> list[str]:
     if weights := prepared.session.class_weights:
         shown = [f"{weight:.3g} ({name})" for weight, name in zip(weights, data.class_names, strict=True)]
         lines.append(f"class weights: {first_ten(shown)}")
+    return [part for line in lines for part in wrap(line, stderr_width(), "  ")]
+
+
+def group_preparation(run: "Run", seeds: Sequence[int]) -> list[str]:
+    """What is about to be trained with several seeds, as the first run recorded it."""
+    experiment, record = run.experiment, run.record
+    lines = [
+        f"experiment: {experiment.name}, seeds {', '.join(map(str, seeds))}",
+        f"data: {data_words(record.data)}",
+        f"model: {experiment.model.builder}, {count(record.num_parameters, 'parameter')}",
+        f"device: {record.device}, {experiment.runtime.precision}, {parallel(record)}",
+    ]
     return [part for line in lines for part in wrap(line, stderr_width(), "  ")]
 
 

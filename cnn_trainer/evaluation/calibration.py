@@ -36,7 +36,10 @@ class Validation:
 
 
 def calibrate(score: Score, labels: NDArray[np.integer], validation: Validation | None) -> Calibration:
-    """All figures of a scored split with these labels, integers (examples,); without ``validation``, no temperature."""
+    """All figures of a scored split with these labels, integers (examples,).
+
+    Without ``validation``, there is no temperature.
+    """
     probabilities = rounded(score.probabilities, score.predictions)
     confidences = _of(probabilities, score.predictions).astype(np.float64)
     right = score.predictions == labels
@@ -97,14 +100,14 @@ def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.integer]
         share = int(is_class.sum()) / num_examples
         if share:
             column = probabilities[:, label]
-            kept = column >= column[is_class].min()  # below, no example is of this class, so the fit is 0
+            kept = column >= column[is_class].min()  # below, the fit is 0, as are the outcomes
             counts, successes = pool_adjacent_violators(column[kept], is_class[kept])
             recalibrated += float((successes * (counts - successes) / counts).sum()) / num_examples
         uncertainty += share * (1 - share)
     return BrierScore(
         score=score,
-        miscalibration=score - recalibrated,
-        discrimination=uncertainty - recalibrated,
+        miscalibration=max(0.0, score - recalibrated),  # rounding can make a part of 0 negative
+        discrimination=max(0.0, uncertainty - recalibrated),
         uncertainty=uncertainty,
     )
 

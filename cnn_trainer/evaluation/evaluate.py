@@ -134,13 +134,12 @@ def score_split(
 
     Raises:
         DataError: if the data cannot be read, or does not fit the model.
-        DivergedError: if the loss is not finite.
+        DivergedError: if the loss is not finite, or a probability has no finite logarithm.
     """
     experiment, record = run.experiment, run.record.data
     split = data.load_split(experiment.data, experiment.seed, split_name, path, trained_on=record, warn=warn)
     score = result.score(split.images, split.labels)
-    if not np.isfinite(score.log_probabilities).all():  # the very last steps made the weights too large
-        raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
+    _require_finite(score, split_name)
     matrix = scores.confusion_matrix(split.labels, score.predictions, len(record.class_names))
     digest = data.split_digest(split)
     content = encode_predictions(_predictions(score, split.labels, digest))
@@ -164,6 +163,11 @@ def score_split(
     return evaluation, score, split
 
 
+def _require_finite(score: Score, split_name: SplitName) -> None:
+    if not np.isfinite(score.log_probabilities).all():  # the very last steps made the weights too large
+        raise DivergedError(f"the {split_name} loss is not a finite number", remedy="lower training.learning_rate")
+
+
 def _predictions(score: Score, labels: NDArray[np.integer], images_sha256: str) -> Predictions:
     return Predictions(labels.astype(np.int32), rounded(score.probabilities, score.predictions), images_sha256)
 
@@ -171,10 +175,14 @@ def _predictions(score: Score, labels: NDArray[np.integer], images_sha256: str) 
 def add_calibration(
     evaluation: EvaluationRecord, result: Result, score: Score, split: Split, validation: Split | None
 ) -> EvaluationRecord:
-    """The record with the figures of ``calibration.calibrate``; ``validation`` is the run's, if it has one."""
+    """The record with the figures of ``calibration.calibrate``; ``validation`` is the run's split, if it has one.
+
+    Raises DivergedError as ``score_split`` does.
+    """
     seen = None
     if validation is not None:
         found = score if validation is split else result.score(validation.images, validation.labels)
+        _require_finite(found, "validation")
         seen = Validation(found.log_probabilities, validation.labels, data.split_digest(validation))
     return strict_json.changed(evaluation, calibration=calibrate(score, split.labels, seen))
 

@@ -1,15 +1,15 @@
 """How far confidence and accuracy are apart: the reliability diagram, the expected calibration error, and chance.
 
-The confidence of a prediction is its probability. A perfectly calibrated model is one of whose predictions with
-confidence c a share c is right; the number of right predictions in a bin then has a Poisson binomial distribution,
-which is computed, not simulated.
+The confidence of a prediction is its probability. If a model is perfectly calibrated, a share c of its predictions with
+confidence c is right. The number of right predictions in a bin then has a Poisson binomial distribution, which is
+computed, not simulated.
 
 Predictions are sorted into 15 bins of equal width, as by C. Guo et al. (On Calibration of Modern Neural Networks,
 2017), so that figures can be compared with published ones and the diagram covers the whole axis: of bins with equal
 numbers of examples, all but one would lie at a confidence of 1 for a good model. A bin contains its upper edge, so a
-confidence of exactly 1 is in the last one, and equal confidences are always in the same bin. That few examples in a bin
-make the error too large is met by saying what chance does, and ``calibration.brier`` measures miscalibration without
-bins.
+confidence of exactly 1 is in the last one, and equal confidences are always in the same bin. Bins with few examples
+make the error larger by chance, so it is given together with what chance does. ``brier_score`` measures miscalibration
+without bins.
 """
 
 from collections.abc import Callable
@@ -90,8 +90,8 @@ def reliability_diagram(bins: Bins) -> tuple[list[ReliabilityBin], float]:
     """The bins of the reliability diagram, with a band, and the probability that the band holds.
 
     The band is simultaneous: a perfectly calibrated model with these confidences is inside in all bins with a
-    probability of 95 %, or as little more as whole numbers of examples allow. Each bin has the same probability to
-    spare on both sides; it is the largest that keeps the whole at 95 %, because bins are independent.
+    probability of 95 %, or as little more as whole numbers of examples allow. All bins have the same probability to
+    miss on each side: the largest with which all of them, which are independent, hold together with 95 %.
     """
 
     def band(miss: float) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
@@ -160,8 +160,8 @@ def _uniform(num_bins: int) -> Floats:
 def _interval(bins: Bins, normal: Floats) -> tuple[float, float]:
     """The 95 % confidence interval of the expected calibration error, by inverting tests along a curve of models.
 
-    The percentile bootstrap, which is commonly used, never holds the true value of a well calibrated model, because
-    chance is added twice. Here a value belongs to the interval if the most likely model with that error shows the
+    The usual percentile bootstrap adds chance a second time, so it never holds the true value of a well calibrated
+    model. Here a value belongs to the interval if the most likely model with that error shows the
     observed one, or a more distant one, with a probability of 2.5 % or more on each side (C.-S. Chuang and T. L. Lai,
     Hybrid Resampling Methods for Confidence Intervals, 2000). The number of right predictions in a bin is taken to be
     normal; for the upper limit its variance is that of Agresti and Coull (1998), which does not vanish if no prediction
@@ -175,7 +175,7 @@ def _interval(bins: Bins, normal: Floats) -> tuple[float, float]:
     def at(move: float) -> Floats:
         """The gaps if all are moved towards 0, or away from it, in proportion to their variances.
 
-        A gap that would make more predictions right than there are, or fewer than none, is one to the other side.
+        If one would make more predictions right than there are, or fewer than none, it goes to the other side.
         """
         most = np.maximum(bins.expected, counts - bins.expected)
         moved = signs * np.clip(np.abs(gaps) - move * weights, 0.0, most)

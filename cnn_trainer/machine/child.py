@@ -5,8 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 from cnn_trainer.machine import streams
@@ -87,6 +92,59 @@ def start_child(function: str, *words: str) -> "subprocess.Popen[str]":
         encoding="utf-8",
         errors="replace",
     )
+
+
+def hear(process: "subprocess.Popen[str]", messages: deque[str], tell: Callable[[str | None], None]) -> None:
+    """From a new thread, call ``tell`` with each line that a child writes to stdout, and with None once it has ended.
+
+    A line that was cut off when the child died is left out. What it writes to stderr is added to ``messages``.
+    """
+
+    def listen() -> None:
+        with suppress(OSError), process:  # closing its stdin fails if it died before it read everything
+            reader = threading.Thread(target=messages.extend, args=(process.stderr or (),), daemon=True)
+            reader.start()
+            for line in process.stdout or ():
+                if line.endswith("\n"):
+                    tell(line)
+            reader.join()
+        process.wait()
+        tell(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+
+
+def send(process: "subprocess.Popen[str]", value: Any) -> None:
+    """Write ``value`` to a child's stdin as a line of JSON in ASCII. If the child has died, nothing happens."""
+    if process.stdin is not None:
+        with suppress(OSError, ValueError):
+            process.stdin.write(f"{json.dumps(value)}\n")
+            process.stdin.flush()
+
+
+def end_children(processes: Sequence["subprocess.Popen[str]"], grace_seconds: float) -> None:
+    """Send all children SIGTERM, and kill those that have not ended after ``grace_seconds``."""
+    for process in processes:
+        process.terminate()
+    give_up = time.monotonic() + grace_seconds
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, give_up - time.monotonic()))
+        process.kill()
+        process.wait()
+
+
+def sent_lines() -> "SimpleQueue[str]":
+    """In the child: the lines that its parent sends. The process ends at once if stdin is closed."""
+    lines: SimpleQueue[str] = SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    return lines
 
 
 def how_it_ended(code: int, messages: list[str], stdout: str = "") -> Ended:

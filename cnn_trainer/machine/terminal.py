@@ -20,6 +20,15 @@ _HIDE_CURSOR = b"\x1b[?25l"
 _ERASE_LINE = b"\r\x1b[2K"
 
 
+def printable(text: str) -> str:
+    """``text`` with control characters and undecodable bytes as backslash escapes, fit to be shown and for UTF-8."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
 def can_draw(stream: TextIO | None) -> bool:
     """Whether ``stream`` is a terminal that understands escape sequences."""
     return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")

@@ -19,6 +19,7 @@ METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.keras"
+REPORT_FILE = "report.html"
 CHECKPOINTS_DIR = "checkpoints"
 LOCK_FILE = ".lock"
 

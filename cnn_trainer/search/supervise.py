@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import subprocess
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
@@ -121,10 +119,7 @@ def _hand_out(
             workers.append(worker)
         worker.job, worker.silent_seconds = job, 0.0
         feedback.display.start(job)
-        if worker.process.stdin is not None:
-            with suppress(OSError, ValueError):  # the worker has died, which is noticed soon
-                worker.process.stdin.write(f"{json.dumps(dataclasses.asdict(job))}\n")
-                worker.process.stdin.flush()
+        child.send(worker.process, dataclasses.asdict(job))
 
 
 def _start(opened: OpenSearch, heard: Heard) -> Worker:
@@ -133,21 +128,8 @@ def _start(opened: OpenSearch, heard: Heard) -> Worker:
     except OSError as error:
         problem, remedy = f"cannot start a worker process: {error.strerror}", "use fewer workers with --workers"
         raise DeviceError(problem, remedy=remedy) from None
-    threading.Thread(target=_hear, args=(worker, heard), daemon=True).start()
+    child.hear(worker.process, worker.messages, lambda line: heard.put((worker, line)))
     return worker
-
-
-def _hear(worker: Worker, heard: Heard) -> None:
-    """Pass on the lines of a worker until it ends, without a line that was cut off when it died."""
-    with suppress(OSError), worker.process as process:  # closing its stdin fails if it died before it read everything
-        messages = threading.Thread(target=worker.messages.extend, args=(process.stderr or (),), daemon=True)
-        messages.start()
-        for line in process.stdout or ():
-            if line.endswith("\n"):
-                heard.put((worker, line))
-        messages.join()
-    worker.process.wait()
-    heard.put((worker, None))
 
 
 def _next(heard: Heard) -> tuple[Worker | None, str | None]:
@@ -205,11 +187,4 @@ def _failure(answer: WorkerAnswer) -> CnnTrainError:
 
 def _end(workers: Iterable[Worker]) -> None:
     """Let all workers write a checkpoint and end, and kill those that take too long."""
-    for worker in workers:
-        worker.process.terminate()
-    give_up = time.monotonic() + GRACE_SECONDS
-    for worker in workers:
-        with suppress(subprocess.TimeoutExpired):
-            worker.process.wait(max(0.0, give_up - time.monotonic()))
-        worker.process.kill()
-        worker.process.wait()
+    child.end_children([worker.process for worker in workers], GRACE_SECONDS)

@@ -9,19 +9,17 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Literal, TextIO
 
 from cnn_trainer.config.load import change_experiment
 from cnn_trainer.errors import CnnTrainError, ConfigError, DivergedError, StoppedError
-from cnn_trainer.machine import streams
+from cnn_trainer.machine import child, streams
 from cnn_trainer.runs import store
 from cnn_trainer.runs.checkpoint import checkpoint_paths, step_of
 from cnn_trainer.runs.paths import CHECKPOINTS_DIR
@@ -53,9 +51,8 @@ class WorkerAnswer(Record):
 def work() -> None:
     """Work on jobs of the search in the folder ``sys.argv[1]`` until stdin is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the supervisor decides
-    jobs: SimpleQueue[str] = SimpleQueue()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, streams.redirected(1, 2):
-        threading.Thread(target=_listen, args=(sys.stdin, jobs), daemon=True).start()
+        jobs = child.sent_lines()
         try:
             opened = open_search(Path(sys.argv[1]))
             while True:
@@ -68,12 +65,6 @@ def work() -> None:
         except CnnTrainError as error:
             place, remedy, code = error.place, error.remedy, error.exit_code
             _tell(answers, WorkerAnswer(kind="failed", text=error.problem, place=place, remedy=remedy, exit_code=code))
-
-
-def _listen(lines: Iterable[str], jobs: "SimpleQueue[str]") -> None:
-    for line in lines:
-        jobs.put(line)
-    os._exit(0)
 
 
 def _tell(answers: TextIO, answer: WorkerAnswer) -> None:

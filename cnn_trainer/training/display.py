@@ -37,7 +37,7 @@ class Display:
             done, total = (epoch - 1) * steps_per_epoch + step, epochs * steps_per_epoch
             self._line.add_task(f"epoch {epoch}/{epochs}", completed=done, total=total, words="starting")
             self._until_end.enter_context(terminal.cursor_shown_when_stopped(self._terminal))
-            _draw_in_foreground(self._line)
+            draw_in_foreground(self._line)
 
     def step(self, epoch: int, step: int, loss: float, accuracy: float) -> None:
         """``step`` steps of ``epoch`` are done; ``loss`` and ``accuracy`` are their means."""
@@ -51,7 +51,7 @@ class Display:
         self._line.update(
             self._line.task_ids[0], description=f"epoch {epoch}/{self._epochs}", completed=done, words=words
         )
-        _draw_in_foreground(self._line)
+        draw_in_foreground(self._line)
 
     def epoch(self, epoch: int, words: str) -> None:
         """``epoch`` is done; ``words`` summarizes it."""
@@ -66,7 +66,7 @@ class Display:
         self._until_end.close()
 
 
-def _draw_in_foreground(line: "Progress") -> None:
+def draw_in_foreground(line: "Progress") -> None:
     """Draw the line as long as this process has the terminal; in the background, leave it to the shell."""
     with suppress(OSError):  # the terminal is gone
         if terminal.in_foreground(line.console.file):

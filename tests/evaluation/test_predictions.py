@@ -224,9 +224,14 @@ def test_a_run_of_version_1_opens_and_gets_what_it_lacks_by_evaluate(cnn_train, 
     assert len(read(version_1).labels) == 96
 
 
-def test_the_temperature_of_train_and_of_evaluate_has_the_same_bits(cnn_train, version_1):
+@pytest.mark.parametrize("validation", ["carved", "carved from a subset", "own"])
+def test_the_temperature_of_train_and_of_evaluate_has_the_same_bits(cnn_train, version_1, strokes, validation):
     """It comes from the validation split in memory, from where it was, and from the place that it was moved to."""
-    answer = cnn_train("train", version_1 / "config.yaml", "--json", cwd=version_1.parent)
+    if validation == "own":
+        own = {"x_val": strokes["x_train"][:50], "y_val": strokes["y_train"][:50]}
+        np.savez(version_1.parent / "strokes.npz", **strokes, **own)
+    words = ["--set", "data.train_subset=120"] if validation == "carved from a subset" else []
+    answer = cnn_train("train", version_1 / "config.yaml", *words, "--json", cwd=version_1.parent)
     assert answer.code == 0, answer.err
     run_dir = version_1.parent / answer.run
     trained = read_json(run_dir / "evaluation.json")["calibration"]

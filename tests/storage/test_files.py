@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn_trainer.cli import output
 from cnn_trainer.errors import StorageError
+from cnn_trainer.machine import terminal
 from cnn_trainer.storage import files, strict_json
 
 CALLS = ["open", "write", "fsync", "rename"]
@@ -336,4 +336,4 @@ def test_json_is_not_written_with_nan_or_half_a_surrogate_pair():
 
 
 def test_printable_text_has_neither_control_characters_nor_undecodable_bytes():
-    assert output.printable("é a\x1b[2J\n" + os.fsdecode(b"\xff")) == "é a\\x1b[2J\\n\\udcff"
+    assert terminal.printable("é a\x1b[2J\n" + os.fsdecode(b"\xff")) == "é a\\x1b[2J\\n\\udcff"

@@ -1,0 +1,1 @@
+"""Groups of runs that differ only in their seed: how much of a result is luck."""
