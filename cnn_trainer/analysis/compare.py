@@ -21,7 +21,7 @@ from cnn_trainer.analysis.difference import (
     measure_moments,
     pair_indexes,
 )
-from cnn_trainer.analysis.scored import ScoredRun, read_scored_run
+from cnn_trainer.analysis.scored import ScoredRun, read_scored_run, without_collection
 from cnn_trainer.errors import RunDirectoryError, UsageError
 from cnn_trainer.runs.store import Run
 from cnn_trainer.storage import strict_json
@@ -80,6 +80,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
 
 
+@without_collection()
 def compare_runs(run_dirs: Sequence[Path], split: "SplitName") -> Comparison:
     """Compare two or more runs by their saved scores on ``split``.
 
@@ -103,9 +104,10 @@ def refuse_named_twice(run_dirs: Iterable[Path]) -> None:
     """Raise UsageError if two of the directories are the same."""
     seen: set[Path] = set()
     for run_dir in run_dirs:
-        if run_dir.resolve() in seen:
+        resolved = run_dir.resolve()
+        if resolved in seen:
             raise UsageError("is named twice", place=run_dir, remedy="name each run once")
-        seen.add(run_dir.resolve())
+        seen.add(resolved)
 
 
 def repetitions(runs: Iterable[ScoredRun]) -> list[tuple[ScoredRun, ScoredRun]]:

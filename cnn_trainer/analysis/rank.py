@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_trainer.analysis.compare import Comparison, compare_scored, refuse_named_twice, repetitions
-from cnn_trainer.analysis.scored import ScoredRun, has_score, read_scored_run
+from cnn_trainer.analysis.scored import ScoredRun, has_score, read_scored_run, without_collection
 from cnn_trainer.errors import RunDirectoryError
 from cnn_trainer.runs import store
 
@@ -52,6 +52,7 @@ def tiers_of(comparison: Comparison) -> tuple[int, ...]:
     return tuple(tiers)
 
 
+@without_collection()
 def rank_runs(
     run_dirs: Sequence[Path], split: "SplitName | None" = None, by_seed: bool = True, skip: bool = False
 ) -> Ranking:

@@ -1,8 +1,11 @@
 """Reads what a comparison needs of a run: its config, its score, and which images it got right, without TensorFlow."""
 
+import gc
 import io
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +37,18 @@ class ScoredRun:
     """Whether each image was classified correctly: (1, images)."""
     losses: Losses | None
     """The loss of each image, of the kind that the run minimised: (1, images). None for runs of earlier versions."""
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Pause garbage collection, which would walk again and again through what hundreds of runs leave in memory."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def read_scored_run(run_dir: Path, split: "SplitName") -> ScoredRun:
