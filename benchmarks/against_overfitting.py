@@ -3,7 +3,7 @@
     python benchmarks/against_overfitting.py [--runs-dir runs/against-overfitting]
 
 It trains the documented network on 1,000 and on 4,000 images of MNIST until the training loss is close to 0, and again
-with each remedy. How strong a remedy is has been chosen first: with 1,000 images, of which 200 are set aside to
+with each remedy. How strong a remedy is has been chosen first: with as many images, of which a fifth is set aside to
 validate, and seeds that are not used again, the strength with the lowest mean validation loss after the last epoch. The
 test split is scored by the runs themselves, and chooses nothing. Groups of runs that are already there are not trained
 again, so that the script can be stopped. It takes about half an hour on two cores, and prints every command.
@@ -82,9 +82,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     runs_dir = arguments.runs_dir
-    chosen = choose(runs_dir)
     for size in EPOCHS:
-        groups = groups_for(size, chosen)
+        groups = groups_for(size, choose(size, runs_dir))
         trained = {group.name: train(group, runs_dir) for group in groups}
         wrong = {name: list(map(misread, run_dirs)) for name, run_dirs in trained.items()}
         hard = set.intersection(*wrong[f"{size}-plain"])
@@ -97,14 +96,14 @@ def main() -> None:
         draw(trained, size, arguments.pictures / f"against-overfitting-{size}.svg")
 
 
-def choose(runs_dir: Path) -> dict[str, tuple[str, ...]]:
+def choose(size: int, runs_dir: Path) -> dict[str, tuple[str, ...]]:
     """The overrides of each remedy at the strength with the lowest mean validation loss after the last epoch."""
-    common = ("data.train_subset=1000", "data.validation_fraction=0.2", f"training.epochs={EPOCHS[1000]}")
+    common = (f"data.train_subset={size}", "data.validation_fraction=0.2", f"training.epochs={EPOCHS[size]}")
     rows, chosen = [], {}
     for remedy, strengths in CANDIDATES.items():
         losses = {}
         for number, (strength, overrides) in enumerate(strengths.items(), 1):
-            group = Group(f"choose-{remedy}-{number}", (*common, *overrides), CHOICE_SEEDS)
+            group = Group(f"{size}-choose-{remedy}-{number}", (*common, *overrides), CHOICE_SEEDS)
             last = [store.read_metrics(store.open_run(path))[-1] for path in train(group, runs_dir)]
             losses[strength] = statistics.fmean(line.validation_loss or 0.0 for line in last)
             accuracy = statistics.fmean(line.validation_accuracy or 0.0 for line in last)
