@@ -55,11 +55,28 @@ def _exit_code() -> int:
             app(prog_name="cnn-train")
         finally:
             output.flush()
-    except CnnTrainError as error:
+    except (CnnTrainError, ImportError) as error:
+        if stop := _stop_within_import(error):
+            raise stop from None
+        if isinstance(error, ImportError):
+            raise
         prefix = "" if isinstance(error, StoppedError) else "error: "
         output.say(*(f"{prefix}{line}" for line in error.lines()))
         return error.exit_code
     return 0
+
+
+def _stop_within_import(error: BaseException | None) -> BaseException | None:
+    """The Ctrl-C or exit that led to ``error``: a compiled module that was being imported made an ImportError of it.
+
+    None if something else led to it.
+    """
+    while error is not None:
+        cause = error.__cause__ or error.__context__
+        if isinstance(error, ImportError) and isinstance(cause, KeyboardInterrupt | SystemExit):
+            return cause
+        error = cause
+    return None
 
 
 if __name__ == "__main__":

@@ -156,8 +156,9 @@ def t_limit(dof):
 def estimate(first, second=None):
     """A mean, or a difference of means, of values (runs, images): value, low, high and p.
 
-    The variance comes from the images, less what the seeds add to it, and from the seeds, pooled over the groups, which
-    is at least what seeds would add that change each image independently. A mean is corrected for skewness (Hall).
+    The variance comes from the images, less what the seeds add to it, and from the seeds. Each group has at least the
+    variance that seeds would add that change each image independently; what is above that is pooled over the groups. A
+    mean is corrected for skewness (Hall).
     """
     groups = [first] if second is None else [first, second]
     mean = first.mean(axis=0) - (0 if second is None else second.mean(axis=0))
@@ -166,8 +167,12 @@ def estimate(first, second=None):
     images = max(0, mean.var(ddof=1) - sum(one / runs for runs, one in within)) / num
     dof = max(1, sum(len(g) - 1 for g in groups))
     squares = sum(((g.mean(axis=1) - g.mean()) ** 2).sum() for g in groups)
-    seed = max(squares, sum(one * (runs - 1) / num for runs, one in within)) / dof
-    seeds = seed * sum(1 / len(g) for g in groups)
+    above = max(0, squares - sum(one * (runs - 1) / num for runs, one in within)) / dof
+    floors = [g.var(axis=0, ddof=1).mean() / num if len(g) > 1 else None for g in groups]
+    known = [floor for floor in floors if floor is not None] or [0]
+    seeds = sum(
+        (above + (known[0] if floor is None else floor)) / len(g) for g, floor in zip(groups, floors, strict=True)
+    )
     effective = dof * ((images + seeds) / seeds) ** 2 if seeds else math.inf
     error, limit = math.sqrt(images + seeds), t_limit(effective)
     tails = t_two_tails(abs(value) / error, effective)
