@@ -29,8 +29,9 @@ from cnn_trainer.storage import strict_json
 if TYPE_CHECKING:
     from cnn_trainer.data.splits import SplitName
 
-# Keys that decide how fast a run is and in which order sums are rounded, not what it is meant to learn.
-_HOW = ("runtime.device", "runtime.towers", "runtime.intra_op_threads", "runtime.inter_op_threads")
+MACHINE_KEYS = frozenset(("runtime.device", "runtime.towers", "runtime.intra_op_threads", "runtime.inter_op_threads"))
+"""Keys that a run fills in with what the machine has: they decide how fast it is and in which order sums are rounded,
+not what it is meant to learn."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _settings_of(runs: Iterable[ScoredRun]) -> list[tuple[object, dict[str, Any]
     another run with the same config has it, and else as none, as if it were not given.
     """
     found = [_flat(scored.run) for scored in runs]
-    known = {*_HOW, "seed", "data.split_seed"}
+    known = {*MACHINE_KEYS, "seed", "data.split_seed"}
     what = [strict_json.format_json({key: value for key, value in flat.items() if key not in known}) for flat in found]
     fixed = {
         (key, flat["data.split_seed"])

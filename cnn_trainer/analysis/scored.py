@@ -3,7 +3,6 @@
 import gc
 import io
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from cnn_trainer.analysis.difference import Losses, Right
 from cnn_trainer.errors import RunDirectoryError, raised_as
-from cnn_trainer.evaluation.predictions import read_predictions
+from cnn_trainer.evaluation.predictions import evaluate_command, read_predictions
 from cnn_trainer.runs import paths, store
 from cnn_trainer.runs.records import EvaluationRecord
 from cnn_trainer.runs.store import Run
@@ -84,12 +83,6 @@ def read_scored_run(run_dir: Path, split: "SplitName") -> ScoredRun:
 def has_score(run_dir: Path, split: "SplitName") -> bool:
     """Whether the run has a file with its score on ``split``."""
     return os.path.lexists(run_dir / paths.evaluation_file(split))
-
-
-def evaluate_command(run_dir: Path, split: "SplitName") -> str:
-    """The command that scores a run on ``split``."""
-    option = "" if split == "test" else f" --split {split}"
-    return f"cnn-train evaluate {shlex.quote(str(run_dir))}{option}"
 
 
 @raised_as(RunDirectoryError)

@@ -54,6 +54,12 @@ def encode_predictions(predictions: Predictions) -> bytes:
     return checkpoint.encode(Checkpoint(arrays, {"images_sha256": predictions.images_sha256}))
 
 
+def evaluate_command(run_dir: Path, split: str) -> str:
+    """The command that scores a run on ``split``."""
+    option = "" if split == "test" else f" --split {split}"
+    return f"cnn-train evaluate {shlex.quote(str(run_dir))}{option}"
+
+
 @raised_as(RunDirectoryError)
 def read_predictions(run_dir: Path, evaluation: EvaluationRecord) -> Predictions:
     """Read the predictions that a run's score was computed from.
@@ -63,8 +69,7 @@ def read_predictions(run_dir: Path, evaluation: EvaluationRecord) -> Predictions
             score; the remedy is to score the run again.
     """
     path = run_dir / paths.probabilities_file(evaluation.split)
-    option = "" if evaluation.split == "test" else f" --split {evaluation.split}"
-    remedy = f"score the run again: cnn-train evaluate {shlex.quote(str(run_dir))}{option}"
+    remedy = f"score the run again: {evaluate_command(run_dir, evaluation.split)}"
     if evaluation.probabilities_sha256 is None:
         problem = f"its {evaluation.split} score was saved without the probabilities, by an earlier version"
         raise RunDirectoryError(problem, place=run_dir, remedy=remedy)

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 from operator import attrgetter
 
+from cnn_trainer.analysis.compare import MACHINE_KEYS
 from cnn_trainer.config.load import dump_config
 from cnn_trainer.config.schema import Experiment
 from cnn_trainer.config.schema.section import Section, one_for_all
@@ -14,14 +15,13 @@ from cnn_trainer.runs.paths import CONFIG_FILE
 from cnn_trainer.storage.strict_json import format_json
 from cnn_trainer.training.display import format_seconds
 
-# Keys that a run fills in with what the machine has; they are shown with the machine.
-_MACHINE_KEYS = {"runtime.device", "runtime.towers", "runtime.intra_op_threads", "runtime.inter_op_threads"}
-
 
 def about_section(context: Context) -> PageSection:
     """Every fact that the run has recorded."""
     run, evaluation = context.run, context.evaluation
-    differences = [row for row in _differences(run.experiment, "") if row[0] not in _MACHINE_KEYS]
+    differences = [
+        row for row in _differences(run.experiment, "") if row[0] not in MACHINE_KEYS
+    ]  # shown with the machine
     digests = [("training images", run.record.data.train_sha256)]
     if run.record.data.validation_sha256:
         digests.append(("validation images", run.record.data.validation_sha256))

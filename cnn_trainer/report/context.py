@@ -1,7 +1,6 @@
 """What the page of one run is made from, read from its directory without trusting it."""
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from cnn_trainer.data import places
 from cnn_trainer.data.splits import SplitName
 from cnn_trainer.errors import CnnTrainError, DataError, RunDirectoryError
 from cnn_trainer.evaluation.evaluate import missing_data
-from cnn_trainer.evaluation.predictions import Predictions, read_predictions
+from cnn_trainer.evaluation.predictions import Predictions, evaluate_command, read_predictions
 from cnn_trainer.evaluation.scores import confusion_matrix
 from cnn_trainer.report.sprite import Sprite
 from cnn_trainer.runs import details, paths, store
@@ -96,7 +95,7 @@ def _adds_up(run: Run, evaluation: EvaluationRecord) -> bool:
 
 
 def _score_again(run: Run) -> str:
-    return f"score the run again: cnn-train evaluate {shlex.quote(str(run.dir))}"
+    return f"score the run again: {evaluate_command(run.dir, 'test')}"
 
 
 def _read_examples(run: Run, evaluation: EvaluationRecord, data_path: Path | None) -> Examples:
